@@ -1,0 +1,82 @@
+"""ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_infer.backends.base import Outputs
+from glnet_infer.bundle import Bundle
+from glnet_infer.errors import BackendError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeBackend:
+    """A session on the bundle's graph. May be called from several threads at once.
+
+    Args:
+        bundle: The opened bundle.
+        device: ``cpu`` or ``cuda``.
+        threads: Threads of the CPU kernels; ONNX Runtime's own choice where None.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
+    """
+
+    def __init__(self, bundle: Bundle, device: str, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(
+                "ONNX Runtime is not installed.",
+                why=str(error),
+                fix="pip install 'glnet-infer[cpu]', or 'glnet-infer[gpu]' for an NVIDIA GPU",
+            ) from error
+        provider = PROVIDERS[device]
+        if provider not in onnxruntime.get_available_providers():
+            raise BackendError(
+                f"This ONNX Runtime cannot run on {device}.",
+                why=f"version {onnxruntime.__version__} has {', '.join(onnxruntime.get_available_providers())}",
+                fix="pip uninstall onnxruntime, then pip install 'glnet-infer[gpu]'",
+            )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: its warnings are about its own choices
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if device == "cpu" and bundle.manifest.graph.precision != "fp32":
+            # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        try:
+            session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=[provider])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+            raise BackendError(
+                f"ONNX Runtime does not load {bundle.graph}.",
+                why=str(error),
+                fix="export the checkpoint again, or update onnxruntime",
+            ) from error
+        if session.get_providers()[0] != provider:
+            raise BackendError(
+                f"ONNX Runtime did not start on {device}.",
+                why=f"it fell back to {session.get_providers()[0]}: driver, CUDA or cuDNN do not fit its version",
+                fix="see glnet-doctor for versions, or ask for the CPU with backend='onnxruntime-cpu'",
+            )
+        self._session: Any = session
+        self._names = [output.name for output in bundle.manifest.outputs]
+        self.name = f"onnxruntime-{device}"
+
+    def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
+        """See :class:`glnet_infer.backends.base.Backend`."""
+        if self._session is None:
+            raise BackendError(f"The {self.name} backend is closed.", fix="make a new MeshRecoverer")
+        try:
+            values = self._session.run(self._names, {"crops": crops, "cameras": cameras})
+        except Exception as error:  # see above
+            raise BackendError(f"{self.name} failed on {len(crops)} crops.", why=str(error)) from error
+        return dict(zip(self._names, values, strict=True))
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None

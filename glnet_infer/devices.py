@@ -1,0 +1,42 @@
+"""NVIDIA GPUs of this machine, asked of the driver itself: no CUDA toolkit or Python binding needed."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver API
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as the driver names it.
+
+    Attributes:
+        name: Its product name.
+        compute_capability: Such as ``8.9``.
+    """
+
+    name: str
+    compute_capability: str
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs that the driver offers to this process; none where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    found = []
+    for ordinal in range(count.value):
+        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        name = ctypes.create_string_buffer(256)
+        driver.cuDeviceGet(ctypes.byref(device), ordinal)
+        driver.cuDeviceGetName(name, len(name), device)
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        found.append(Gpu(name.value.decode(), f"{major.value}.{minor.value}"))
+    return found

@@ -1,0 +1,73 @@
+"""Every error that glnet-infer raises on purpose.
+
+Each says what happened, why, and what to do. Command-line tools exit with the class's ``exit_code``; the codes are part
+of the interface and documented in ``docs/errors.md``.
+"""
+
+
+class GlnetError(Exception):
+    """Base of all errors of this library.
+
+    Args:
+        what: What happened, one sentence.
+        why: The cause, as far as it is known.
+        fix: What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        self.what = what
+        self.why = why
+        self.fix = fix
+        super().__init__(what, why, fix)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.why:
+            lines.append(f"  why: {self.why}")
+        if self.fix:
+            lines.append(f"  what to do: {self.fix}")
+        return "\n".join(lines)
+
+
+class InputError(GlnetError, ValueError):
+    """An image, a box or a camera that cannot be used."""
+
+    exit_code = 3
+
+
+class BundleError(GlnetError):
+    """A bundle that is missing, damaged, changed, or of another schema version."""
+
+    exit_code = 4
+
+
+class CheckpointError(GlnetError):
+    """A checkpoint or network configuration that cannot be used."""
+
+    exit_code = 5
+
+
+class BodyError(GlnetError):
+    """A body model file that is missing, unsafe or malformed."""
+
+    exit_code = 6
+
+
+class ExportError(GlnetError):
+    """An export stage that failed or missed its bound."""
+
+    exit_code = 7
+
+
+class BackendError(GlnetError):
+    """An inference backend that is not installed, cannot start or failed while running."""
+
+    exit_code = 8
+
+
+class OutputError(GlnetError):
+    """A result that cannot be written."""
+
+    exit_code = 9

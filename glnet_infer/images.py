@@ -1,0 +1,86 @@
+"""Checking what users hand in: images and person boxes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glnet_infer.errors import InputError
+
+
+def check_image(image: Any) -> NDArray[np.uint8]:
+    """The image itself, if it is what OpenCV's ``imread`` gives: H x W x 3 uint8, BGR.
+
+    Nothing is converted silently: a guess at channel order or range would show only as a bad mesh.
+
+    Raises:
+        InputError: It is anything else. The message names the conversion.
+    """
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"The image is a {type(image).__name__}.",
+            why="images are numpy arrays, H x W x 3, uint8, BGR",
+            fix="read files with cv2.imread; it returns None for a file that is not an image",
+        )
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+        raise InputError(
+            f"The image is grey: its shape is {image.shape}.",
+            why="the network was trained on colour",
+            fix="convert it with cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)",
+        )
+    if image.ndim == 3 and image.shape[2] == 4:
+        raise InputError(
+            f"The image has four channels: its shape is {image.shape}.",
+            why="what to put behind transparent pixels is not ours to choose",
+            fix="drop the alpha channel with cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)",
+        )
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"The image has shape {image.shape}.", why="images are H x W x 3")
+    if image.dtype != np.uint8:
+        raise InputError(
+            f"The image has type {image.dtype}.",
+            why="images hold bytes from 0 to 255; other ranges cannot be told apart",
+            fix="scale it to 0..255 and convert it with .astype(numpy.uint8)",
+        )
+    if image.size == 0:
+        raise InputError(f"The image is empty: its shape is {image.shape}.", why="it has no pixels")
+    return image
+
+
+def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.float64]:
+    """Boxes as an N x 4 array of x1, y1, x2, y2 in image pixels; the whole image where ``boxes`` is None.
+
+    Raises:
+        InputError: The shape is wrong, a value is not finite, a box has no area, or lies wholly outside the image.
+    """
+    if boxes is None:
+        return np.array([[0.0, 0.0, width, height]])
+    try:
+        array = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "The boxes are not numbers.", why=str(error), fix="give N rows of x1, y1, x2, y2 in pixels"
+        ) from error
+    if array.size == 0 and array.ndim <= 2:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise InputError(
+            f"The boxes have shape {array.shape}.",
+            why="boxes are N rows of x1, y1, x2, y2",
+            fix="for one person give [[x1, y1, x2, y2]]; drop score and class columns",
+        )
+    x1, y1, x2, y2 = array.T
+    problems = (
+        (~np.isfinite(array).all(1), "is not finite", "leave out detections with NaN or infinite corners"),
+        ((x2 <= x1) | (y2 <= y1), "has no area", "boxes are corners, x1 < x2 and y1 < y2, not x, y, width, height"),
+        (
+            (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height),
+            f"lies outside the {width} x {height} image",
+            "boxes are in pixels of the image itself, not of a resized one",
+        ),
+    )
+    for bad, what, fix in problems:
+        if bad.any():
+            index = int(np.flatnonzero(bad)[0])
+            raise InputError(f"Box {index} {what}: {array[index].tolist()}.", fix=fix)
+    return array

@@ -1,0 +1,143 @@
+"""From an image and boxes to meshes: the runtime in one class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glnet_infer.backends import Backend, Outputs, open_backend
+from glnet_infer.bundle import Bundle
+from glnet_infer.camera import Intrinsics
+from glnet_infer.crops import CropSquares, cut_crops
+from glnet_infer.errors import InputError
+from glnet_infer.images import check_boxes, check_image
+from glnet_infer.manifest import TensorSpec
+from glnet_infer.meshes import Meshes
+
+_GRID_STRIDE = 4
+"""Crop pixels between two neighbouring pixels of the network's grid."""
+
+
+class MeshRecoverer:
+    """Recovers meshes of the persons in images.
+
+    Args:
+        bundle: Directory that ``glnet-export`` made.
+        backend: A name from ``glnet_infer.backends.BACKENDS``, or a backend of your own. What is asked for by name is
+            used or refused, never replaced; ``repr`` and every result say what runs.
+        batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory.
+        threads: Threads of CPU kernels; the backend's own choice where None.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or changed.
+        BackendError: The backend is not installed or cannot start.
+
+    With ONNX Runtime, one recoverer may be called from several threads at once.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        backend: str | Backend = "auto",
+        *,
+        batch_size: int = 16,
+        threads: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}.", why="a batch holds at least one crop")
+        self.bundle = Bundle.open(bundle)
+        self.batch_size = batch_size
+        self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
+
+    @property
+    def backend(self) -> str:
+        """What runs the network, and where."""
+        return self._backend.name
+
+    def __repr__(self) -> str:
+        network = self.bundle.manifest.network
+        weights = "random weights, " if network.weights == "random" else ""
+        return f"MeshRecoverer({network.name}, {weights}body={self.bundle.manifest.body.name!r}, backend={self.backend!r})"
+
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        boxes: ArrayLike | None = None,
+        intrinsics: Intrinsics | ArrayLike | None = None,
+    ) -> Meshes:
+        """Recover one mesh per box.
+
+        Args:
+            image: H x W x 3 uint8, BGR, as ``cv2.imread`` gives it.
+            boxes: N rows of x1, y1, x2, y2 in image pixels; a box may reach over the image's edge. None: one person
+                fills the image.
+            intrinsics: The image's camera, as :class:`Intrinsics` or 3 x 3 matrix. None:
+                :meth:`Intrinsics.guess`, whose distances are only as good as the guess.
+
+        Returns:
+            Meshes in the order of the boxes; none for no boxes.
+
+        Raises:
+            InputError: Image, boxes or intrinsics cannot be used.
+            BackendError: The backend failed.
+        """
+        height, width = check_image(image).shape[:2]
+        checked = check_boxes(boxes, width, height)
+        if intrinsics is None:
+            intrinsics = Intrinsics.guess(width, height)
+        elif not isinstance(intrinsics, Intrinsics):
+            intrinsics = Intrinsics.from_matrix(intrinsics)
+        squares = CropSquares.around(checked, self.bundle.manifest.crop)
+        outputs = self._run(cut_crops(image, squares), squares.cameras(intrinsics))
+        cells = outputs["reference_pixel"].astype(np.float64)
+        return Meshes(
+            vertices=outputs["vertices"],
+            joints=outputs["joints"],
+            keypoints_2d=squares.to_image(outputs["keypoints_2d"]).astype(np.float32),
+            rotations=outputs["rotations"],
+            betas=outputs["betas"],
+            translation=outputs["translation"],
+            confidence=outputs["confidence"],
+            reference_points=squares.to_image((cells + 0.5) * _GRID_STRIDE).astype(np.float32),
+            boxes=checked,
+            intrinsics=intrinsics,
+            image_size=(width, height),
+            faces=self.bundle.faces,
+            backend=self.backend,
+        )
+
+    def _run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
+        """Outputs of all crops, batch by batch."""
+        starts = range(0, len(crops), self.batch_size)
+        batches = [
+            self._backend.run(crops[start : start + self.batch_size], cameras[start : start + self.batch_size])
+            for start in starts
+        ]
+        if len(batches) == 1:
+            return batches[0]
+        specs = self.bundle.manifest.outputs
+        if not batches:
+            return {spec.name: self._empty(spec) for spec in specs}
+        return {spec.name: np.concatenate([batch[spec.name] for batch in batches]) for spec in specs}
+
+    def _empty(self, spec: TensorSpec) -> NDArray[Any]:
+        """No rows of an output, of the right width."""
+        sizes = {"N": 0, "V": self.bundle.manifest.body.vertices, "K": self.bundle.manifest.network.config["keypoints"]}
+        shape = tuple(sizes[side] if isinstance(side, str) else side for side in spec.shape)
+        return np.zeros(shape, dtype=spec.dtype)
+
+    def close(self) -> None:
+        """Free the backend."""
+        self._backend.close()
+
+    def __enter__(self) -> MeshRecoverer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,6 @@
+"""SMPL-format body models: safe loading, and decoding to vertices."""
+
+from glnet.body.files import BodyData, find_body, load_body
+from glnet.body.smpl import Body
+
+__all__ = ["Body", "BodyData", "find_body", "load_body"]

@@ -1,0 +1,145 @@
+"""Checkpoints: a network's configuration and weights in one file, read without running code."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from glnet_infer.errors import CheckpointError
+from torch import Tensor
+
+from glnet.config import GLNetConfig
+from glnet.network import GLNet
+
+FORMAT = "glnet-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's configuration and weights."""
+
+    config: GLNetConfig
+    state: dict[str, Tensor]
+
+    def network(self) -> GLNet:
+        """The network, in evaluation mode.
+
+        Raises:
+            CheckpointError: Names or shapes of the weights are not the configuration's.
+        """
+        network = GLNet(self.config)
+        own = network.state_dict()
+        missing = sorted(set(own) - set(self.state))
+        unknown = sorted(set(self.state) - set(own))
+        shapes = [
+            f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
+            for name, value in self.state.items()
+            if name in own and value.shape != own[name].shape
+        ]
+        if missing or unknown or shapes:
+            raise CheckpointError(
+                f"The weights do not fit the architecture {self.config.name!r}.",
+                why="; ".join(
+                    text
+                    for text in (
+                        _examples("missing", missing),
+                        _examples("unknown", unknown),
+                        _examples("wrong shape", shapes),
+                    )
+                    if text
+                ),
+                fix="give the configuration that the checkpoint was trained with: --config PRESET or --config FILE.json",
+            )
+        network.load_state_dict(self.state)
+        return network.eval()
+
+    def save(self, path: str | Path, **extra: Any) -> None:
+        """Write the checkpoint; ``extra`` plain values (metrics, epoch, ...) are stored beside it."""
+        document = {
+            **extra,
+            "format": FORMAT,
+            "version": VERSION,
+            "config": self.config.to_dict(),
+            "state_dict": self.state,
+        }
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.partial")
+        torch.save(document, partial)
+        partial.replace(target)
+
+    @classmethod
+    def of(cls, network: GLNet) -> "Checkpoint":
+        """The checkpoint of a network as it is now."""
+        return cls(network.config, network.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path, config: GLNetConfig | None = None) -> "Checkpoint":
+        """Read a checkpoint, or a bare state dict together with ``config``.
+
+        Args:
+            path: The file.
+            config: For a bare state dict; a checkpoint that carries its own configuration must agree with it.
+
+        Raises:
+            CheckpointError: The file is missing, holds more than tensors and plain values, or is not a checkpoint.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise CheckpointError(
+                f"There is no checkpoint {path}.", fix="give the path of a .pth file, or --random-init PRESET"
+            )
+        try:
+            document = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"The checkpoint {path} was not read.",
+                why=str(error).splitlines()[0],
+                fix="save tensors and plain values only; a checkpoint that names other code is refused, it could run it",
+            ) from error
+        except Exception as error:  # torch raises several kinds for damaged archives
+            raise CheckpointError(
+                f"The checkpoint {path} was not read.", why=str(error).splitlines()[0], fix="copy it again"
+            ) from error
+        if isinstance(document, dict) and document.get("format") == FORMAT:
+            return cls._from_document(path, document, config)
+        return cls._from_state(path, document, config)
+
+    @classmethod
+    def _from_document(cls, path: Path, document: dict[str, Any], config: GLNetConfig | None) -> "Checkpoint":
+        if document.get("version") != VERSION:
+            raise CheckpointError(
+                f"{path} is a checkpoint of version {document.get('version')}.",
+                why=f"this library reads version {VERSION}",
+                fix="convert it with the version that wrote it",
+            )
+        own = GLNetConfig.from_dict(document["config"])
+        if config is not None and config != own:
+            raise CheckpointError(
+                f"{path} carries another configuration than the one given.",
+                why=f"it was saved as {own.name!r}",
+                fix="leave --config out",
+            )
+        return cls(own, document["state_dict"])
+
+    @classmethod
+    def _from_state(cls, path: Path, document: Any, config: GLNetConfig | None) -> "Checkpoint":
+        state = document.get("state_dict", document) if isinstance(document, dict) else None
+        if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+            raise CheckpointError(f"{path} is not a checkpoint.", why="it holds no state dict of tensors")
+        if config is None:
+            raise CheckpointError(
+                f"{path} does not say which network it is.",
+                why="it is a bare state dict",
+                fix="give --config PRESET or --config FILE.json",
+            )
+        # DistributedDataParallel puts "module." before every name.
+        return cls(config, {name.removeprefix("module."): value for name, value in state.items()})
+
+
+def _examples(label: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:3])
+    return f"{label}: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")

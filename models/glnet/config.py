@@ -1,0 +1,159 @@
+"""Configuration of the network: every choice that the poster leaves open, and the poster's own switches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glnet_infer.errors import CheckpointError
+from glnet_infer.manifest import CropSpec
+from glnet_infer.skeleton import SKELETON_JOINTS
+
+
+@dataclass(frozen=True)
+class HRNetConfig:
+    """A High-Resolution Network (Wang et al., "Deep High-Resolution Representation Learning", TPAMI 2020).
+
+    Attributes:
+        stem_blocks: Bottleneck blocks of stage 1.
+        stem_channels: Their width; the stage gives four times as many channels.
+        channels: Channels of the four branches, at strides 4, 8, 16, 32.
+        modules: High-resolution modules of stages 2, 3 and 4.
+        blocks: Basic blocks per branch and module.
+        head_channels: Bottleneck widths of the classification head, whose pooled output is the global feature.
+        feature_channels: Size of the global feature.
+    """
+
+    stem_blocks: int = 4
+    stem_channels: int = 64
+    channels: tuple[int, int, int, int] = (32, 64, 128, 256)
+    modules: tuple[int, int, int] = (1, 4, 3)
+    blocks: int = 4
+    head_channels: tuple[int, int, int, int] = (32, 64, 128, 256)
+    feature_channels: int = 2048
+
+
+@dataclass(frozen=True)
+class GLNetConfig:
+    """A GLNet.
+
+    Attributes:
+        name: What the network is called in manifests and messages.
+        backbone: The HRNet.
+        crop: How crops are cut; the poster does not say, this is HybrIK's.
+        mean: Channel means of the normalisation, in RGB order, of intensities from 0 to 1. HybrIK's values: the usual
+            ImageNet constants in the opposite order, which weights derived from HybrIK expect.
+        std: Channel deviations, likewise.
+        keypoints: Regressed 2D keypoints. The first 29 are the skeleton's; more may follow (COCO's face, say).
+        swing_twist: Rotations by swing-twist inverse kinematics from keypoints, depths and twists (the poster's
+            "Decomposed"); otherwise 6D rotations are regressed.
+        local_encoding: Whether the Local Encoding Module enriches the pixel features (the poster's "LEM").
+        point_origin: Where a pixel's part points start: at the ``pixel``, or at the ``coarse`` keypoints of the part.
+        pixel_channels: Channels of the pixel features.
+        part_channels: Channels of a part's features.
+        depth_range: Metres that a depth of 1 stands for (HybrIK).
+        confidence_prior: Confidence of every pixel before training (Lin et al., "Focal Loss", 2017).
+        body: The body that the weights were trained with: ``demo`` or ``smpl``.
+    """
+
+    name: str = "w32"
+    backbone: HRNetConfig = field(default_factory=HRNetConfig)
+    crop: CropSpec = field(default_factory=CropSpec)
+    mean: tuple[float, float, float] = (0.406, 0.457, 0.480)
+    std: tuple[float, float, float] = (0.225, 0.224, 0.229)
+    keypoints: int = SKELETON_JOINTS
+    swing_twist: bool = True
+    local_encoding: bool = True
+    point_origin: str = "pixel"
+    pixel_channels: int = 256
+    part_channels: int = 64
+    depth_range: float = 2.2
+    confidence_prior: float = 0.01
+    body: str = "demo"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.keypoints < SKELETON_JOINTS:
+            problems.append(f"keypoints is {self.keypoints}; the skeleton alone has {SKELETON_JOINTS}")
+        if self.point_origin not in ("pixel", "coarse"):
+            problems.append(f"point_origin is {self.point_origin!r}, not 'pixel' or 'coarse'")
+        if self.crop.size % 32 or self.crop.size <= 0:
+            problems.append(f"crop.size is {self.crop.size}; the backbone needs a positive multiple of 32")
+        if not 0 < self.confidence_prior < 1:
+            problems.append(f"confidence_prior is {self.confidence_prior}, not between 0 and 1")
+        if min(self.std) <= 0:
+            problems.append("std must be positive")
+        if problems:
+            raise CheckpointError("The network configuration is not valid.", why="; ".join(problems))
+
+    @property
+    def grid(self) -> int:
+        """Side of the pixel grid: the backbone's highest resolution, a quarter of the crop's."""
+        return self.crop.size // 4
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values, for checkpoints and manifests."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> GLNetConfig:
+        """A configuration from :meth:`to_dict`'s form; fields left out keep their defaults.
+
+        Raises:
+            CheckpointError: A field is unknown or has a value of the wrong kind.
+        """
+        try:
+            values = _as_tuples(document)
+            if "backbone" in values:
+                values["backbone"] = HRNetConfig(**_as_tuples(values["backbone"]))
+            if "crop" in values:
+                values["crop"] = CropSpec(**values["crop"])
+            return cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise CheckpointError(
+                "The network configuration is not valid.",
+                why=str(error),
+                fix=f"known presets: {', '.join(PRESETS)}; fields: {', '.join(f.name for f in dataclasses.fields(cls))}",
+            ) from error
+
+
+def _as_tuples(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+
+
+_W18_SMALL = HRNetConfig(
+    stem_blocks=1, stem_channels=32, channels=(16, 32, 64, 128), modules=(1, 1, 1), blocks=2
+)  # HRNet-W18-C-Small-v1 of the authors' image classification models
+_W48 = HRNetConfig(channels=(48, 96, 192, 384))
+
+PRESETS: dict[str, GLNetConfig] = {
+    "w18-small": GLNetConfig(name="w18-small", backbone=_W18_SMALL, pixel_channels=128, part_channels=32),
+    "w32": GLNetConfig(name="w32"),
+    "w48": GLNetConfig(name="w48", backbone=_W48),
+}
+"""The poster's W32 and W48, and a small network for demonstrations."""
+
+
+def load_config(name: str) -> GLNetConfig:
+    """A preset by its name, or a configuration from a ``.json`` file.
+
+    Raises:
+        CheckpointError: Neither a preset nor a readable file.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    path = Path(name)
+    if path.suffix != ".json" or not path.is_file():
+        raise CheckpointError(
+            f"There is no network configuration {name!r}.",
+            why="it is neither a preset nor a .json file",
+            fix=f"presets: {', '.join(PRESETS)}",
+        )
+    try:
+        document = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"The configuration {path} was not read.", why=str(error)) from error
+    return GLNetConfig.from_dict(document)

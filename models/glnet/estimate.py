@@ -1,0 +1,144 @@
+"""What the network estimates of a person: an image-plane skeleton, twists, shape and scale, as one vector.
+
+Units follow HybrIK (Li et al., CVPR 2021): keypoints in crop sides from the crop's centre, depths relative to the root in
+multiples of ``depth_range`` metres. Residuals of a pixel are added to the vector of the coarse estimate.
+"""
+
+from typing import NamedTuple
+
+import torch
+from glnet_infer.skeleton import BODY_JOINTS
+from jaxtyping import Float
+from torch import Tensor
+
+from glnet.config import GLNetConfig
+
+TWISTS = BODY_JOINTS - 1
+BETAS = 10
+
+DEFAULT_CAMERA = (1000 / 256, 1000 / 256, 0.0, 0.0)
+"""HybrIK's camera: 1,000 pixels of focal length for a 256-pixel crop, looking at its centre."""
+
+MINIMUM_SCALE = 0.05
+"""A crop shows at most 20 m: keeps the distance finite when an untrained network says nothing sensible."""
+
+MINIMUM_DEPTH = 0.1
+"""Joints are at least this far in front of the camera (metres)."""
+
+
+class Estimate(NamedTuple):
+    """An estimate of one person, in parts. Leading dimensions are shared.
+
+    Attributes:
+        keypoints: ... x K x 2, crop sides from the crop's centre (x right, y down; the crop spans -0.5 to 0.5).
+        depths: ... x K, depth behind the root joint, in ``depth_range`` metres.
+        rotation: ... x 23 x 2 cosine and sine of the twists, or ... x 24 x 6 local rotations.
+        betas: ... x 10, standard deviations of the body's shape space.
+        scale: ... x 1, crop sides that a metre spans at the root's distance.
+    """
+
+    keypoints: Tensor
+    depths: Tensor
+    rotation: Tensor
+    betas: Tensor
+    scale: Tensor
+
+
+class EstimateLayout:
+    """Where the parts of an estimate lie in its vector."""
+
+    def __init__(self, config: GLNetConfig) -> None:
+        self.keypoints = config.keypoints
+        self.rotation_shape = (TWISTS, 2) if config.swing_twist else (BODY_JOINTS, 6)
+        self.sizes = (
+            2 * config.keypoints,
+            config.keypoints,
+            self.rotation_shape[0] * self.rotation_shape[1],
+            BETAS,
+            1,
+        )
+        self.size = sum(self.sizes)
+
+    def split(self, vector: Float[Tensor, "... p"]) -> Estimate:
+        """The parts of a vector."""
+        keypoints, depths, rotation, betas, scale = vector.split(self.sizes, dim=-1)
+        return Estimate(
+            keypoints.unflatten(-1, (self.keypoints, 2)),
+            depths,
+            rotation.unflatten(-1, self.rotation_shape),
+            betas,
+            scale,
+        )
+
+    def join(self, estimate: Estimate) -> Float[Tensor, "... p"]:
+        """The vector of an estimate's parts; the inverse of :meth:`split`."""
+        return torch.cat(
+            [
+                estimate.keypoints.flatten(-2),
+                estimate.depths,
+                estimate.rotation.flatten(-2),
+                estimate.betas,
+                estimate.scale,
+            ],
+            dim=-1,
+        )
+
+    def joint_entries(self, joint: int) -> list[int]:
+        """Entries of the vector that describe one joint: x, y, depth, and its rotation where it has one."""
+        keypoints, depths = self.sizes[:2]
+        entries = [2 * joint, 2 * joint + 1, keypoints + joint]
+        first = BODY_JOINTS - self.rotation_shape[0]  # twists start at joint 1
+        if first <= joint < BODY_JOINTS:
+            width = self.rotation_shape[1]
+            start = keypoints + depths + (joint - first) * width
+            entries += range(start, start + width)
+        return entries
+
+
+def default_cameras(crops: int) -> Float[Tensor, "n 4"]:
+    """:data:`DEFAULT_CAMERA` for each crop."""
+    return torch.tensor([DEFAULT_CAMERA]).repeat(crops, 1)
+
+
+def lift(
+    estimate: Estimate, cameras: Float[Tensor, "n 4"], depth_range: float
+) -> Float[Tensor, "n k 3"]:
+    """Keypoints in camera coordinates (metres): the point at each keypoint's depth on the ray through it.
+
+    The scale fixes the root's distance: where a metre spans ``scale`` crop sides, it is ``focal / scale`` metres away.
+    HybrIK does the same with its fixed focal length of 1000/256; the real camera's makes the lifted skeleton right for
+    boxes far from the image's centre too.
+    """
+    focal, center = cameras[:, None, :2], cameras[:, None, 2:]
+    distance = cameras[:, :2].mean(-1, keepdim=True) / estimate.scale.clamp_min(MINIMUM_SCALE)
+    z = (distance + depth_range * estimate.depths).clamp_min(MINIMUM_DEPTH).unsqueeze(-1)
+    return torch.cat([(estimate.keypoints - center) / focal * z, z], dim=-1)
+
+
+def project(
+    joints: Float[Tensor, "n k 3"],
+    rotation: Tensor,
+    betas: Float[Tensor, "n 10"],
+    cameras: Float[Tensor, "n 4"],
+    depth_range: float,
+) -> Estimate:
+    """The estimate that a perfect network would make of joints in camera coordinates; :func:`lift` undoes it.
+
+    Args:
+        joints: Metres, in front of the camera; the first one is the root.
+        rotation: Twists or 6D rotations, passed on.
+        betas: Passed on.
+        cameras: Cameras of the crops.
+        depth_range: Metres of a depth of 1.
+    """
+    keypoints = joints[..., :2] / joints[..., 2:] * cameras[:, None, :2] + cameras[:, None, 2:]
+    root = joints[:, :1, 2]
+    return Estimate(
+        keypoints=keypoints,
+        depths=(joints[..., 2] - root) / depth_range,
+        rotation=rotation,
+        betas=betas,
+        scale=cameras[:, :2].mean(-1, keepdim=True) / root,
+    )
+
+

@@ -1,0 +1,113 @@
+"""The 2D Keypoint-Guided Local Encoding Module: every pixel gathers features from seven points on the person.
+
+The poster says that each pixel fuses body-part features at "parts relevant points"; that these are the part-adaptive
+points of the same authors' AdaptivePose (arXiv 2112.13635) is an inference, see ``docs/network.md``.
+"""
+
+from typing import NamedTuple
+
+import torch
+from glnet_infer.skeleton import SKELETON_JOINTS
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glnet.config import GLNetConfig
+from glnet.parts import PARTS
+
+
+class LocalEncoding(NamedTuple):
+    """Pixel features after the module.
+
+    Attributes:
+        pixels: N x C x H x W, what confidence and shape are predicted from.
+        parts: N x 7 c x H x W, each part's feature at its point, or None without the module.
+        points: N x 7 x H x W x 2, each pixel's part points (x, y) in grid cells, or None without the module.
+    """
+
+    pixels: Tensor
+    parts: Tensor | None
+    points: Tensor | None
+
+
+class LocalEncodingModule(nn.Module):
+    """Pixel features, enriched by part features where the configuration says so, and by the global feature."""
+
+    def __init__(self, config: GLNetConfig) -> None:
+        super().__init__()
+        channels, part_channels, parts = config.pixel_channels, config.part_channels, len(PARTS)
+        self.from_coarse = config.point_origin == "coarse"
+        self.pixel = nn.Conv2d(config.backbone.channels[0], channels, 3, padding=1)
+        self.guide = nn.Linear(config.backbone.feature_channels, channels)
+        self.enriched = config.local_encoding
+        if not self.enriched:
+            self.fuse = nn.Conv2d(channels, channels, 1)
+            return
+        self.offsets = nn.Conv2d(channels, 2 * parts, 3, padding=1)
+        self.part = nn.Sequential(
+            nn.Conv2d(channels, parts * part_channels, 1, bias=False),
+            nn.BatchNorm2d(parts * part_channels),
+            nn.ReLU(),
+            nn.Conv2d(parts * part_channels, parts * part_channels, 3, padding=1, groups=parts, bias=False),
+            nn.BatchNorm2d(parts * part_channels),
+            nn.ReLU(),
+        )
+        # 1 x 1, so that all that follows the sampling is pointwise and can be evaluated at the chosen pixel alone.
+        self.fuse = nn.Conv2d(channels + parts * part_channels, channels, 1)
+        membership = torch.zeros(parts, SKELETON_JOINTS)
+        for part, joints in enumerate(PARTS.values()):
+            membership[part, list(joints)] = 1 / len(joints)
+        self.register_buffer("membership", membership, persistent=False)
+        ys, xs = torch.meshgrid(torch.arange(config.grid), torch.arange(config.grid), indexing="ij")
+        self.register_buffer("cells", torch.stack([xs, ys], dim=-1).float(), persistent=False)
+
+    def initialize(self) -> None:
+        """Points start at their origin (AdaptivePose); call after the convolutions have been initialised."""
+        if self.enriched:
+            nn.init.zeros_(self.offsets.weight)
+            nn.init.zeros_(self.offsets.bias)
+
+    def forward(
+        self,
+        features: Float[Tensor, "n c h w"],
+        pooled: Float[Tensor, "n f"],
+        coarse_keypoints: Float[Tensor, "n k 2"],
+    ) -> LocalEncoding:
+        """Encode every pixel.
+
+        Args:
+            features: The backbone's highest-resolution map.
+            pooled: The global feature.
+            coarse_keypoints: Coarse keypoints in crop sides from the centre; the first 29 are the skeleton's.
+        """
+        precision = self.pixel.weight.dtype
+        pixels = self.pixel(features.to(precision)).relu()
+        guide = self.guide(pooled.to(precision))[:, :, None, None]
+        if not self.enriched:
+            return LocalEncoding((self.fuse(pixels) + guide).relu(), None, None)
+        points = self._points(pixels, coarse_keypoints)
+        parts = self._sample(self.part(pixels), points)
+        fused = self.fuse(torch.cat([pixels, parts], dim=1)) + guide
+        return LocalEncoding(fused.relu(), parts, points)
+
+    def _points(self, pixels: Tensor, coarse_keypoints: Tensor) -> Tensor:
+        """Part points in grid cells, in float32: half precision would move them by up to a sixteenth of a cell."""
+        offsets = self.offsets(pixels).float().unflatten(1, (len(PARTS), 2)).permute(0, 1, 3, 4, 2)
+        if not self.from_coarse:
+            return self.cells + offsets
+        centers = self.membership @ coarse_keypoints[:, :SKELETON_JOINTS]
+        cells = (centers + 0.5) * self.cells.shape[0] - 0.5
+        return cells[:, :, None, None] + offsets
+
+    def _sample(self, maps: Tensor, points: Tensor) -> Tensor:
+        """Bilinear samples of each part's map at its points; outside the map the border's value.
+
+        Cell centres are whole numbers, which is grid_sample's ``align_corners=True``. Maps and points are float32
+        here: TensorRT wants both alike, and points need the precision.
+        """
+        grid = points * (2 / (self.cells.shape[0] - 1)) - 1
+        by_part = maps.unflatten(1, (len(PARTS), -1))
+        sampled = functional.grid_sample(
+            by_part.flatten(0, 1).float(), grid.flatten(0, 1), padding_mode="border", align_corners=True
+        )
+        return sampled.to(maps.dtype).reshape(maps.shape)

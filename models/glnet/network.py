@@ -1,0 +1,177 @@
+"""GLNet: a coarse estimate from the whole crop, a residual and a confidence from every pixel, the best pixel decides."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from glnet.config import GLNetConfig
+from glnet.estimate import Estimate, EstimateLayout
+from glnet.hrnet import HRNet, initialize_convolutions
+from glnet.local_encoding import LocalEncodingModule
+from glnet.parts import PARTS
+
+
+class Normalization(nn.Module):
+    """RGB bytes to the backbone's input. The cast comes before the transposition, or TensorRT refuses the graph."""
+
+    def __init__(self, config: GLNetConfig) -> None:
+        super().__init__()
+        mean, std = torch.tensor(config.mean), torch.tensor(config.std)
+        self.register_buffer("gain", 1 / (255 * std), persistent=False)
+        self.register_buffer("offset", -mean / std, persistent=False)
+
+    def forward(self, crops: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+        """Channels first, float32."""
+        return (crops.float() * self.gain + self.offset).permute(0, 3, 1, 2)
+
+
+class PixelHeads(nn.Module):
+    """Residuals of the estimate, pointwise: the same function of a whole map and of a single pixel.
+
+    A joint's residuals are predicted from the pixel feature and its part's feature; shape, scale and keypoints beyond
+    the skeleton from the pixel feature alone.
+    """
+
+    def __init__(self, config: GLNetConfig, layout: EstimateLayout) -> None:
+        super().__init__()
+        self.pixel = nn.Conv2d(config.pixel_channels, layout.size, 1)
+        self.parts = None
+        if config.local_encoding:
+            entries = [[entry for joint in part for entry in layout.joint_entries(joint)] for part in PARTS.values()]
+            width = max(len(part) for part in entries)
+            self.parts = nn.Conv2d(len(PARTS) * config.part_channels, len(PARTS) * width, 1, groups=len(PARTS))
+            # Groups are equally wide, parts are not: each entry of the vector knows its slot, and entries that belong
+            # to no part read the extra one, a zero.
+            slots = torch.full((layout.size,), len(PARTS) * width)
+            for part, own in enumerate(entries):
+                slots[own] = torch.arange(len(own)) + part * width
+            self.register_buffer("slots", slots, persistent=False)
+
+    def initialize(self) -> None:
+        """Residuals start close to zero, so that training starts from the coarse estimate."""
+        for conv in (self.pixel, self.parts):
+            if conv is not None:
+                nn.init.normal_(conv.weight, std=1e-3)
+                nn.init.zeros_(conv.bias)
+
+    def forward(
+        self, pixels: Float[Tensor, "n c h w"], parts: Float[Tensor, "n q h w"] | None
+    ) -> Float[Tensor, "n p h w"]:
+        """Residuals in float32: they are small against what they are added to."""
+        precision = self.pixel.weight.dtype
+        residuals = self.pixel(pixels.to(precision))
+        if self.parts is not None:
+            by_slot = self.parts(parts.to(precision))
+            by_slot = nn.functional.pad(by_slot, (0, 0, 0, 0, 0, 1))
+            residuals = residuals + by_slot.index_select(1, self.slots)
+        return residuals.float()
+
+
+class Prediction(NamedTuple):
+    """The dense form, which training uses.
+
+    Attributes:
+        coarse: N x P, the estimate from the global feature.
+        pixels: N x P x H x W, every pixel's estimate: coarse plus residual.
+        logits: N x H x W, confidence before the sigmoid.
+        points: N x 7 x H x W x 2, part points in grid cells, or None without local encoding.
+    """
+
+    coarse: Tensor
+    pixels: Tensor
+    logits: Tensor
+    points: Tensor | None
+
+
+class Selection(NamedTuple):
+    """The most confident pixel's answer.
+
+    Attributes:
+        estimate: N x P.
+        logit: N, confidence before the sigmoid.
+        pixel: N x 2, x and y in grid cells.
+    """
+
+    estimate: Tensor
+    logit: Tensor
+    pixel: Tensor
+
+
+class GLNet(nn.Module):
+    """The network, from RGB crops to estimates (:class:`glnet.estimate.EstimateLayout` names the vector's entries)."""
+
+    def __init__(self, config: GLNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = EstimateLayout(config)
+        self.normalization = Normalization(config)
+        self.backbone = HRNet(config.backbone)
+        self.coarse = nn.Linear(config.backbone.feature_channels, self.layout.size)
+        self.local_encoding = LocalEncodingModule(config)
+        self.confidence = nn.Conv2d(config.pixel_channels, 1, 1)
+        self.heads = PixelHeads(config, self.layout)
+
+    def initialize(self, mean: Estimate) -> None:
+        """Random weights whose estimate is ``mean`` (N = 1), give or take a little, at every pixel."""
+        initialize_convolutions(self)
+        self.local_encoding.initialize()
+        self.heads.initialize()
+        nn.init.normal_(self.coarse.weight, std=1e-3)
+        nn.init.normal_(self.confidence.weight, std=1e-3)
+        prior = self.config.confidence_prior
+        nn.init.constant_(self.confidence.bias, -math.log((1 - prior) / prior))
+        with torch.no_grad():
+            self.coarse.bias.copy_(self.layout.join(mean)[0])
+
+    def use_mixed_precision(self) -> "GLNet":
+        """Put backbone and Local Encoding Module into half precision, in place.
+
+        The rest stays in float32, with explicit casts at the borders: normalisation, part points and sampling,
+        confidence logits (half precision would tie close pixels), residuals and all that follows. The module's own types
+        are what PyTorch, ONNX and TensorRT run.
+        """
+        self.backbone.half()
+        for layer in self.local_encoding.children():  # not the module's own constants, which points are computed from
+            layer.half()
+        return self
+
+    def _encode(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Coarse estimate, logits, pixel and part features, part points."""
+        images = self.normalization(crops)
+        features = self.backbone(images.to(self.backbone.conv1.weight.dtype))
+        coarse = self.coarse(features.pooled.float())
+        keypoints = self.layout.split(coarse).keypoints
+        encoding = self.local_encoding(features.pixels, features.pooled, keypoints)
+        logits = self.confidence(encoding.pixels.float()).squeeze(1)
+        return coarse, logits, encoding.pixels, encoding.parts, encoding.points
+
+    def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> Prediction:
+        """Estimates of all pixels."""
+        coarse, logits, pixels, parts, points = self._encode(crops)
+        return Prediction(coarse, coarse[:, :, None, None] + self.heads(pixels, parts), logits, points)
+
+    def select(self, crops: UInt8[Tensor, "n s s 3"]) -> Selection:
+        """The most confident pixel's estimate; heads are evaluated at that pixel alone.
+
+        Equal to choosing from :meth:`forward`'s maps: after the sampling, everything is pointwise.
+        """
+        coarse, logits, pixels, parts, _ = self._encode(crops)
+        best = self._best(logits)
+        residuals = self.heads(self._gather(pixels, best), None if parts is None else self._gather(parts, best))
+        logit = logits.flatten(1).gather(1, best).squeeze(1)
+        pixel = torch.cat([best % self.config.grid, best // self.config.grid], dim=1)
+        return Selection(coarse + residuals.flatten(1), logit, pixel)
+
+    @staticmethod
+    def _best(logits: Float[Tensor, "n h w"]) -> Int[Tensor, "n 1"]:
+        return logits.flatten(1).argmax(1, keepdim=True)
+
+    @staticmethod
+    def _gather(maps: Float[Tensor, "n c h w"], index: Int[Tensor, "n 1"]) -> Float[Tensor, "n c 1 1"]:
+        """One pixel of each map."""
+        columns = maps.flatten(2)
+        picked = columns.gather(2, index.unsqueeze(1).expand(-1, columns.shape[1], -1))
+        return picked.unsqueeze(-1)

@@ -1,0 +1,45 @@
+"""Networks without training: for benchmarks, compiler tests and the first step of training."""
+
+import torch
+from torch import nn
+
+from glnet.body.smpl import Body
+from glnet.config import GLNetConfig
+from glnet.network import GLNet
+from glnet.recovery import MeshRecovery, standing_estimate
+
+
+def random_recovery(config: GLNetConfig, body: Body, seed: int = 0) -> MeshRecovery:
+    """A network with random weights whose estimate is a standing body, in evaluation mode.
+
+    Args:
+        config: The network.
+        body: The body that it starts from and is decoded with.
+        seed: Of all random numbers; the caller's generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        recovery = MeshRecovery(GLNet(config), body)
+        recovery.network.initialize(standing_estimate(recovery.decoder, config.keypoints))
+    return recovery.eval()
+
+
+def settle_batch_norms(network: GLNet, crops: torch.Tensor) -> None:
+    """Give every batch normalisation the statistics of some crops.
+
+    With their defaults, activations of an untrained HRNet grow from block to block; speed does not care, but the
+    rounding error of half precision would be that of no real network.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    network.train()
+    with torch.no_grad():
+        network.select(crops)
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+

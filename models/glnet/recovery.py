@@ -1,0 +1,126 @@
+"""The exported graph: crops and cameras in, posed SMPL meshes out."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from glnet.body.smpl import Body
+from glnet.config import GLNetConfig
+from glnet.estimate import Estimate, default_cameras, lift, project
+from glnet.network import GLNet
+from glnet.rotations import rotation_from_6d, rotation_from_vector, rotation_to_6d
+
+
+class Recovery(NamedTuple):
+    """The graph's outputs, in order; ``glnet_infer.manifest.GRAPH_OUTPUTS`` gives shapes, units and frames."""
+
+    vertices: Tensor
+    joints: Tensor
+    keypoints_2d: Tensor
+    rotations: Tensor
+    betas: Tensor
+    translation: Tensor
+    confidence: Tensor
+    reference_pixel: Tensor
+
+
+class DecodedBody(NamedTuple):
+    """An estimate as a body in camera coordinates, metres."""
+
+    vertices: Tensor
+    joints: Tensor
+    rotations: Tensor
+    translation: Tensor
+
+
+class Decoder(nn.Module):
+    """From an estimate to a posed body in front of the camera. All float32, no control flow, no SVD."""
+
+    def __init__(self, config: GLNetConfig, body: Body) -> None:
+        super().__init__()
+        self.depth_range = config.depth_range
+        self.swing_twist = config.swing_twist
+        self.body = body
+
+    def forward(self, estimate: Estimate, cameras: Float[Tensor, "n 4"]) -> DecodedBody:
+        """Decode; the root joint lies where the estimate's root keypoint and scale put it."""
+        rest = self.body.rest_joints(estimate.betas)
+        lifted = lift(estimate, cameras, self.depth_range)[:, : rest.shape[1]]
+        kinematics = self.body.kinematics
+        if self.swing_twist:
+            rotations = kinematics.inverse(lifted, rest, estimate.rotation)
+            local = kinematics.unchain(rotations)
+        else:
+            local = rotation_from_6d(estimate.rotation)
+            rotations = kinematics.chain(local)
+        posed = self.body(rotations, local, estimate.betas, rest)
+        translation = lifted[:, 0] - rest[:, 0]
+        offset = translation.unsqueeze(1)
+        return DecodedBody(posed.vertices + offset, posed.joints + offset, local, translation)
+
+    def encode(
+        self,
+        local_rotations: Float[Tensor, "n 24 3 3"],
+        betas: Float[Tensor, "n 10"],
+        translation: Float[Tensor, "n 3"],
+        cameras: Float[Tensor, "n 4"],
+    ) -> Estimate:
+        """The estimate whose decoding is a given posed body: training labels, and the mean that networks start from."""
+        kinematics = self.body.kinematics
+        rest = self.body.rest_joints(betas)
+        rotations = kinematics.chain(local_rotations)
+        joints = kinematics(rotations, rest) + translation.unsqueeze(1)
+        rotation = kinematics.twist(rotations, rest) if self.swing_twist else rotation_to_6d(local_rotations)
+        return project(joints, rotation, betas, cameras, self.depth_range)
+
+
+class MeshRecovery(nn.Module):
+    """Network and decoder in one module: what is exported, and the reference that exports are compared with."""
+
+    def __init__(self, network: GLNet, body: Body) -> None:
+        super().__init__()
+        self.network = network
+        self.decoder = Decoder(network.config, body)
+
+    def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
+        """Recover one mesh per crop."""
+        config = self.network.config
+        selection = self.network.select(crops)
+        estimate = self.network.layout.split(selection.estimate)
+        decoded = self.decoder(estimate, cameras)
+        return Recovery(
+            vertices=decoded.vertices,
+            joints=decoded.joints,
+            keypoints_2d=(estimate.keypoints + 0.5) * config.crop.size,
+            rotations=decoded.rotations,
+            betas=estimate.betas,
+            translation=decoded.translation,
+            confidence=selection.logit.sigmoid(),
+            reference_pixel=selection.pixel.int(),
+        )
+
+
+def standing_estimate(decoder: Decoder, keypoints: int) -> Estimate:
+    """A body of mean shape in its rest pose, upright and facing the camera, as large as the crop's padding allows.
+
+    Keypoints beyond the skeleton start at the crop's centre.
+    """
+    with torch.no_grad():
+        betas = torch.zeros(1, 10)
+        rest = decoder.body.rest_joints(betas)
+        rotations = torch.eye(3).repeat(1, 24, 1, 1)
+        # Half a turn about x: the body's y up and z forward become the camera's y down and z away.
+        rotations[:, 0] = rotation_from_vector(torch.tensor([[torch.pi, 0.0, 0.0]]))
+        height = rest[..., 1].max() - rest[..., 1].min()
+        middle = (rest[..., 1].max() + rest[..., 1].min()) / 2 - rest[0, 0, 1]
+        cameras = default_cameras(1)
+        distance = cameras[0, 0] * height / 0.8  # the body takes 1 / 1.25 of the crop
+        root = torch.stack([torch.zeros(()), middle, distance])
+        estimate = decoder.encode(rotations, betas, root[None] - rest[:, 0], cameras)
+        extra = keypoints - estimate.keypoints.shape[1]
+        return estimate._replace(
+            keypoints=nn.functional.pad(estimate.keypoints, (0, 0, 0, extra)),
+            depths=nn.functional.pad(estimate.depths, (0, extra)),
+        )

