@@ -1,4 +1,4 @@
-"""Meshes and arrays written to files: OBJ, PLY, GLB, NPZ, JSON. NumPy only.
+"""Meshes, arrays and pictures written to files: OBJ, PLY, GLB, NPZ, JSON and what OpenCV encodes.
 
 Frames: arrays come in the camera's frame (x right, y down, z forward, metres). Mesh files are written in glTF's
 convention, y up and z towards the viewer, which is ``(x, -y, -z)``: half a turn about x. It is a proper rotation, so
@@ -18,6 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -136,6 +137,19 @@ def write_json(path: str | PathLike[str], document: object) -> None:
     except (TypeError, ValueError) as error:
         raise InputError("Cannot write this document as JSON.", why=str(error)) from error
     _write_atomically(path, lambda file: file.write(data))
+
+
+def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Write a BGR image; the suffix names the format, as for ``cv2.imwrite``.
+
+    Raises:
+        OutputError: OpenCV does not know the format, or the file cannot be written.
+    """
+    try:
+        _, encoded = cv2.imencode(Path(path).suffix, image)
+    except cv2.error as error:
+        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix="Use a suffix such as .jpg or .png.") from error
+    _write_atomically(path, lambda file: file.write(encoded.tobytes()))
 
 
 def _gltf(points: NDArray[np.float32], triangles: NDArray[np.int64]) -> tuple[dict[str, Any], bytes]:

@@ -133,10 +133,14 @@ class Manifest:
     outputs: tuple[TensorSpec, ...] = GRAPH_OUTPUTS
     schema: int = field(default=SCHEMA_VERSION)
 
+    def to_document(self) -> dict[str, Any]:
+        """Plain values, as ``manifest.json`` holds them."""
+        return {"schema": self.schema, **dataclasses.asdict(self)}
+
     def write(self, directory: Path) -> None:
         """Write ``manifest.json`` into a directory."""
-        document = {"schema": self.schema, **dataclasses.asdict(self)}
-        (directory / MANIFEST_NAME).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(self.to_document(), indent=2, allow_nan=False)
+        (directory / MANIFEST_NAME).write_text(text + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:

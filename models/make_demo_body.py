@@ -6,11 +6,15 @@ default rig and its skinning weights, all CC0 1.0. From those alone this program
 1. mesh: hm08's body without the bags of the mouth and the eye sockets, holes closed, quads split;
 2. shapes: adult bodies drawn over Anny's phenotypes, each reposed by Anny's skinning from the rest pose to a T-pose;
 3. ``v_template``, ``shapedirs``: mean and ten principal components, each scaled to one standard deviation;
-4. ``J_regressor``: per joint, sparse non-negative weights of nearby vertices that reproduce the posed bone's head;
+4. ``J_regressor``: per joint, sparse non-negative weights of vertices around it;
 5. ``weights``: Anny's skinning weights, summed over the bones that belong to each of SMPL's 24 joints.
 
+MakeHuman's shape targets move the heads of its bones against the skin, in the trunk by centimetres, and no weighted
+mean of vertices can follow that. So the joints here are skin centres: the weighted mean of vertices around a bone's
+head that comes nearest to it over all shapes. Bodies are reposed about these, and ``J_regressor`` finds them again.
+
 Metres, Y up, facing +Z, the person's left at +X, the pelvis joint of every shape at the origin. Coordinates of the
-template and the shape directions are rounded to 0.01 mm, which halves the file.
+template and the shape directions are rounded to 0.01 mm: a file of 1.0 MB, not 1.7 MB.
 
     pip install -e .[export,demo-body]
     python models/make_demo_body.py -o models/demo/body.npz
@@ -26,6 +30,7 @@ from pathlib import Path
 import anny
 import numpy as np
 import torch
+from anny.skinning.skinning import dense_bone_weights, dense_linear_blend_skinning
 from anny.utils.obj_utils import load_obj_file
 from scipy.optimize import nnls
 from scipy.sparse import coo_matrix
@@ -33,9 +38,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, MIRROR_PAIRS, PARENTS
-
-BODY_VERTICES = 13380
-"""hm08's body comes first; vertices from here on are helpers (clothes, teeth, joint cubes)."""
 
 NIPPLES = (range(1778, 1794), range(8450, 8466))
 """hm08 vertices dropped for a plain surface; Anny's own default topology drops the same."""
@@ -46,7 +48,7 @@ JOINT_BONES = (
     "upperarm01.R", "lowerarm01.L", "lowerarm01.R", "wrist.L", "wrist.R", "finger3-1.L", "finger3-1.R",
 )  # fmt: skip
 """For each of SMPL's joints the bone whose head it is. A bone that is not listed moves with its nearest listed
-ancestor, save for those of ``_bone_joint``."""
+ancestor; all fingers and toes move with the hand and the foot joint."""
 
 ARM_RAISE = {"clavicle": np.radians(6.0), "shoulder01": np.radians(14.0)}
 """Part of the raise of the arm that the shoulder girdle takes (world angles, chosen by eye)."""
@@ -54,27 +56,25 @@ ARM_RAISE = {"clavicle": np.radians(6.0), "shoulder01": np.radians(14.0)}
 LEG_TILT = np.radians(2.0)
 """Outward tilt of the line from hip to ankle, near that of SMPL's template."""
 
-SEED = 2024
-SAMPLES, HELD_OUT, BATCH = 2400, 300, 30
-FIT_SHAPES = 200
-"""Shapes, of the samples, that the joint regressor is fitted to."""
+SEED, BATCH, COMPONENTS = 2024, 30, 10
+SAMPLES, HELD_OUT = 2400, 300
+"""Shapes for the principal components, and shapes kept apart to measure the joint regressor."""
 
-COMPONENTS = 10
+FIT_SHAPES = 400
+"""The samples that the regressor is fitted to."""
+
 DIRECTIONS, PER_DIRECTION, REACH = 96, 4, 0.3
 """A joint's regressor may use the nearest few vertices in each of these directions, up to 0.3 m away: the nearest alone
 would often lie all on one side, and weights that are not negative cannot reach outside their hull."""
 
+SWAP = np.arange(BODY_JOINTS)
+"""The joint that takes each joint's place in the mirror."""
+for _left, _right in MIRROR_PAIRS[:9]:
+    SWAP[[_left, _right]] = _right, _left
+FLIP = np.array([-1.0, 1.0, 1.0], np.float32)
+
 SUM_WEIGHT = 10.0
 """Weight, in metres, of the equation that makes a regressor's row sum to one."""
-
-
-def _bone_joint(label: str) -> int | None:
-    """The SMPL joint that a bone is given to by name, where the bone tree alone would choose another."""
-    name, _, side = label.partition(".")
-    finger = name.startswith("finger") and name != "finger1-1"  # finger1-1 lies in the palm: the thumb's metacarpal
-    if finger or name.startswith("toe"):
-        return JOINT_NAMES.index(("left_" if side == "L" else "right_") + ("hand" if finger else "foot"))
-    return None
 
 
 def bone_to_joint(labels: list[str], parents: list[int]) -> np.ndarray:
@@ -89,10 +89,15 @@ def bone_to_joint(labels: list[str], parents: list[int]) -> np.ndarray:
     """
     joints: list[int] = []
     for label, parent in zip(labels, parents, strict=True):
-        named = _bone_joint(label)
+        part, side = label[:6], "left_" if label.endswith(".L") else "right_"
         if label in JOINT_BONES:
-            named = JOINT_BONES.index(label)
-        joints.append(named if named is not None else (joints[parent] if parent >= 0 else 0))
+            joints.append(JOINT_BONES.index(label))
+        elif part == "finger" and not label.startswith("finger1-1"):  # that one lies in the palm, below the thumb
+            joints.append(JOINT_NAMES.index(side + "hand"))
+        elif part.startswith("toe"):
+            joints.append(JOINT_NAMES.index(side + "foot"))
+        else:
+            joints.append(joints[parent] if parent >= 0 else 0)
     return np.array(joints)
 
 
@@ -113,11 +118,15 @@ def _boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
 def _zip_loop(loop: np.ndarray, vertices: np.ndarray) -> list[list[int]]:
     """Close a hole without new vertices: triangles between its two sides, starting at its outermost corner."""
     ring = np.roll(loop, -int(np.abs(vertices[loop, 0]).argmax())).tolist()
-    low, high, triangles = 1, len(ring) - 1, [[ring[0], ring[1], ring[-1]]]
-    while high - low > 1:
-        triangles.append([ring[low], ring[low + 1], ring[high]])
-        low += 1
-        if high - low > 1:
+    triangles = [[ring[0], ring[1], ring[-1]]]
+    low, high = 1, len(ring) - 1
+    while high - low > 1:  # a zigzag between the sides: the shorter of the two possible diagonals comes next
+        step_low = np.linalg.norm(vertices[ring[low + 1]] - vertices[ring[high]])
+        step_high = np.linalg.norm(vertices[ring[high - 1]] - vertices[ring[low]])
+        if step_low <= step_high:
+            triangles.append([ring[low], ring[low + 1], ring[high]])
+            low += 1
+        else:
             triangles.append([ring[low], ring[high - 1], ring[high]])
             high -= 1
     return triangles
@@ -141,18 +150,16 @@ def clean_mesh() -> tuple[np.ndarray, np.ndarray]:
     edges = np.concatenate([uvs[:, [i, (i + 1) % 4]] for i in range(4)])
     graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(uvs.max() + 1,) * 2)
     island = connected_components(graph, directed=False)[1][uvs[:, 0]]
-    small = np.flatnonzero(np.bincount(island) < 500)
-    keep = ~np.isin(island, small[np.bincount(island)[small] > 0])
+    keep = np.bincount(island)[island] >= 500  # the bags have 293 and 398 faces; limbs, head and trunk over 1,000
     keep &= ~np.isin(faces, np.concatenate([np.array(r) for r in NIPPLES])).any(axis=1)
     faces = faces[keep]
     caps = [triangle for loop in _boundary_loops(faces) for triangle in _zip_loop(loop, vertices)]
 
     # Split each quad along its shorter diagonal: both halves are then the better shaped ones.
-    a, b, c, d = faces.T
-    first = np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(vertices[b] - vertices[d], axis=1)
-    halves = np.where(first[:, None, None], np.stack([[a, b, c], [a, c, d]]).T.swapaxes(1, 2),
-                      np.stack([[a, b, d], [b, c, d]]).T.swapaxes(1, 2))  # fmt: skip
-    triangles = np.concatenate([halves.reshape(-1, 3), np.array(caps)])
+    a, b, c, d = (vertices[corner] for corner in faces.T)
+    first = np.linalg.norm(a - c, axis=1) <= np.linalg.norm(b - d, axis=1)
+    quads = np.where(first[:, None], faces, np.roll(faces, -1, axis=1))
+    triangles = np.concatenate([quads[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3), np.array(caps)])
     kept, compact = np.unique(triangles, return_inverse=True)
     return kept, compact.reshape(-1, 3)
 
@@ -161,12 +168,13 @@ def sample_phenotypes(count: int, generator: np.random.Generator) -> dict[str, t
     """Draw adults.
 
     Anny's phenotypes run from 0 to 1: gender from male to female, age through child (1/3), young (2/3) and old (1).
-    Centre and spread of "height" are set so that men come out at about 1.76 m and women at 1.63 m, with a standard
-    deviation of 7 cm: at 0.5 Anny's bodies are taller than real populations.
+    Centre and spread of "height" are set so that men come out at about 1.77 m and women at 1.64 m, each with a
+    standard deviation of 7 to 8 cm: at 0.5 Anny's bodies are taller than real populations.
 
     Returns:
         Name of the phenotype to (count,) values.
     """
+
     def bell(centre: float, spread: float) -> np.ndarray:
         return np.clip(generator.normal(centre, spread, count), 0.0, 1.0)
 
@@ -224,14 +232,14 @@ def t_pose_rotations(heads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     rotations = {"root": still}
     for side, sign in (("L", 1.0), ("R", -1.0)):
         at = {name: heads[f"{name}.{side}"] for name in (
-            "upperleg01", "foot", "upperarm01", "lowerarm01", "wrist", "finger2-1", "finger3-1", "finger5-1",
+            "upperleg01", "foot", "upperarm01", "lowerarm01", "wrist", "finger2-1", "finger3-3", "finger5-1",
         )}  # fmt: skip
         for bone, angle in ARM_RAISE.items():
             rotations[f"{bone}.{side}"] = _about_z(np.full(count, sign * angle))
 
         target = _frame(sign * np.tile([1.0, 0.0, 0.0], (count, 1)), forward)
         upper, fore = at["lowerarm01"] - at["upperarm01"], at["wrist"] - at["lowerarm01"]
-        palm, thumb_side = at["finger3-1"] - at["wrist"], at["finger2-1"] - at["finger5-1"]
+        palm, thumb_side = at["finger3-3"] - at["wrist"], at["finger2-1"] - at["finger5-1"]
         hinge, twisted = _across(-upper, _unit(fore)), _across(thumb_side, _unit(fore))
         for bone, primary, secondary in (
             ("upperarm01", upper, fore),
@@ -247,40 +255,110 @@ def t_pose_rotations(heads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return rotations
 
 
-def t_posed_bodies(model: anny.Anny, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw adult bodies and put them in the T-pose by Anny's own skinning.
+def rest_bodies(model: anny.Anny, count: int, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw adult bodies in Anny's rest pose.
 
     Returns:
-        vertices: (count, 13380, 3) float32 hm08 body vertices, metres, pelvis joint at the origin.
-        joints: (count, 24, 3) float32 SMPL's joints as Anny's posed bones have them.
+        vertices: (count, V, 3) float32, metres, Y up, facing +Z.
+        heads: (count, bones, 3) the heads of MakeHuman's bones.
     """
-    to_y_up = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # Anny: Z up, facing -Y
-    labels, parents = model.bone_labels, [int(p) for p in model.bone_parents]
-    phenotypes = sample_phenotypes(count, generator)
-    vertices = np.empty((count, BODY_VERTICES, 3), np.float32)
-    joints = np.empty((count, BODY_JOINTS, 3), np.float32)
+    to_y_up = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # for rows; Anny has Z up and faces -Y
+    phenotypes = sample_phenotypes(count, np.random.default_rng(SEED))
+    vertices, heads = np.empty((count, len(kept), 3), np.float32), np.empty((count, model.bone_count, 3))
     for start in range(0, count, BATCH):
-        rows = slice(start, min(start + BATCH, count))
+        rows = slice(start, start + BATCH)
         with torch.no_grad():
             rest = model(phenotype_kwargs={name: value[rows] for name, value in phenotypes.items()})
-        heads = rest["rest_bone_heads"].numpy() @ to_y_up.T
-        rotations = t_pose_rotations({label: heads[:, i] for i, label in enumerate(labels)})
+        vertices[rows] = rest["rest_vertices"].numpy()[:, kept] @ to_y_up
+        heads[rows] = rest["rest_bone_heads"].numpy() @ to_y_up
+    return vertices, heads
 
-        transforms = np.tile(np.eye(4), (len(heads), len(labels), 1, 1))
+
+def t_pose(model: anny.Anny, vertices: np.ndarray, heads: np.ndarray, skinning: np.ndarray) -> np.ndarray:
+    """Repose bodies by Anny's linear blend skinning, in place, the pelvis joint at the origin.
+
+    Args:
+        model: For its bone tree.
+        vertices: (N, V, 3) rest pose in, T-pose out.
+        heads: (N, bones, 3) the points that the bones turn about.
+        skinning: (V, bones) Anny's skinning weights.
+
+    Returns:
+        (N, 24, 3) SMPL's joints in the T-pose.
+    """
+    labels, parents = model.bone_labels, [int(p) for p in model.bone_parents]
+    picked = [labels.index(bone) for bone in JOINT_BONES]
+    joints = np.empty((len(vertices), BODY_JOINTS, 3))
+    for start in range(0, len(vertices), BATCH):
+        rows = slice(start, start + BATCH)
+        at = heads[rows]
+        rotations = t_pose_rotations({label: at[:, i] for i, label in enumerate(labels)})
+        transforms = np.tile(np.eye(4), (len(at), len(labels), 1, 1))
         for i, (label, parent) in enumerate(zip(labels, parents, strict=True)):
-            above = transforms[:, max(parent, 0)].copy()
+            above = transforms[:, max(parent, 0)].copy()  # the root, its own parent here, is still the identity
             rotation = rotations.get(label, above[:, :3, :3])
-            head = (above[:, :3, :3] @ heads[:, i, :, None])[..., 0] + above[:, :3, 3]
+            head = (above[:, :3, :3] @ at[:, i, :, None])[..., 0] + above[:, :3, 3]
             transforms[:, i, :3, :3] = rotation
-            transforms[:, i, :3, 3] = head - (rotation @ heads[:, i, :, None])[..., 0]
-        posed_heads = np.einsum("nbij,nbj->nbi", transforms[..., :3, :3], heads) + transforms[..., :3, 3]
+            transforms[:, i, :3, 3] = head - (rotation @ at[:, i, :, None])[..., 0]
+        joints[rows] = (np.einsum("nbij,nbj->nbi", transforms[..., :3, :3], at) + transforms[..., :3, 3])[:, picked]
+        rest = torch.from_numpy(vertices[rows].astype(np.float64))
+        posed = dense_linear_blend_skinning(rest, torch.from_numpy(skinning), torch.from_numpy(transforms))
+        vertices[rows] = posed.numpy() - joints[rows, :1]
+        joints[rows] -= joints[rows, :1].copy()
+    return joints
 
-        bodies = rest["rest_vertices"] @ torch.from_numpy(to_y_up.T)
-        skinned = model.get_skinned_vertices(bodies, torch.from_numpy(transforms)).numpy()
-        pelvis = posed_heads[:, None, labels.index(JOINT_BONES[0])]
-        vertices[rows] = skinned[:, :BODY_VERTICES] - pelvis
-        joints[rows] = (posed_heads - pelvis)[:, [labels.index(bone) for bone in JOINT_BONES]]
-    return vertices, joints
+
+def candidates_around(joint: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """Vertices on all sides of a joint.
+
+    Args:
+        joint: (3,) mean position of the joint.
+        vertices: (V, 3) mean shape.
+
+    Returns:
+        (K,) ascending vertex indices.
+    """
+    k = np.arange(DIRECTIONS) + 0.5  # Fibonacci lattice: even directions on the sphere
+    polar, azimuth = np.arccos(1 - 2 * k / DIRECTIONS), np.pi * (1 + 5**0.5) * k
+    lattice = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)])
+    offset = vertices - joint
+    distance = np.linalg.norm(offset, axis=1)
+    sector = (offset @ lattice).argmax(axis=1)
+    found = []
+    for s in range(DIRECTIONS):
+        inside = np.flatnonzero((sector == s) & (distance < REACH))
+        found.append(inside[np.argsort(distance[inside], kind="stable")[:PER_DIRECTION]])
+    return np.sort(np.concatenate(found))
+
+
+def fit_regressor(bodies: np.ndarray, joints: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """Non-negative least squares of every joint on vertices around it, the same for left and right.
+
+    Args:
+        bodies: (N, V, 3) shapes, metres.
+        joints: (N, 24, 3) where the joints are in each of them.
+        mirror: (V,) index of each vertex's mirror image.
+
+    Returns:
+        (24, V) float32 rows that are sparse, not negative, and sum to one.
+    """
+    mean = bodies.mean(axis=0)
+    regressor = np.zeros((BODY_JOINTS, len(mean)))
+    for j in range(BODY_JOINTS):
+        if SWAP[j] < j:  # a right joint: the left one's mirror image
+            regressor[j] = regressor[SWAP[j], mirror]
+            continue
+        centre = joints[:, j].mean(axis=0)  # rows sum to one, so any common origin will do; this one is well scaled
+        near = candidates_around(centre, mean)
+        near = np.unique(np.concatenate([near, mirror[near]])) if SWAP[j] == j else near
+        matrix = (bodies[:, near] - centre).transpose(0, 2, 1).reshape(-1, len(near))
+        matrix = np.vstack([matrix, np.full((1, len(near)), SUM_WEIGHT)])
+        found, _ = nnls(matrix, np.append((joints[:, j] - centre).reshape(-1), SUM_WEIGHT))
+        found[found < 1e-3 * found.sum()] = 0.0
+        regressor[j, near] = found / found.sum()
+        if SWAP[j] == j:
+            regressor[j] = (regressor[j] + regressor[j, mirror]) / 2
+    return regressor.astype(np.float32)
 
 
 def principal_components(bodies: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -308,50 +386,6 @@ def principal_components(bodies: np.ndarray, top: int) -> tuple[np.ndarray, np.n
     return mean, components * np.where(components[top, 1] < 0, -1.0, 1.0)
 
 
-def candidates_around(joint: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Vertices on all sides of a joint.
-
-    Args:
-        joint: (3,) mean position of the joint.
-        vertices: (V, 3) mean shape.
-
-    Returns:
-        (K,) ascending vertex indices.
-    """
-    k = np.arange(DIRECTIONS) + 0.5  # Fibonacci lattice: even directions on the sphere
-    polar, azimuth = np.arccos(1 - 2 * k / DIRECTIONS), np.pi * (1 + 5**0.5) * k
-    lattice = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)])
-    offset = vertices - joint
-    distance = np.linalg.norm(offset, axis=1)
-    sector = (offset @ lattice).argmax(axis=1)
-    found = []
-    for s in range(DIRECTIONS):
-        inside = np.flatnonzero((sector == s) & (distance < REACH))
-        found.append(inside[np.argsort(distance[inside], kind="stable")[:PER_DIRECTION]])
-    return np.sort(np.concatenate(found))
-
-
-def regress_joint(bodies: np.ndarray, joint: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Non-negative least squares of one joint on nearby vertices.
-
-    Args:
-        bodies: (N, V, 3) shapes, metres.
-        joint: (N, 3) where the joint is in each of them.
-        candidates: (K,) vertices that may be used.
-
-    Returns:
-        (V,) row that sums to one.
-    """
-    centre = joint.mean(axis=0)  # the sum of the row is one, so any common origin will do; this one is well scaled
-    matrix = (bodies[:, candidates] - centre).transpose(0, 2, 1).reshape(-1, len(candidates)).astype(np.float64)
-    matrix = np.vstack([matrix, np.full((1, len(candidates)), SUM_WEIGHT)])
-    found, _ = nnls(matrix, np.append((joint - centre).reshape(-1), SUM_WEIGHT))
-    found[found < 1e-3 * found.sum()] = 0.0
-    row = np.zeros(bodies.shape[1])
-    row[candidates] = found / found.sum()
-    return row
-
-
 def leaf_vertices(vertices: np.ndarray, weights: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     """Head top, left and right middle fingertip, left and right big toe tip.
 
@@ -376,54 +410,40 @@ def make_body() -> dict[str, np.ndarray]:
     Returns:
         The arrays of the file, by their SMPL names.
     """
-    generator = np.random.default_rng(SEED)
-    model = anny.Anny(
-        rig="makehuman", topology="makehuman", phenotypes="all", phenotype_blendshapes="original",
-        skinning_method="lbs",
-    )  # fmt: skip
+    model = anny.Anny(rig="makehuman", topology="makehuman", phenotypes="all", phenotype_blendshapes="original")
+    labels = model.bone_labels
     kept, faces = clean_mesh()
     template = model.template_vertices.numpy()[kept]
     distance, mirror = cKDTree(template).query(template * [-1.0, 1.0, 1.0])
     if distance.max() > 1e-6:
         raise ValueError("the base mesh is not mirror symmetric; left and right cannot be paired")
-
-    dense = np.zeros((len(model.template_vertices), len(model.bone_labels)))
-    np.add.at(dense, (np.arange(len(dense))[:, None], model.vertex_bone_indices.numpy()),
-              model.vertex_bone_weights.numpy())  # fmt: skip
-    dense = dense[kept]
+    skinning = dense_bone_weights(model.vertex_bone_weights, model.vertex_bone_indices, len(labels)).numpy()[kept]
     weights = np.zeros((len(kept), BODY_JOINTS))
-    np.add.at(weights.T, bone_to_joint(model.bone_labels, [int(p) for p in model.bone_parents]), dense.T)
+    np.add.at(weights.T, bone_to_joint(labels, [int(p) for p in model.bone_parents]), skinning.T)
 
-    bodies, joints = t_posed_bodies(model, SAMPLES + HELD_OUT, generator)
-    bodies = bodies[:, kept]
-    swap = np.arange(BODY_JOINTS)
-    for left, right in MIRROR_PAIRS:
-        if right < BODY_JOINTS:
-            swap[[left, right]] = right, left
-    flip = np.array([-1.0, 1.0, 1.0], np.float32)
-    print(f"left/right: vertices {1e3 * np.abs(bodies[:200] - bodies[:200, mirror] * flip).max():.3f} mm, "
-          f"joints {1e3 * np.abs(joints - joints[:, swap] * flip).max():.3f} mm", file=sys.stderr)  # fmt: skip
+    bodies, heads = rest_bodies(model, SAMPLES + HELD_OUT, kept)
+    fitted, held_out = slice(FIT_SHAPES), slice(SAMPLES, None)
+    picked = [labels.index(bone) for bone in JOINT_BONES]
+    bones = heads[:, picked].copy()
+    heads[:, picked] = fit_regressor(bodies[fitted], bones[fitted], mirror) @ bodies
+    drift = 1e3 * np.linalg.norm(heads[:, picked] - bones, axis=-1)
+    joints = t_pose(model, bodies, heads, skinning)
 
-    regressor = np.zeros((BODY_JOINTS, len(kept)))
-    mean = bodies[:SAMPLES].mean(axis=0)
-    for j in range(BODY_JOINTS):
-        if swap[j] < j:  # a right joint: the left one's mirror image
-            regressor[j] = regressor[swap[j], mirror]
-            continue
-        candidates = candidates_around(joints[:SAMPLES, j].mean(axis=0), mean)
-        if swap[j] == j:
-            candidates = np.unique(np.concatenate([candidates, mirror[candidates]]))
-        row = regress_joint(bodies[:FIT_SHAPES], joints[:FIT_SHAPES, j], candidates)
-        regressor[j] = (row + row[mirror]) / 2 if swap[j] == j else row
-    regressor = regressor.astype(np.float32)
-    held_out = np.stack([regressor @ body for body in bodies[SAMPLES:]])
-    error = 1e3 * np.linalg.norm(held_out - joints[SAMPLES:], axis=-1).max(axis=0)
-    for name, worst, row in zip(JOINT_NAMES, error, regressor, strict=False):
-        print(f"{name:16s}{worst:6.2f} mm  {np.count_nonzero(row)} vertices", file=sys.stderr)
+    mirrored, mirrored_joints = bodies[:, mirror] * FLIP, joints[:, SWAP] * FLIP
+    print(f"left/right before averaging: vertices {1e3 * np.abs(bodies - mirrored).max():.2f} mm, "
+          f"joints {1e3 * np.abs(joints - mirrored_joints).max():.2f} mm", file=sys.stderr)  # fmt: skip
+    bodies, joints = (bodies + mirrored) / 2, (joints + mirrored_joints) / 2
 
-    named = {label: dense[:, i] for i, label in enumerate(model.bone_labels)}
-    leaves = leaf_vertices(mean, named, mirror)
-    mean, components = principal_components(bodies[:SAMPLES], int(leaves[0]))
+    regressor = fit_regressor(bodies[fitted], joints[fitted], mirror)
+    error = 1e3 * np.linalg.norm(regressor @ bodies[held_out] - joints[held_out], axis=-1)
+    print("joint            regressor error max/mm  vertices  skin centre to MakeHuman bone rms/mm", file=sys.stderr)
+    for j, row in enumerate(regressor):
+        print(f"{JOINT_NAMES[j]:16s} {error[:, j].max():22.2f} {np.count_nonzero(row):9d} "
+              f"{np.sqrt((drift[:, j] ** 2).mean()):10.1f}", file=sys.stderr)  # fmt: skip
+
+    bodies = bodies[:SAMPLES]
+    leaves = leaf_vertices(bodies.mean(axis=0), dict(zip(labels, skinning.T, strict=True)), mirror)
+    mean, components = principal_components(bodies, int(leaves[0]))
     parents = np.array([np.iinfo(np.uint32).max, *PARENTS[1:BODY_JOINTS]], np.uint32)
     return {
         "v_template": np.round(mean, 5).astype(np.float32),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from glnet.config import GLNetConfig
 from glnet.estimate import Estimate, EstimateLayout
-from glnet.hrnet import HRNet, initialize_convolutions
+from glnet.hrnet import HRNet, initialize
 from glnet.local_encoding import LocalEncodingModule
 from glnet.parts import PARTS
 
@@ -54,7 +54,7 @@ class PixelHeads(nn.Module):
         """Residuals start close to zero, so that training starts from the coarse estimate."""
         for conv in (self.pixel, self.parts):
             if conv is not None:
-                nn.init.normal_(conv.weight, std=1e-3)
+                nn.init.normal_(conv.weight, std=3e-4)
                 nn.init.zeros_(conv.bias)
 
     def forward(
@@ -116,10 +116,10 @@ class GLNet(nn.Module):
 
     def initialize(self, mean: Estimate) -> None:
         """Random weights whose estimate is ``mean`` (N = 1), give or take a little, at every pixel."""
-        initialize_convolutions(self)
+        initialize(self)
         self.local_encoding.initialize()
         self.heads.initialize()
-        nn.init.normal_(self.coarse.weight, std=1e-3)
+        nn.init.normal_(self.coarse.weight, std=1e-4)
         nn.init.normal_(self.confidence.weight, std=1e-3)
         prior = self.config.confidence_prior
         nn.init.constant_(self.confidence.bias, -math.log((1 - prior) / prior))

@@ -1,0 +1,180 @@
+"""The export: load, trace, check, compare, publish."""
+
+import contextlib
+import datetime
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from glnet.body import Body, find_body, load_body
+from glnet.checkpoint import Checkpoint
+from glnet.config import load_config
+from glnet.random_init import random_recovery, settle_batch_norms
+from glnet.recovery import MeshRecovery
+from glnet_infer.backends import open_backend
+from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.errors import ExportError
+from glnet_infer.manifest import (
+    GRAPH_NAME,
+    TOPOLOGY_NAME,
+    BodyRecord,
+    GraphRecord,
+    Manifest,
+    NetworkRecord,
+)
+from glnet_infer.version import __version__
+
+from glnet_export.graph import GraphFacts, check, trace
+from glnet_export.parity import ParityBounds, compare
+from glnet_export.publish import bundle_under_construction
+from glnet_export.textures import textured_crops
+
+STAGES = ("load", "trace", "check", "parity", "publish")
+"""In this order."""
+
+SETTLING_CROPS = 8
+"""Crops that give a random network its batch statistics."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to export: a checkpoint, or random weights of a configuration.
+
+    Attributes:
+        checkpoint: File, or None for random weights.
+        config: Preset or file; for a bare state dict, and for random weights.
+        seed: Of random weights.
+        body: ``demo``, ``smpl`` or a file; the configuration's own where None.
+    """
+
+    checkpoint: Path | None = None
+    config: str | None = None
+    seed: int = 0
+    body: str | None = None
+
+    def load(self) -> tuple[MeshRecovery, NetworkRecord]:
+        """The recovery module in evaluation mode, and its entry in the manifest.
+
+        Raises:
+            CheckpointError: Checkpoint or configuration cannot be used.
+            BodyError: The body file cannot be used.
+        """
+        config = None if self.config is None else load_config(self.config)
+        if self.checkpoint is None:
+            if config is None:
+                raise ExportError("There is nothing to export.", fix="give a checkpoint, or --random-init PRESET")
+            body = Body(load_body(find_body(self.body or config.body)))
+            recovery = random_recovery(config, body, self.seed)
+            crops = textured_crops(SETTLING_CROPS, config.crop.size, self.seed)
+            settle_batch_norms(recovery.network, torch.from_numpy(crops))
+            return recovery, NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
+        checkpoint = Checkpoint.load(self.checkpoint, config)
+        config = checkpoint.config
+        body = Body(load_body(find_body(self.body or config.body)))
+        recovery = MeshRecovery(checkpoint.network(), body).eval()
+        file = record_file(self.checkpoint)
+        return recovery, NetworkRecord(config.name, "checkpoint", file.file, file.sha256, config.to_dict())
+
+
+Stage = Callable[[str], contextlib.AbstractContextManager[list[str]]]
+"""Entered with a stage's name around its work; the list that it gives receives a line of findings."""
+
+
+@contextlib.contextmanager
+def _silent(_: str) -> Iterator[list[str]]:
+    yield []
+
+
+def export(
+    source: Source,
+    output: Path,
+    *,
+    parity_crops: int = 16,
+    bounds: ParityBounds | None = None,
+    stage: Stage = _silent,
+) -> Manifest:
+    """Make a bundle.
+
+    Args:
+        source: What to export.
+        output: The bundle's directory; an earlier bundle there is replaced when the new one is complete.
+        parity_crops: Crops to compare ONNX Runtime with PyTorch on.
+        bounds: What the comparison must keep.
+        stage: Told of each stage.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        GlnetError: A stage failed; nothing is left at the output but what was there before.
+    """
+    with bundle_under_construction(output) as directory:
+        with stage("load") as found:
+            recovery, network = source.load()
+            parameters = sum(parameter.numel() for parameter in recovery.parameters())
+            body = recovery.decoder.body.data
+            found.append(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
+        graph = directory / GRAPH_NAME
+        with stage("trace") as found:
+            trace(recovery, graph)
+            found.append(f"{graph.stat().st_size / 1e6:.0f} MB")
+        with stage("check") as found:
+            facts = check(graph)
+            found.append(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
+        np.savez_compressed(directory / TOPOLOGY_NAME, faces=body.faces)
+        manifest = _manifest(directory, network, recovery, facts)
+        manifest.write(directory)
+        with stage("parity") as found:
+            manifest = replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
+        with stage("publish") as found:
+            manifest.write(directory)
+            found.append(str(output))
+    return manifest
+
+
+def _manifest(directory: Path, network: NetworkRecord, recovery: MeshRecovery, facts: GraphFacts) -> Manifest:
+    body = recovery.decoder.body.data
+    return Manifest(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        versions={
+            "glnet-infer": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+        },
+        network=network,
+        body=BodyRecord(body.name, len(body.v_template), record_file(directory / TOPOLOGY_NAME)),
+        crop=recovery.network.config.crop,
+        graph=GraphRecord(record_file(directory / GRAPH_NAME), facts.opset, facts.precision, facts.nodes),
+        parity={},
+    )
+
+
+def _parity(
+    directory: Path, recovery: MeshRecovery, crops: int, bounds: ParityBounds | None, found: list[str]
+) -> dict[str, Any]:
+    """Compare the bundle, opened as a user opens it, with PyTorch."""
+    bounds = bounds or ParityBounds()
+    backend = open_backend("onnxruntime-cpu", Bundle.open(directory))
+    pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
+    report = compare(recovery, backend, pictures)
+    backend.close()
+    found.append(
+        f"{report.crops} crops: vertices {report.vertices_mm:.4f} mm, joints {report.joints_mm:.4f} mm, "
+        f"keypoints {report.keypoints_px:.4f} px, rotations {report.rotations_deg:.4f} degrees (largest), "
+        f"same pixel in {report.pixel_agreement:.0%}"
+    )
+    misses = report.misses(bounds)
+    if misses:
+        raise ExportError(
+            "The exported graph is too far from PyTorch.",
+            why="; ".join(misses),
+            fix="compare with the versions in constraints.txt; a trained network whose confidences nearly tie may choose "
+            "another pixel: look at pixel_agreement. Bounds are options: glnet-export --help",
+        )
+    return {"backend": "onnxruntime-cpu", **report.to_document(), "bounds": asdict(bounds)}
