@@ -214,9 +214,7 @@ def _checked(vertices: NDArray[Any], faces: NDArray[Any]) -> tuple[NDArray[np.fl
     if len(vertices):
         last = vertices.shape[1] - 1
         if not faces.size or faces.dtype.kind not in "iu" or faces.min() < 0 or faces.max() > last:
-            why = (
-                f"Faces are {faces.dtype} {faces.shape} and must be vertex numbers from 0 to {last}, at least one face."
-            )
+            why = f"Faces are {faces.dtype} {faces.shape} and must be vertex numbers from 0 to {last}, at least one face."
             raise InputError("Cannot write these meshes.", why=why)
     # Adding zero turns -0 into 0: no "-0.000000" in text.
     return (vertices * _TO_GLTF + 0.0).astype(np.float32), faces.astype(np.int64)

@@ -45,7 +45,9 @@ GRAPH_OUTPUTS: tuple[TensorSpec, ...] = (
     TensorSpec("vertices", "float32", ("N", "V", 3), "mesh in camera coordinates, metres (x right, y down, z forward)"),
     TensorSpec("joints", "float32", ("N", 29, 3), "posed joints (glnet_infer.skeleton) in camera coordinates, metres"),
     TensorSpec("keypoints_2d", "float32", ("N", "K", 2), "regressed keypoints x, y in crop pixels"),
-    TensorSpec("rotations", "float32", ("N", 24, 3, 3), "SMPL pose: rotations relative to the parent, the root's to the camera"),
+    TensorSpec(
+        "rotations", "float32", ("N", 24, 3, 3), "SMPL pose: rotations relative to the parent, the root's to the camera"
+    ),
     TensorSpec("betas", "float32", ("N", 10), "SMPL shape, standard deviations"),
     TensorSpec("translation", "float32", ("N", 3), "added to the posed body to get vertices and joints, metres"),
     TensorSpec("confidence", "float32", ("N",), "score of the chosen pixel, 0 to 1"),
@@ -194,6 +196,4 @@ def _tensor_spec(entry: dict[str, Any]) -> TensorSpec:
 
 
 def _damaged(path: Path, error: Exception) -> BundleError:
-    return BundleError(
-        f"{path} is damaged.", why=f"{type(error).__name__}: {error}", fix="export the checkpoint again"
-    )
+    return BundleError(f"{path} is damaged.", why=f"{type(error).__name__}: {error}", fix="export the checkpoint again")

@@ -175,4 +175,6 @@ class Meshes:
             values["backend"] = str(values["backend"])
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} does not hold meshes.", why=str(error), fix="give an .npz from Meshes.save") from error
+            raise InputError(
+                f"{path} does not hold meshes.", why=str(error), fix="give an .npz from Meshes.save"
+            ) from error

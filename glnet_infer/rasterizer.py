@@ -197,9 +197,7 @@ def _checked(
         raise InputError(f"Cannot draw with opacity {opacity}.", fix="Give a number from 0 to 1.")
     count = len(vertices)
     if colors is None:
-        return camera, np.array([DEFAULT_COLORS[i % len(DEFAULT_COLORS)] for i in range(count)], np.float64).reshape(
-            -1, 3
-        )
+        return camera, np.array([DEFAULT_COLORS[i % len(DEFAULT_COLORS)] for i in range(count)], np.float64).reshape(-1, 3)
     palette = np.asarray(colors, np.float64)
     if palette.shape != (count, 3) or not ((palette >= 0) & (palette <= 255)).all():
         raise InputError("Cannot use these colours.", why=f"{count} BGR triples from 0 to 255 are needed.")

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+
 from glnet_infer.console import errors_reported, print_json, talk
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -53,9 +54,7 @@ def export_command(
             from glnet_export.pipeline import Source, export
         name = checkpoint.stem if checkpoint is not None else f"{Path(str(random_init)).stem}-random"
         target = output or Path(name)
-        bounds = ParityBounds(
-            vertices_mm=max_vertex_error, joints_mm=max_vertex_error, pixel_agreement=min_pixel_agreement
-        )
+        bounds = ParityBounds(vertices_mm=max_vertex_error, joints_mm=max_vertex_error, pixel_agreement=min_pixel_agreement)
         source = Source(checkpoint, random_init or config, seed, body)
         manifest = export(source, target, parity_crops=parity_crops, bounds=bounds, stage=_Stages().show)
     if as_json:

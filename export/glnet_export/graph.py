@@ -11,7 +11,9 @@ from pathlib import Path
 
 import onnx
 import torch
+
 from glnet.recovery import MeshRecovery
+from glnet.sampling import sample_by_gather
 from glnet_infer.errors import ExportError
 from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
@@ -32,6 +34,8 @@ def trace(recovery: MeshRecovery, path: Path) -> None:
         ExportError: The tracer failed.
     """
     size = recovery.network.config.crop.size
+    encoding = recovery.network.local_encoding
+    sampler, encoding.sample = encoding.sample, sample_by_gather
     crops = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
     cameras = torch.ones(TRACE_BATCH, 4)
     batch = torch.export.Dim("N", min=1, max=4096)
@@ -54,6 +58,8 @@ def trace(recovery: MeshRecovery, path: Path) -> None:
             why=str(error).splitlines()[0],
             fix="constraints.txt lists the torch, onnx and onnxscript versions that are tested together",
         ) from error
+    finally:
+        encoding.sample = sampler
 
 
 @contextlib.contextmanager

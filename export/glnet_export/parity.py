@@ -1,17 +1,17 @@
 """How far an exported graph is from the PyTorch module, in millimetres, pixels and degrees."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from glnet.estimate import DEFAULT_CAMERA
 from glnet.recovery import MeshRecovery
 from glnet.rotations import rotation_angle
 from glnet_infer.backends import Backend
 from glnet_infer.errors import ExportError
-from numpy.typing import NDArray
 
 BATCH = 4
 """Crops at a time; bounds memory, and makes the comparison cover a batch and its remainder."""

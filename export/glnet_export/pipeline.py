@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+
 from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
+from glnet_export.graph import GraphFacts, check, trace
+from glnet_export.parity import ParityBounds, compare
+from glnet_export.publish import bundle_under_construction
+from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import ExportError
@@ -28,11 +33,6 @@ from glnet_infer.manifest import (
     NetworkRecord,
 )
 from glnet_infer.version import __version__
-
-from glnet_export.graph import GraphFacts, check, trace
-from glnet_export.parity import ParityBounds, compare
-from glnet_export.publish import bundle_under_construction
-from glnet_export.textures import textured_crops
 
 STAGES = ("load", "trace", "check", "parity", "publish")
 """In this order."""

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glnet_infer.errors import CheckpointError
 from torch import Tensor
 
 from glnet.config import GLNetConfig
 from glnet.network import GLNet
+from glnet_infer.errors import CheckpointError
 
 FORMAT = "glnet-checkpoint"
 VERSION = 1

@@ -7,11 +7,11 @@ multiples of ``depth_range`` metres. Residuals of a pixel are added to the vecto
 from typing import NamedTuple
 
 import torch
-from glnet_infer.skeleton import BODY_JOINTS
 from jaxtyping import Float
 from torch import Tensor
 
 from glnet.config import GLNetConfig
+from glnet_infer.skeleton import BODY_JOINTS
 
 TWISTS = BODY_JOINTS - 1
 BETAS = 10
@@ -100,9 +100,7 @@ def default_cameras(crops: int) -> Float[Tensor, "n 4"]:
     return torch.tensor([DEFAULT_CAMERA]).repeat(crops, 1)
 
 
-def lift(
-    estimate: Estimate, cameras: Float[Tensor, "n 4"], depth_range: float
-) -> Float[Tensor, "n k 3"]:
+def lift(estimate: Estimate, cameras: Float[Tensor, "n 4"], depth_range: float) -> Float[Tensor, "n k 3"]:
     """Keypoints in camera coordinates (metres): the point at each keypoint's depth on the ray through it.
 
     The scale fixes the root's distance: where a metre spans ``scale`` crop sides, it is ``focal / scale`` metres away.
@@ -140,5 +138,3 @@ def project(
         betas=betas,
         scale=cameras[:, :2].mean(-1, keepdim=True) / root,
     )
-
-

@@ -6,7 +6,6 @@ authors' image classification models, so their weights, and those of libraries t
 
 from typing import NamedTuple
 
-
 from jaxtyping import Float
 from torch import Tensor, nn
 

@@ -17,11 +17,11 @@ Degenerate skeletons have a fixed answer, never NaN:
 """
 
 import torch
-from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SKELETON_JOINTS
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from glnet.rotations import cross, length, normalize, outer, rotation_about_axis
+from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SKELETON_JOINTS
 
 ZERO_LENGTH = 1e-6
 """Bones shorter than this have no direction (metres)."""
@@ -173,9 +173,7 @@ class Kinematics(nn.Module):
         turned = (rotations.index_select(1, self.bone_parents) @ bones.unsqueeze(-1)).squeeze(-1)
         return rest_joints[:, :1] + self.ancestors @ turned
 
-    def twist(
-        self, rotations: Float[Tensor, "n 24 3 3"], rest_joints: Float[Tensor, "n 29 3"]
-    ) -> Float[Tensor, "n 23 2"]:
+    def twist(self, rotations: Float[Tensor, "n 24 3 3"], rest_joints: Float[Tensor, "n 29 3"]) -> Float[Tensor, "n 23 2"]:
         """Cosine and sine of each local rotation's turn about its rest bone: what :meth:`inverse` needs to return it."""
         rest = _direction(self._bones(rest_joints))
         local = self.unchain(rotations)[:, 1:]

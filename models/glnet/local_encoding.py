@@ -7,13 +7,13 @@ points of the same authors' AdaptivePose (arXiv 2112.13635) is an inference, see
 from typing import NamedTuple
 
 import torch
-from glnet_infer.skeleton import SKELETON_JOINTS
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from glnet.config import GLNetConfig
 from glnet.parts import PARTS
+from glnet.sampling import Sampler, sample_by_grid
+from glnet_infer.skeleton import SKELETON_JOINTS
 
 
 class LocalEncoding(NamedTuple):
@@ -37,11 +37,12 @@ class LocalEncodingModule(nn.Module):
         super().__init__()
         channels, part_channels, parts = config.pixel_channels, config.part_channels, len(PARTS)
         self.from_coarse = config.point_origin == "coarse"
+        self.sample: Sampler = sample_by_grid
         self.pixel = nn.Conv2d(config.backbone.channels[0], channels, 3, padding=1)
         self.guide = nn.Linear(config.backbone.feature_channels, channels)
+        self.fuse = nn.Conv2d(channels, channels, 1)
         self.enriched = config.local_encoding
         if not self.enriched:
-            self.fuse = nn.Conv2d(channels, channels, 1)
             return
         self.offsets = nn.Conv2d(channels, 2 * parts, 3, padding=1)
         self.part = nn.Sequential(
@@ -53,7 +54,7 @@ class LocalEncodingModule(nn.Module):
             nn.ReLU(),
         )
         # 1 x 1, so that all that follows the sampling is pointwise and can be evaluated at the chosen pixel alone.
-        self.fuse = nn.Conv2d(channels + parts * part_channels, channels, 1)
+        self.fuse_parts = nn.Conv2d(parts * part_channels, channels, 1, bias=False)
         membership = torch.zeros(parts, SKELETON_JOINTS)
         for part, joints in enumerate(PARTS.values()):
             membership[part, list(joints)] = 1 / len(joints)
@@ -82,13 +83,13 @@ class LocalEncodingModule(nn.Module):
         """
         precision = self.pixel.weight.dtype
         pixels = self.pixel(features.to(precision)).relu()
-        guide = self.guide(pooled.to(precision))[:, :, None, None]
+        fused = self.fuse(pixels + self.guide(pooled.to(precision))[:, :, None, None])
         if not self.enriched:
-            return LocalEncoding((self.fuse(pixels) + guide).relu(), None, None)
+            return LocalEncoding(fused.relu(), None, None)
         points = self._points(pixels, coarse_keypoints)
-        parts = self._sample(self.part(pixels), points)
-        fused = self.fuse(torch.cat([pixels, parts], dim=1)) + guide
-        return LocalEncoding(fused.relu(), parts, points)
+        maps = self.part(pixels).unflatten(1, (len(PARTS), -1))
+        parts = self.sample(maps, points).flatten(1, 2)
+        return LocalEncoding((fused + self.fuse_parts(parts)).relu(), parts, points)
 
     def _points(self, pixels: Tensor, coarse_keypoints: Tensor) -> Tensor:
         """Part points in grid cells, in float32: half precision would move them by up to a sixteenth of a cell."""
@@ -98,16 +99,3 @@ class LocalEncodingModule(nn.Module):
         centers = self.membership @ coarse_keypoints[:, :SKELETON_JOINTS]
         cells = (centers + 0.5) * self.cells.shape[0] - 0.5
         return cells[:, :, None, None] + offsets
-
-    def _sample(self, maps: Tensor, points: Tensor) -> Tensor:
-        """Bilinear samples of each part's map at its points; outside the map the border's value.
-
-        Cell centres are whole numbers, which is grid_sample's ``align_corners=True``. Maps and points are float32
-        here: TensorRT wants both alike, and points need the precision.
-        """
-        grid = points * (2 / (self.cells.shape[0] - 1)) - 1
-        by_part = maps.unflatten(1, (len(PARTS), -1))
-        sampled = functional.grid_sample(
-            by_part.flatten(0, 1).float(), grid.flatten(0, 1), padding_mode="border", align_corners=True
-        )
-        return sampled.to(maps.dtype).reshape(maps.shape)

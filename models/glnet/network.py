@@ -57,9 +57,7 @@ class PixelHeads(nn.Module):
                 nn.init.normal_(conv.weight, std=3e-4)
                 nn.init.zeros_(conv.bias)
 
-    def forward(
-        self, pixels: Float[Tensor, "n c h w"], parts: Float[Tensor, "n q h w"] | None
-    ) -> Float[Tensor, "n p h w"]:
+    def forward(self, pixels: Float[Tensor, "n c h w"], parts: Float[Tensor, "n q h w"] | None) -> Float[Tensor, "n p h w"]:
         """Residuals in float32: they are small against what they are added to."""
         precision = self.pixel.weight.dtype
         residuals = self.pixel(pixels.to(precision))

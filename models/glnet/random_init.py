@@ -41,5 +41,3 @@ def settle_batch_norms(network: GLNet, crops: torch.Tensor) -> None:
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-

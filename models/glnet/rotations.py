@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
 _GENERATORS = torch.tensor(
     [[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0]], dtype=torch.float64
 )
@@ -64,9 +63,7 @@ def rotation_to_6d(rotations: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 6"
     return torch.cat([rotations[..., 0], rotations[..., 1]], dim=-1)
 
 
-def rotation_angle(
-    first: Float[Tensor, "... 3 3"], second: Float[Tensor, "... 3 3"]
-) -> Float[Tensor, "..."]:
+def rotation_angle(first: Float[Tensor, "... 3 3"], second: Float[Tensor, "... 3 3"]) -> Float[Tensor, "..."]:
     """Angle between rotations, in degrees; exact for small angles too, where the arc cosine of the trace is not."""
     # |A - B|_F = 2 sqrt(2) sin(angle / 2)
     chord = (first - second).square().sum((-2, -1)).sqrt() / (2 * 2**0.5)

@@ -17,9 +17,7 @@ from glnet_infer.formats import write_glb, write_json, write_npz, write_obj, wri
 SPHERE = trimesh.creation.icosphere(subdivisions=2)
 FACES = np.asarray(SPHERE.faces, np.int64)
 # Two persons in the camera's frame: y down, z forward.
-VERTICES = np.stack([SPHERE.vertices * 0.5 + (0.3, -0.2, 3.0), SPHERE.vertices * 0.4 + (-0.7, 0.1, 4.0)]).astype(
-    np.float32
-)
+VERTICES = np.stack([SPHERE.vertices * 0.5 + (0.3, -0.2, 3.0), SPHERE.vertices * 0.4 + (-0.7, 0.1, 4.0)]).astype(np.float32)
 EXPECTED = VERTICES * np.array([1, -1, -1], np.float32)
 NONE = np.zeros((0, len(SPHERE.vertices), 3), np.float32)
 

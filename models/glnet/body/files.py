@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from glnet_infer.errors import BodyError
-from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SMPL_LEAF_VERTICES
 from numpy.typing import NDArray
 
 from glnet.body.pickles import read_body_pickle
+from glnet_infer.errors import BodyError
+from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SMPL_LEAF_VERTICES
 
 SMPL_FILE_NAMES = (
     "SMPL_NEUTRAL.npz",

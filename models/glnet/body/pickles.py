@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from glnet_infer.errors import BodyError
 from numpy.typing import NDArray
+
+from glnet_infer.errors import BodyError
 
 
 class _StandIn:

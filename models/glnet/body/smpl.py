@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from glnet.body.files import BodyData
 from glnet.kinematics import Kinematics
+from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
 
 class PosedBody(NamedTuple):

@@ -1,0 +1,221 @@
+"""Photographs in, result files out: what ``glnet-infer`` does once its command line is parsed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from glnet_infer.camera import Intrinsics
+from glnet_infer.console import error_document, print_error, print_json, talk
+from glnet_infer.errors import GlnetError, InputError, OutputError
+from glnet_infer.formats import write_image
+from glnet_infer.meshes import Meshes
+from glnet_infer.recoverer import MeshRecoverer
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+FORMATS = ("overlay", "glb", "obj", "ply", "npz", "json")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Checked work for :func:`run`.
+
+    Attributes:
+        images: Files, each with a name of its own.
+        output: Directory for results.
+        boxes: Boxes by image; None where one person fills the image.
+        intrinsics: The camera of all images, if known.
+        formats: Which files to write.
+    """
+
+    images: list[Path]
+    output: Path
+    boxes: dict[Path, list[list[float]] | None]
+    intrinsics: Intrinsics | None
+    formats: list[str]
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        images: list[Path],
+        output: Path,
+        boxes: list[str],
+        boxes_file: Path | None,
+        intrinsics: str | None,
+        formats: list[str],
+    ) -> Job:
+        """Check what was typed.
+
+        Raises:
+            InputError: Something was mistyped, or does not fit together.
+        """
+        unknown = [name for name in formats if name not in FORMATS]
+        if unknown:
+            raise InputError(f"There is no format {unknown[0]!r}.", fix=f"formats: {', '.join(FORMATS)}")
+        files = _image_files(images)
+        by_image: dict[Path, list[list[float]] | None]
+        if boxes_file is not None:
+            if boxes:
+                raise InputError("Both --boxes and --boxes-file were given.", fix="give one of them")
+            table = _read_boxes(boxes_file)
+            by_image = {file: table.get(file.name, []) for file in files}
+            strangers = sorted(set(table) - {file.name for file in files})
+            if strangers:
+                raise InputError(
+                    f"{boxes_file} has boxes for {strangers[0]!r}, which is not among the images.",
+                    fix="use file names without folders as keys, and name every image on the command line",
+                )
+        elif boxes:
+            if len(files) > 1:
+                raise InputError(
+                    f"--boxes was given for {len(files)} images.",
+                    why="every image has its own persons",
+                    fix="use --boxes-file, or call glnet-infer once per image",
+                )
+            by_image = {files[0]: [_numbers(text, "box", "x1,y1,x2,y2") for text in boxes]}
+        else:
+            by_image = dict.fromkeys(files)
+        camera = None if intrinsics is None else Intrinsics(*_numbers(intrinsics, "camera", "fx,fy,cx,cy"))
+        return cls(files, output, by_image, camera, formats)
+
+
+def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> None:
+    """Do the work, image by image.
+
+    Raises:
+        GlnetError: Nothing could be started.
+        typer.Exit: An image failed; the others were done.
+    """
+    try:
+        job.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The results cannot be written to {job.output}.",
+            why=str(error.strerror),
+            fix="choose a directory that you may write to with -o",
+        ) from error
+    entries: list[dict[str, Any]] = []
+    failure: GlnetError | None = None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with MeshRecoverer(bundle, backend, threads=threads) as recoverer, Progress(*columns, console=talk) as progress:
+        talk.print(repr(recoverer), markup=False, soft_wrap=True)
+        if recoverer.bundle.manifest.network.weights == "random":
+            talk.print("These weights are random: the meshes mean nothing.", style="yellow")
+        task = progress.add_task("recovering", total=len(job.images))
+        for path in job.images:
+            try:
+                entries.append(_recover(recoverer, path, job, as_json))
+            except GlnetError as error:
+                failure = failure or error
+                talk.print(f"{path}:", markup=False)
+                print_error(error)
+                entries.append({"image": str(path), **error_document(error)})
+            progress.advance(task)
+        backend_name = recoverer.backend
+    if as_json:
+        print_json({"bundle": str(bundle), "backend": backend_name, "images": entries})
+    if failure is not None:
+        raise typer.Exit(failure.exit_code)
+
+
+def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool) -> dict[str, Any]:
+    """Recover one image's meshes and write its files; what is said about it."""
+    image = read_image(path)
+    meshes = recoverer(image, job.boxes[path], job.intrinsics)
+    files = [_write(meshes, image, job.output, path.stem, name) for name in job.formats]
+    if not as_json:
+        for file in files:
+            typer.echo(file)
+    return {
+        "image": str(path),
+        "persons": len(meshes),
+        "confidence": meshes.confidence.tolist(),
+        "files": [str(file) for file in files],
+    }
+
+
+def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:
+    if name != "overlay":
+        return meshes.save(folder / f"{stem}.{name}")
+    path = folder / f"{stem}.overlay.jpg"
+    write_image(path, meshes.overlay(image))
+    return path
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A file as OpenCV's BGR image; an orientation in its EXIF data is applied.
+
+    Raises:
+        InputError: There is no such file, or it is not an image.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise InputError(f"The image {path} was not read.", why=str(error.strerror)) from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise InputError(
+            f"{path} is not an image.",
+            why="OpenCV does not decode it: its content is damaged or of another kind",
+            fix="convert it to JPEG or PNG",
+        )
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _image_files(arguments: list[Path]) -> list[Path]:
+    """Files and the images in folders, sorted within each folder; results are named after them, so names must differ."""
+    files: list[Path] = []
+    for path in arguments:
+        if path.is_dir():
+            inside = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise InputError(f"There are no images in {path}.", why=f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"There is no image {path}.", fix="check the path")
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        other = by_stem.setdefault(file.stem, file)
+        if other is not file:
+            raise InputError(
+                f"{other} and {file} would be written to the same files.",
+                why="results are named after the image",
+                fix="call glnet-infer once for each, with different -o",
+            )
+    return files
+
+
+def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
+    try:
+        table = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"The boxes file {path} was not read.", why=str(error)) from error
+    if not isinstance(table, dict):
+        raise InputError(
+            f"{path} does not hold boxes by file name.",
+            why=f"it holds a {type(table).__name__}",
+            fix='write {"photo.jpg": [[x1, y1, x2, y2], ...], ...}',
+        )
+    return table
+
+
+def _numbers(text: str, what: str, form: str) -> list[float]:
+    """Four numbers separated by commas."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 4:
+        raise InputError(f"{text!r} is not a {what}.", fix=f"write {form} without spaces, in pixels")
+    return values

@@ -1,0 +1,81 @@
+"""Fixtures that several packages' tests share. Exporting takes seconds, so one small bundle serves them all."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="session")
+def demo_body():
+    """The demo body as a module."""
+    from glnet.body import Body, find_body, load_body
+
+    return Body(load_body(find_body("demo")))
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """A GLNet with everything switched on, small enough to export in seconds."""
+    from glnet.config import GLNetConfig, HRNetConfig
+
+    backbone = HRNetConfig(
+        stem_blocks=1,
+        stem_channels=8,
+        channels=(8, 8, 16, 16),
+        modules=(1, 1, 1),
+        blocks=1,
+        head_channels=(4, 8, 8, 16),
+        feature_channels=64,
+    )
+    return GLNetConfig(name="small", backbone=backbone, pixel_channels=24, part_channels=8, keypoints=31)
+
+
+@pytest.fixture(scope="session")
+def small_recovery(small_config, demo_body):
+    """Its recovery module with random weights; tests must not change it."""
+    from glnet.random_init import random_recovery
+
+    return random_recovery(small_config, demo_body, seed=3)
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(small_recovery, tmp_path_factory):
+    """Its checkpoint, as a file."""
+    from glnet.checkpoint import Checkpoint
+
+    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
+    Checkpoint.of(small_recovery.network).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_bundle(small_checkpoint, tmp_path_factory):
+    """Its bundle, exported once; tests must not change it."""
+    from glnet_export.pipeline import Source, export
+
+    path = tmp_path_factory.mktemp("bundle") / "small"
+    export(Source(small_checkpoint), path)
+    return path
+
+
+@pytest.fixture
+def bundle(shared_bundle, tmp_path):
+    """A copy of the bundle that a test may damage."""
+    return shutil.copytree(shared_bundle, tmp_path / "bundle")
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """The example photograph, BGR, 1200 x 800 pixels."""
+    return cv2.imread(str(EXAMPLES / "person.jpg"))
+
+
+@pytest.fixture(scope="session")
+def person_boxes() -> list[list[float]]:
+    """Boxes of the two persons in the example photograph (examples/README.md)."""
+    return [[639, 30, 955, 736], [313, 25, 577, 567]]
