@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from glnet_infer.console import errors_reported, print_json, talk
+from glnet_infer.errors import ExportError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,8 +51,13 @@ def export_command(
     signal.signal(signal.SIGTERM, _interrupt)
     with errors_reported(as_json):
         with talk.status("starting"):
-            from glnet_export.parity import ParityBounds
-            from glnet_export.pipeline import Source, export
+            try:
+                from glnet_export.parity import ParityBounds
+                from glnet_export.pipeline import Source, export
+            except ImportError as error:
+                raise ExportError(
+                    "The export is not installed.", why=str(error), fix="pip install 'glnet-infer[export]'"
+                ) from error
         name = checkpoint.stem if checkpoint is not None else f"{Path(str(random_init)).stem}-random"
         target = output or Path(name)
         bounds = ParityBounds(vertices_mm=max_vertex_error, joints_mm=max_vertex_error, pixel_agreement=min_pixel_agreement)
