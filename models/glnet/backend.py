@@ -22,9 +22,7 @@ class TorchBackend:
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> dict[str, NDArray]:
         """See ``glnet_infer.backends.Backend``."""
         with torch.inference_mode():
-            outputs = self._recovery(
-                torch.from_numpy(crops).to(self._device), torch.from_numpy(cameras).to(self._device)
-            )
+            outputs = self._recovery(torch.from_numpy(crops).to(self._device), torch.from_numpy(cameras).to(self._device))
         return {name: value.cpu().numpy() for name, value in outputs._asdict().items()}
 
     def close(self) -> None:

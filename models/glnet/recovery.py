@@ -48,17 +48,25 @@ class Decoder(nn.Module):
         """Decode; the root joint lies where the estimate's root keypoint and scale put it."""
         rest = self.body.rest_joints(estimate.betas)
         lifted = lift(estimate, cameras, self.depth_range)[:, : rest.shape[1]]
-        kinematics = self.body.kinematics
-        if self.swing_twist:
-            rotations = kinematics.inverse(lifted, rest, estimate.rotation)
-            local = kinematics.unchain(rotations)
-        else:
-            local = rotation_from_6d(estimate.rotation)
-            rotations = kinematics.chain(local)
+        rotations, local = self._rotations(estimate, lifted, rest)
         posed = self.body(rotations, local, estimate.betas, rest)
         translation = lifted[:, 0] - rest[:, 0]
         offset = translation.unsqueeze(1)
         return DecodedBody(posed.vertices + offset, posed.joints + offset, local, translation)
+
+    def pose(self, estimate: Estimate, cameras: Float[Tensor, "n 4"]) -> Float[Tensor, "n 24 3 3"]:
+        """The local rotations alone, which need no mesh."""
+        rest = self.body.rest_joints(estimate.betas)
+        return self._rotations(estimate, lift(estimate, cameras, self.depth_range)[:, : rest.shape[1]], rest)[1]
+
+    def _rotations(self, estimate: Estimate, lifted: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """Global and local rotations."""
+        kinematics = self.body.kinematics
+        if self.swing_twist:
+            rotations = kinematics.inverse(lifted, rest, estimate.rotation)
+            return rotations, kinematics.unchain(rotations)
+        local = rotation_from_6d(estimate.rotation)
+        return kinematics.chain(local), local
 
     def encode(
         self,

@@ -1,0 +1,1 @@
+"""Training GLNet: losses, data, metrics and the trainer."""

@@ -1,0 +1,143 @@
+"""Reading annotation files that come from elsewhere, with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet.body.pickles import _BodyUnpickler
+from glnet_infer.errors import InputError
+
+MINIMUM_BOX = 5.0
+"""Persons whose box is smaller than this, in pixels of width or height inside the image, are left out (as by HybrIK)."""
+
+
+def existing_folder(path: str | Path, what: str) -> Path:
+    """The folder, if it is there.
+
+    Raises:
+        InputError: It is not.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(
+            f"There is no folder {path}.",
+            why=f"it should hold {what}",
+            fix="get the dataset from its owners, who license it to each user, and give the folder it was unpacked into",
+        )
+    return path
+
+
+class _AnnotationUnpickler(_BodyUnpickler):
+    """The body files' unpickler without chumpy and scipy: 3DPW's sequences are plain dictionaries of numpy arrays."""
+
+    allowed = {  # noqa: RUF012 - read only, as in the class that it extends
+        key: value for key, value in _BodyUnpickler.allowed.items() if not key[0].startswith(("chumpy", "scipy"))
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no annotation file contains")
+        return super().find_class(module, name)
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """A pickled dictionary of numbers, strings, lists and numpy arrays, written by Python 2 or 3.
+
+    Raises:
+        InputError: The file is missing or damaged, holds something else, or names code that it could run.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _AnnotationUnpickler(file, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dictionary")
+        return content
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise InputError(
+            f"The annotation file {path} was not read.",
+            why=str(error) or type(error).__name__,
+            fix="use the file as the dataset's owners ship it; a pickle that names other code is refused because it could "
+            "run it",
+        ) from error
+
+
+def read_json(path: str | Path, lists: Iterable[str] = ("images", "annotations")) -> dict[str, Any]:
+    """A COCO-style annotation file.
+
+    Args:
+        path: The file.
+        lists: Keys that must hold lists of objects.
+
+    Raises:
+        InputError: The file is missing or damaged, or lacks a key.
+    """
+    path = Path(path)
+    fix = "give the COCO-style annotation file of this dataset, whole and undamaged"
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"The annotation file {path} was not read.", why=str(error), fix=fix) from error
+    content = content if isinstance(content, dict) else {}
+    for key in lists:
+        if not isinstance(content.get(key), list) or not all(isinstance(item, dict) for item in content[key]):
+            raise InputError(f"{path} is not a COCO-style annotation file.", why=f"it has no list {key!r}", fix=fix)
+    return content
+
+
+def need(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    """Check that a record has all keys.
+
+    Raises:
+        InputError: It has not.
+    """
+    missing = [key for key in keys if key not in record]
+    if missing:
+        raise InputError(
+            f"{where} lacks {', '.join(missing)}.",
+            why=f"it has {', '.join(sorted(map(str, record))) or 'nothing'}",
+            fix="check that this is the dataset and the release that the reader is for",
+        )
+
+
+def numbers(value: Any, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
+    """Finite numbers in a given shape.
+
+    Args:
+        value: Array or nested lists with as many elements as the shape has.
+        shape: At most one -1.
+        what: Whose numbers they are, for the message.
+
+    Raises:
+        InputError: They are not.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64).reshape(shape)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{what} are not numbers in the shape {shape}.",
+            why=str(error),
+            fix="check that this is the dataset and the release that the reader is for",
+        ) from error
+    if not np.isfinite(array).all():
+        raise InputError(f"{what} are not all finite.", why="a label that is not known has to be marked, not NaN")
+    return array
+
+
+def corners(box: Any, width: float, height: float, what: str) -> NDArray[np.float64] | None:
+    """The part of an x, y, width, height box inside the image as x1, y1, x2, y2; None where next to nothing is left."""
+    x, y, w, h = numbers(box, (4,), f"{what}: the box's numbers")
+    width, height = numbers([width, height], (2,), f"{what}: the image's width and height")
+    return inside(np.array([x, y, x + w, y + h]), width, height)
+
+
+def inside(box: NDArray[np.float64], width: float, height: float) -> NDArray[np.float64] | None:
+    """The part of an x1, y1, x2, y2 box inside the image; None where it is smaller than :data:`MINIMUM_BOX`."""
+    clipped = np.clip(box, 0, [width, height, width, height])
+    return clipped if (clipped[2:] - clipped[:2] >= MINIMUM_BOX).all() else None

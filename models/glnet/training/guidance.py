@@ -1,0 +1,80 @@
+"""Guidance by 2D keypoints, for training only: it shapes the features and is not part of the network that is exported.
+
+The poster names 2D keypoints as the annotation that guides the Local Encoding Module (Table 3). Here they guide twice: every
+part point predicts its part's keypoints, which pulls the points onto the parts (AdaptivePose, arXiv 2112.13635); and every
+pixel says how close it is to each keypoint, a heat map, which reaches all pixels from the first step on.
+"""
+
+import torch
+from glnet_infer.skeleton import SKELETON_JOINTS
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glnet.config import GLNetConfig
+from glnet.network import Prediction
+from glnet.parts import PARTS
+from glnet.training.losses import weighted_mean
+from glnet.training.targets import Targets
+
+HEAT_RADIUS = 1.5
+"""Standard deviation of a keypoint's heat, in cells of the pixel grid."""
+
+
+class Guidance(nn.Module):
+    """Training-only heads on the pixel and part features, and their losses."""
+
+    def __init__(self, config: GLNetConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.heat = nn.Conv2d(config.pixel_channels, config.keypoints, 1)
+        nn.init.constant_(self.heat.bias, -4.0)  # a keypoint is nearly nowhere
+        self.offsets = None
+        if config.local_encoding:
+            width = max(len(joints) for joints in PARTS.values())
+            self.offsets = nn.Conv1d(len(PARTS) * config.part_channels, len(PARTS) * width * 2, 1, groups=len(PARTS))
+            nn.init.normal_(self.offsets.weight, std=1e-3)
+            nn.init.zeros_(self.offsets.bias)
+            slots = torch.zeros(SKELETON_JOINTS, dtype=torch.long)
+            parts = torch.zeros(SKELETON_JOINTS, dtype=torch.long)
+            for part, joints in enumerate(PARTS.values()):
+                slots[list(joints)] = torch.arange(len(joints)) + part * width
+                parts[list(joints)] = part
+            self.register_buffer("slots", slots, persistent=False)
+            self.register_buffer("parts", parts, persistent=False)
+
+    def forward(
+        self, prediction: Prediction, targets: Targets, index: Int[Tensor, "n p"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The guidance losses by name.
+
+        Args:
+            prediction: With its features.
+            targets: The labels.
+            index: The positive pixels.
+        """
+        terms = {"heat": self._heat_loss(prediction.pixel_features, targets)}
+        if self.offsets is not None:
+            terms["part points"] = self._point_loss(prediction, targets, index)
+        return terms
+
+    def _heat_loss(self, features: Tensor, targets: Targets) -> Tensor:
+        """Cross entropy of the heat maps against Gaussians about the keypoints, per labelled keypoint."""
+        logits = self.heat(features).float()
+        centers = (targets.estimate.keypoints + 0.5) * self.grid - 0.5
+        cells = torch.arange(self.grid, device=logits.device)
+        near = (-(cells - centers.unsqueeze(-1)).square() / (2 * HEAT_RADIUS**2)).exp()  # N x K x 2 x cells
+        heat = near[:, :, 1, :, None] * near[:, :, 0, None, :]
+        entropy = functional.binary_cross_entropy_with_logits(logits, heat, reduction="none").sum((-2, -1))
+        return weighted_mean(entropy, targets.keypoint_weights) / self.grid
+
+    def _point_loss(self, prediction: Prediction, targets: Targets, index: Tensor) -> Tensor:
+        """L1 error of the keypoints seen from the part points of positive pixels, in grid cells."""
+        parts = prediction.part_features.flatten(2)
+        parts = parts.gather(2, index[:, None].expand(-1, parts.shape[1], -1)).float()
+        offsets = self.offsets(parts).unflatten(1, (-1, 2)).index_select(1, self.slots)  # N x 29 x 2 x positives
+        points = prediction.points.flatten(2, 3).transpose(-1, -2)  # N x parts x 2 x pixels
+        points = points.gather(3, index[:, None, None].expand(-1, points.shape[1], 2, -1)).index_select(1, self.parts)
+        truth = (targets.estimate.keypoints[:, :SKELETON_JOINTS] + 0.5) * self.grid - 0.5
+        error = (points + offsets - truth.unsqueeze(-1)).abs().mean((2, 3))
+        return weighted_mean(error, targets.keypoint_weights[:, :SKELETON_JOINTS])

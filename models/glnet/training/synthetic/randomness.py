@@ -1,0 +1,45 @@
+"""Random numbers from one explicit generator, in the forms that the data source needs."""
+
+import torch
+from torch import Tensor
+
+
+class Draw:
+    """Draws from one generator, on its device. All randomness of the data source passes through here."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.device = generator.device
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform in [low, high)."""
+        return torch.rand(shape, generator=self.generator, device=self.device) * (high - low) + low
+
+    def normal(self, *shape: int, mean: float = 0.0, deviation: float = 1.0) -> Tensor:
+        """Normally distributed."""
+        return torch.randn(shape, generator=self.generator, device=self.device) * deviation + mean
+
+    def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
+        """Between two positive numbers, every ratio as likely."""
+        return low * (high / low) ** self.uniform(*shape)
+
+    def chance(self, *shape: int, probability: float) -> Tensor:
+        """True with a probability."""
+        return self.uniform(*shape) < probability
+
+    def integers(self, *shape: int, high: int) -> Tensor:
+        """Whole numbers from 0 to ``high - 1``."""
+        return torch.randint(high, shape, generator=self.generator, device=self.device)
+
+    def choice(self, *shape: int, weights: Tensor) -> Tensor:
+        """Indices, as likely as their weights (one row, which need not sum to 1)."""
+        edges = weights.cumsum(0) / weights.sum()
+        return torch.bucketize(self.uniform(*shape), edges[:-1], right=True)
+
+    def permutation(self, count: int) -> Tensor:
+        """A random order of ``count`` things."""
+        return torch.randperm(count, generator=self.generator, device=self.device)
+
+    def directions(self, *shape: int) -> Tensor:
+        """Unit vectors, ... x 3, uniform over the sphere."""
+        return torch.nn.functional.normalize(self.normal(*shape, 3), dim=-1)

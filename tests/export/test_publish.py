@@ -1,0 +1,250 @@
+"""A bundle is there whole or not at all, whatever ends the export."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from glnet_export.publish import bundle_under_construction
+from glnet_infer import OutputError
+
+NOBODY = 2**22 + 1
+"""No process has this number: Linux's largest is 2^22."""
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "out" / "bundle"
+
+
+def fill(directory, text):
+    (directory / "manifest.json").write_text(text)
+    (directory / "sub").mkdir()
+    (directory / "sub/weights.bin").write_bytes(text.encode() * 1000)
+
+
+def publish(target, text="new"):
+    with bundle_under_construction(target) as directory:
+        fill(directory, text)
+
+
+def content(target):
+    assert (target / "sub/weights.bin").read_bytes() == (target / "manifest.json").read_bytes() * 1000
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "sub"]
+    return (target / "manifest.json").read_text()
+
+
+def beside(target):
+    """What lies next to the target, hidden or not."""
+    return sorted(path.name for path in target.parent.iterdir())
+
+
+def test_success_publishes_and_leaves_nothing_else(target):
+    with bundle_under_construction(target) as directory:
+        assert directory.parent == target.parent and directory.name.startswith(".")
+        fill(directory, "new")
+        assert not target.exists()
+    assert content(target) == "new" and beside(target) == ["bundle"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, OSError])
+def test_an_error_inside_leaves_nothing(target, failure):
+    with pytest.raises(failure), bundle_under_construction(target) as directory:
+        fill(directory, "half")
+        raise failure
+    assert beside(target) == []
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_an_earlier_bundle_stays_whole_when_the_next_export_fails(target, failure):
+    publish(target, "old")
+    with pytest.raises(failure), bundle_under_construction(target) as directory:
+        fill(directory, "half")
+        assert content(target) == "old"
+        raise failure
+    assert content(target) == "old" and beside(target) == ["bundle"]
+
+
+def test_an_earlier_bundle_is_replaced_as_a_whole(target):
+    publish(target, "old")
+    (target / "sub/stale.engine").write_text("of the old graph")
+    publish(target, "new")
+    assert content(target) == "new" and beside(target) == ["bundle"]
+    assert not (target / "sub/stale.engine").exists()
+
+
+def test_an_empty_directory_is_filled(target):
+    target.mkdir(parents=True)
+    publish(target)
+    assert content(target) == "new" and beside(target) == ["bundle"]
+
+
+def test_two_targets_do_not_touch_each_other(target):
+    publish(target, "one")
+    publish(target.with_name("bundle2"), "two")
+    assert content(target) == "one" and content(target.with_name("bundle2")) == "two"
+
+
+def test_a_directory_that_is_no_bundle_is_refused_untouched(target):
+    target.mkdir(parents=True)
+    (target / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="will not be overwritten") as error, bundle_under_construction(target):
+        pytest.fail("the block was entered")
+    assert "not a bundle" in error.value.why and "-o" in error.value.fix
+    assert (target / "thesis.tex").read_text() == "years of work" and beside(target) == ["bundle"]
+
+
+def test_a_file_is_refused_untouched(target):
+    target.parent.mkdir()
+    target.write_text("a file")
+    with pytest.raises(OutputError, match="will not be overwritten"), bundle_under_construction(target):
+        pytest.fail("the block was entered")
+    assert target.read_text() == "a file"
+
+
+@pytest.mark.parametrize("below", ["bundle", "deeper/bundle"])
+def test_a_file_in_place_of_the_parent_is_an_output_error(tmp_path, below):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(OutputError, match="cannot be written") as error,
+        bundle_under_construction(tmp_path / "file" / below),
+    ):
+        pytest.fail("the block was entered")
+    assert str(tmp_path / "file") in error.value.why and "-o" in error.value.fix
+
+
+def test_a_failed_move_is_an_output_error_and_keeps_the_earlier_bundle(target, monkeypatch):
+    publish(target, "old")
+    real = Path.rename
+
+    def fails_for_the_new_one(self, other):
+        if ".partial-" in self.name:
+            raise OSError(28, "No space left on device")
+        return real(self, other)
+
+    monkeypatch.setattr(Path, "rename", fails_for_the_new_one)
+    with pytest.raises(OutputError, match="not moved") as error:
+        publish(target, "new")
+    assert "No space left" in error.value.why
+    assert content(target) == "old" and beside(target) == ["bundle"]
+
+
+def test_an_interrupt_between_the_two_renames_keeps_the_earlier_bundle(target, monkeypatch):
+    # Ctrl-C or SIGTERM may come at any moment, also when the old bundle has just been moved aside.
+    publish(target, "old")
+    real = Path.rename
+
+    def interrupted(self, other):
+        if ".partial-" in self.name:
+            raise KeyboardInterrupt
+        return real(self, other)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(target, "new")
+    assert content(target) == "old" and beside(target) == ["bundle"]
+
+
+def test_a_link_to_an_earlier_bundle_is_replaced_without_leftovers(target):
+    elsewhere = target.parent.parent / "disk" / "bundle"
+    publish(elsewhere, "old")
+    target.parent.mkdir()
+    target.symlink_to(elsewhere)
+    publish(target, "new")
+    assert content(target) == "new"
+    assert beside(target) == ["bundle"]
+
+
+def leftover(target, process):
+    path = target.with_name(f".{target.name}.partial-{process}-abc123")
+    path.mkdir(parents=True)
+    (path / "model.onnx").write_bytes(b"half")
+    return path
+
+
+def test_what_a_dead_export_left_is_removed(target):
+    leftover(target, NOBODY)
+    publish(target)
+    assert beside(target) == ["bundle"]
+
+
+def test_what_a_running_export_writes_is_left_alone(target):
+    path = leftover(target, os.getppid())
+    publish(target)
+    assert (path / "model.onnx").read_bytes() == b"half" and content(target) == "new"
+
+
+@pytest.mark.parametrize("name", [".bundle.partial-mine", f".bundle2.partial-{NOBODY}-abc123", "bundle.partial-1-a"])
+def test_other_peoples_directories_are_left_alone(target, name):
+    (target.parent / name).mkdir(parents=True)
+    publish(target)
+    assert sorted([name, "bundle"]) == beside(target)
+
+
+@pytest.mark.parametrize("name", ["run[1]", "what?", "a*b", "with space", "größe"])
+def test_names_with_special_characters_work_and_are_cleaned_up(target, name):
+    target = target.with_name(name)
+    leftover(target, NOBODY)
+    publish(target, "old")
+    publish(target, "new")
+    assert content(target) == "new" and beside(target) == [name]
+
+
+def test_a_relative_target_stays_where_it_was_when_the_working_directory_changes(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with bundle_under_construction(Path("bundle")) as directory:
+        os.chdir("elsewhere")
+        fill(directory, "new")
+    assert content(tmp_path / "bundle") == "new"
+
+
+def test_a_killed_export_leaves_no_target_and_the_next_one_cleans_up(target):
+    code = f"""
+import sys, time
+from pathlib import Path
+from glnet_export.publish import bundle_under_construction
+with bundle_under_construction(Path({str(target)!r})) as directory:
+    (directory / "manifest.json").write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    (partial,) = beside(target)
+    publish(target.with_name("other"))
+    assert beside(target) == [partial, "other"]  # still running: not touched by a neighbour
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGKILL
+    assert not target.exists() and beside(target) == [partial, "other"]
+    publish(target)
+    assert content(target) == "new" and beside(target) == ["bundle", "other"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_during_the_trace_leaves_nothing(small_checkpoint, tmp_path):
+    command = Path(sys.executable).with_name("glnet-export")
+    target = tmp_path / "out" / "bundle"
+    process = subprocess.Popen(
+        [command, small_checkpoint, "-o", target], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        first = process.stderr.readline()
+        while first and "load" not in first:
+            first = process.stderr.readline()
+        assert "done" in first
+        time.sleep(1)  # tracing takes several seconds
+        (partial,) = beside(target)
+        assert partial.startswith(".bundle.partial-")
+        process.send_signal(signal.SIGTERM)
+        output, talk = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode not in (0, -signal.SIGTERM)  # it ended itself, and did not succeed
+    assert output == "" and "trace" in talk and "failed" in talk and "publish" not in talk
+    assert beside(target) == []

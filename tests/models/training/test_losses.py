@@ -1,0 +1,111 @@
+"""The training objective: what it pulls on, and what it leaves alone."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from glnet.estimate import default_cameras
+from glnet.network import GLNet
+from glnet.recovery import Decoder, standing_estimate
+from glnet.training.losses import LossWeights, Objective, weighted_mean
+from glnet.training.matching import Matching, positives
+from glnet.training.targets import Targets
+
+CROPS = 2
+
+
+def _objective(config, body, matching=None):
+    torch.manual_seed(0)
+    network = GLNet(config)
+    decoder = Decoder(config, body)
+    network.initialize(standing_estimate(decoder, config.keypoints))
+    return network, Objective(network, decoder, matching or Matching(), LossWeights())
+
+
+def _targets(network, decoder):
+    """The standing body, a little to the right, everything labelled."""
+    estimate = standing_estimate(decoder, network.config.keypoints)
+    estimate = type(estimate)(*(part.repeat(CROPS, *([1] * (part.ndim - 1))) for part in estimate))
+    estimate = estimate._replace(keypoints=estimate.keypoints + 0.05)
+    cameras = default_cameras(CROPS)
+    return Targets(
+        estimate=estimate,
+        keypoint_weights=torch.ones(CROPS, network.config.keypoints),
+        depth_weights=torch.ones(CROPS, network.config.keypoints),
+        rotation_weights=torch.ones(CROPS, estimate.rotation.shape[1]),
+        shape_weights=torch.ones(CROPS, 1),
+        scale_weights=torch.ones(CROPS, 1),
+        rotations=decoder.pose(estimate, cameras),
+        pose_weights=torch.ones(CROPS, 24),
+        cameras=cameras,
+    )
+
+
+@pytest.fixture
+def crops():
+    return torch.randint(0, 255, (CROPS, 256, 256, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_regression_pulls_on_positive_pixels_alone(small_config, demo_body, crops):
+    network, objective = _objective(small_config, demo_body)
+    targets = _targets(network, objective.decoder)
+    prediction = network(crops)
+    pixels = prediction.pixels.detach().requires_grad_()
+    terms = objective(prediction._replace(pixels=pixels), targets)
+    sum(value for name, value in terms.items() if not name.startswith(("coarse", "confidence"))).backward()
+    touched = pixels.grad.flatten(2).abs().sum(1) > 0
+    index = positives(prediction, targets, network.layout, objective.matching)
+    expected = torch.zeros_like(touched).scatter(1, index, True)
+    assert torch.equal(touched, expected)
+
+
+@pytest.mark.parametrize("local_encoding", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("swing_twist", [False, True])
+def test_every_switch_combination_of_the_posters_table_2_trains(
+    small_config, demo_body, crops, local_encoding, dynamic, swing_twist
+):
+    config = dataclasses.replace(small_config, local_encoding=local_encoding, swing_twist=swing_twist)
+    network, objective = _objective(config, demo_body, Matching(dynamic=dynamic))
+    targets = _targets(network, objective.decoder)
+    terms = objective(network(crops), targets)
+    sum(terms.values()).backward()
+    assert all(value.isfinite() for value in terms.values())
+    without = [name for name, value in network.named_parameters() if value.grad is None]
+    assert not without
+    assert all(value.grad.isfinite().all() for value in network.parameters())
+
+
+def test_a_perfect_prediction_costs_nothing_but_confidence(small_config, demo_body, crops):
+    network, objective = _objective(small_config, demo_body)
+    targets = _targets(network, objective.decoder)
+    vector = network.layout.join(targets.estimate)
+    prediction = network(crops)
+    perfect = prediction._replace(coarse=vector, pixels=vector[:, :, None, None].expand_as(prediction.pixels))
+    terms = objective(perfect, targets)
+    # Float32 through the kinematics: rotation matrices to about 1e-6, squared.
+    assert all(float(value) < 1e-8 for name, value in terms.items() if name != "confidence")
+
+
+def test_unknown_labels_do_not_pull(small_config, demo_body, crops):
+    network, objective = _objective(small_config, demo_body)
+    targets = _targets(network, objective.decoder)
+    unknown = targets._replace(
+        depth_weights=torch.zeros_like(targets.depth_weights),
+        rotation_weights=torch.zeros_like(targets.rotation_weights),
+        shape_weights=torch.zeros_like(targets.shape_weights),
+        scale_weights=torch.zeros_like(targets.scale_weights),
+        pose_weights=torch.zeros_like(targets.pose_weights),
+    )
+    terms = objective(network(crops), unknown)
+    assert all(float(terms[name]) == 0 for name in ("depths", "twists", "betas", "scale", "pose"))
+    assert float(terms["keypoints"]) > 0
+
+
+def test_weighted_mean_of_nothing_is_zero_with_a_gradient_of_zero():
+    errors = torch.ones(4, requires_grad=True)
+    value = weighted_mean(errors, torch.zeros(4))
+    value.backward()
+    assert float(value) == 0
+    assert torch.equal(errors.grad, torch.zeros(4))

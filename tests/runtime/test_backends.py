@@ -1,0 +1,234 @@
+"""Opening backends: what is asked for by name is used or refused, never replaced."""
+
+import dataclasses
+import sys
+import types
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import glnet_infer.devices
+from glnet_infer import BackendError, MeshRecoverer
+from glnet_infer.backends import BACKENDS, open_backend
+from glnet_infer.bundle import Bundle
+from glnet_infer.devices import Gpu, gpus
+from glnet_infer.manifest import GRAPH_OUTPUTS
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.fixture
+def opened(shared_bundle):
+    return Bundle.open(shared_bundle)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Puts a make-believe ONNX Runtime in place: the providers it has, and those its sessions really get."""
+
+    def install(available, got=None, failure=None):
+        module = types.ModuleType("onnxruntime")
+        module.__version__ = "9.8.7"
+        module.sessions = []
+        module.get_available_providers = lambda: list(available)
+        module.SessionOptions = types.SimpleNamespace
+        module.GraphOptimizationLevel = types.SimpleNamespace(ORT_ENABLE_EXTENDED="extended")
+
+        class InferenceSession:
+            def __init__(self, path, options, providers):
+                if failure is not None:
+                    raise failure
+                self.path, self.options, self.asked = path, options, providers
+                module.sessions.append(self)
+
+            def get_providers(self):
+                return list(got or self.asked)
+
+        module.InferenceSession = InferenceSession
+        monkeypatch.setitem(sys.modules, "onnxruntime", module)
+        return module
+
+    return install
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: [Gpu("A GPU", "8.9")])
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(glnet_infer.devices, "gpus", list)
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "onnxruntime", "onnxruntime-rocm", "cpu", "cuda", "", "AUTO"])
+def test_unknown_backend_lists_the_known_ones(opened, name):
+    with pytest.raises(BackendError, match="There is no backend") as error:
+        open_backend(name, opened)
+    assert repr(name) in str(error.value) and all(known in error.value.fix for known in BACKENDS)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_missing_onnx_runtime_says_what_to_install(opened, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match="not installed") as error:
+        open_backend(name, opened)
+    assert "pip install 'glnet-infer[cpu]'" in error.value.fix and "glnet-infer[gpu]" in error.value.fix
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_cuda_without_its_provider_is_refused_by_the_real_onnx_runtime(opened):
+    with pytest.raises(BackendError, match="cannot run on cuda") as error:
+        open_backend("onnxruntime-cuda", opened)
+    assert onnxruntime.__version__ in error.value.why and CPU in error.value.why
+    assert "glnet-infer[gpu]" in error.value.fix
+
+
+def test_cuda_without_its_provider_is_refused_though_there_is_a_gpu(opened, fake, one_gpu):
+    module = fake([CPU])
+    with pytest.raises(BackendError, match="cannot run on cuda") as error:
+        open_backend("onnxruntime-cuda", opened)
+    assert "9.8.7" in error.value.why and not module.sessions
+
+
+def test_silent_fallback_to_the_cpu_is_refused(opened, fake, one_gpu):
+    fake([CUDA, CPU], got=[CPU])
+    for name in ("onnxruntime-cuda", "auto"):
+        with pytest.raises(BackendError, match="did not start on cuda") as error:
+            open_backend(name, opened)
+        assert CPU in error.value.why and "glnet-doctor" in error.value.fix and "onnxruntime-cpu" in error.value.fix
+
+
+def test_cuda_is_used_where_it_is_asked_for_and_starts(opened, fake):
+    module = fake([CUDA, CPU])
+    assert open_backend("onnxruntime-cuda", opened).name == "onnxruntime-cuda"
+    assert module.sessions[0].asked == [CUDA] and module.sessions[0].path == str(opened.graph)
+
+
+def test_auto_takes_the_gpu_where_there_is_one(opened, fake, one_gpu):
+    fake([CUDA, CPU])
+    assert open_backend("auto", opened).name == "onnxruntime-cuda"
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(opened, fake, no_gpu):
+    module = fake([CUDA, CPU])
+    assert open_backend("auto", opened).name == "onnxruntime-cpu"
+    assert module.sessions[0].asked == [CPU]
+
+
+def test_auto_takes_the_cpu_where_onnx_runtime_is_without_cuda(opened, fake, one_gpu):
+    fake([CPU])
+    assert open_backend("auto", opened).name == "onnxruntime-cpu"
+
+
+def test_auto_without_gpu_says_cpu_in_repr_and_result(shared_bundle, no_gpu):
+    with MeshRecoverer(shared_bundle) as recoverer:
+        assert recoverer.backend == "onnxruntime-cpu" and "onnxruntime-cpu" in repr(recoverer)
+        assert recoverer(np.zeros((40, 60, 3), np.uint8)).backend == "onnxruntime-cpu"
+
+
+def test_threads_and_precision_reach_the_session(opened, fake):
+    module = fake([CPU])
+    open_backend("onnxruntime-cpu", opened)
+    open_backend("onnxruntime-cpu", opened, threads=3)
+    mixed = dataclasses.replace(opened.manifest, graph=dataclasses.replace(opened.manifest.graph, precision="mixed"))
+    open_backend("onnxruntime-cpu", dataclasses.replace(opened, manifest=mixed))
+    plain, three, half = [vars(session.options) for session in module.sessions]
+    assert "intra_op_num_threads" not in plain and three["intra_op_num_threads"] == 3
+    # All optimisations crash some half-precision graphs on the CPU.
+    assert "graph_optimization_level" not in plain and half["graph_optimization_level"] == "extended"
+
+
+def test_failure_of_the_session_carries_onnx_runtimes_words(opened, fake):
+    fake([CPU], failure=RuntimeError("[ONNXRuntimeError] : 7 : the very words"))
+    with pytest.raises(BackendError, match="does not load") as error:
+        open_backend("onnxruntime-cpu", opened)
+    assert "the very words" in error.value.why and error.value.fix
+
+
+def test_a_graph_that_is_none_is_refused_with_the_real_onnx_runtimes_words(bundle):
+    opened = Bundle.open(bundle)
+    opened.graph.write_bytes(b"not a graph")
+    with pytest.raises(BackendError, match=r"model\.onnx") as error:
+        open_backend("onnxruntime-cpu", opened)
+    with pytest.raises(Exception, match="ONNXRuntimeError") as words:
+        onnxruntime.InferenceSession(str(opened.graph), providers=[CPU])
+    assert str(words.value) == error.value.why
+
+
+def test_failure_while_running_carries_onnx_runtimes_words(opened):
+    backend = open_backend("onnxruntime-cpu", opened)
+    with pytest.raises(BackendError, match="onnxruntime-cpu failed on 2 crops") as error:
+        backend.run(np.zeros((2, 128, 128, 3), np.uint8), np.ones((2, 4), np.float32))
+    assert "crops" in error.value.why and "128" in error.value.why
+
+
+def test_outputs_come_under_their_names(opened):
+    backend = open_backend("onnxruntime-cpu", opened)
+    outputs = backend.run(np.zeros((2, 256, 256, 3), np.uint8), np.ones((2, 4), np.float32))
+    assert list(outputs) == [spec.name for spec in GRAPH_OUTPUTS]
+    for spec in GRAPH_OUTPUTS:
+        assert outputs[spec.name].dtype == spec.dtype and outputs[spec.name].ndim == len(spec.shape)
+
+
+def test_a_closed_backend_says_so_and_closes_twice(opened):
+    backend = open_backend("onnxruntime-cpu", opened)
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.run(np.zeros((1, 256, 256, 3), np.uint8), np.ones((1, 4), np.float32))
+
+
+def test_without_a_driver_there_are_no_gpus(monkeypatch):
+    def missing(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(glnet_infer.devices.ctypes, "CDLL", missing)
+    assert gpus() == []
+
+
+def driver(monkeypatch, *, start=0, names=("NVIDIA L4", "NVIDIA H200"), versions=((8, 9), (9, 0))):
+    """A make-believe CUDA driver."""
+
+    def initialise(flags):
+        return start
+
+    def count(pointer):
+        pointer._obj.value = len(names)
+        return 0
+
+    def get(pointer, ordinal):
+        pointer._obj.value = ordinal
+        return 0
+
+    def name(buffer, size, device):
+        buffer.value = names[device.value].encode()
+        return 0
+
+    def attribute(pointer, which, device):
+        pointer._obj.value = versions[device.value][which - 75]
+        return 0
+
+    calls = {
+        "cuInit": initialise,
+        "cuDeviceGetCount": count,
+        "cuDeviceGet": get,
+        "cuDeviceGetName": name,
+        "cuDeviceGetAttribute": attribute,
+    }
+    monkeypatch.setattr(glnet_infer.devices.ctypes, "CDLL", lambda _: types.SimpleNamespace(**calls))
+
+
+def test_gpus_are_what_the_driver_says(monkeypatch):
+    driver(monkeypatch)
+    assert gpus() == [Gpu("NVIDIA L4", "8.9"), Gpu("NVIDIA H200", "9.0")]
+
+
+def test_a_driver_without_a_device_has_no_gpus(monkeypatch):
+    driver(monkeypatch, start=100)  # CUDA_ERROR_NO_DEVICE
+    assert gpus() == []
+
+
+def test_asking_this_machine_for_gpus_does_not_fail():
+    assert all(isinstance(gpu, Gpu) and gpu.name for gpu in gpus())

@@ -1,0 +1,340 @@
+"""glnet-infer and glnet-doctor: files, streams and exit codes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+from typer.testing import CliRunner
+
+import glnet_infer.doctor
+from glnet_infer import BackendError, BundleError, GlnetError, InputError, Meshes, OutputError, __version__, errors
+from glnet_infer.cli import app as infer_app
+from glnet_infer.devices import Gpu
+from glnet_infer.doctor import app as doctor_app
+
+PHOTO = Path(__file__).parents[2] / "examples/person.jpg"
+BOXES = ["--boxes", "639,30,955,736", "--boxes", "313,25,577,567"]
+
+
+@pytest.fixture(autouse=True)
+def plain_output(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("GLNET_BUNDLE", raising=False)
+
+
+@pytest.fixture
+def infer(shared_bundle, tmp_path):
+    """Runs glnet-infer on the CPU, with results in ``out``."""
+
+    def run(*arguments, bundle=shared_bundle, output=tmp_path / "out", backend="onnxruntime-cpu"):
+        options = ["-b", str(bundle), "-o", str(output), "--backend", backend]
+        return CliRunner().invoke(infer_app, [*map(str, arguments), *options])
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, photograph):
+    """Two small photographs and a file of another kind."""
+    path = tmp_path / "photos"
+    path.mkdir()
+    small = cv2.resize(photograph, (300, 200), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(path / "b.png"), small)
+    cv2.imwrite(str(path / "a.JPG"), small[:, ::-1])
+    (path / "notes.txt").write_text("no image")
+    return path
+
+
+def written(tmp_path):
+    return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+
+def names(result):
+    return [Path(line).name for line in result.stdout.splitlines()]
+
+
+def failed(result, error: type[GlnetError], *words):
+    assert result.exit_code == error.exit_code, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "error:" in result.stderr and "Traceback" not in result.output
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
+def test_two_persons_give_an_overlay_a_mesh_file_and_arrays(infer, tmp_path, photograph):
+    result = infer(PHOTO, *BOXES)
+    assert result.exit_code == 0, result.stderr
+    files = [tmp_path / "out" / name for name in ("person.overlay.jpg", "person.glb", "person.npz")]
+    assert result.stdout.splitlines() == [str(file) for file in files]
+    assert written(tmp_path) == sorted(file.name for file in files)
+    overlay = cv2.imread(str(files[0]))
+    assert overlay.shape == photograph.shape
+    assert len(trimesh.load(files[1], force="scene").geometry) == 2
+    meshes = Meshes.load(files[2])
+    assert meshes.boxes.tolist() == [[639, 30, 955, 736], [313, 25, 577, 567]]
+    assert meshes.image_size == (1200, 800) and meshes.intrinsics.fx == pytest.approx(np.hypot(1200, 800))
+
+
+def test_arrays_are_those_of_the_library(infer, tmp_path, recoverer, photograph, person_boxes):
+    assert infer(PHOTO, *BOXES, "-f", "npz", "--intrinsics", "900,950,610,390").exit_code == 0
+    expected = recoverer(photograph, person_boxes, [[900, 0, 610], [0, 950, 390], [0, 0, 1]])
+    found = Meshes.load(tmp_path / "out/person.npz")
+    assert found.intrinsics == expected.intrinsics
+    assert np.array_equal(found.vertices, expected.vertices)
+
+
+def test_talk_goes_to_stderr_and_names_the_backend(infer):
+    result = infer(PHOTO, "-f", "npz")
+    assert "backend='onnxruntime-cpu'" in result.stderr and "1/1" in result.stderr
+    assert names(result) == ["person.npz"]
+
+
+def test_random_weights_are_admitted_on_stderr(infer, bundle):
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"weights": "checkpoint"', '"weights": "random"'))
+    assert "random" in infer(PHOTO, "-f", "npz", bundle=bundle).stderr
+
+
+def test_every_format_is_written(infer, tmp_path):
+    options = [part for name in ("overlay", "glb", "obj", "ply", "npz", "json") for part in ("-f", name)]
+    result = infer(PHOTO, *options)
+    assert names(result) == [f"person.{suffix}" for suffix in ("overlay.jpg", "glb", "obj", "ply", "npz", "json")]
+    assert len(json.loads((tmp_path / "out/person.json").read_text())["persons"]) == 1
+
+
+def test_a_folders_images_are_done_in_order(infer, folder, tmp_path):
+    result = infer(folder, "-f", "npz")
+    assert result.exit_code == 0, result.stderr
+    assert names(result) == ["a.npz", "b.npz"] and written(tmp_path) == ["a.npz", "b.npz"]
+    assert Meshes.load(tmp_path / "out/a.npz").boxes.tolist() == [[0, 0, 300, 200]]
+
+
+def test_boxes_file_gives_each_image_its_persons(infer, folder, tmp_path):
+    table = tmp_path / "boxes.json"
+    table.write_text(json.dumps({"a.JPG": [[10, 20, 100, 190], [150, 5, 290, 180]]}))
+    result = infer(folder, "--boxes-file", table, "-f", "npz")
+    assert result.exit_code == 0, result.stderr
+    assert Meshes.load(tmp_path / "out/a.npz").boxes.tolist() == [[10, 20, 100, 190], [150, 5, 290, 180]]
+    assert len(Meshes.load(tmp_path / "out/b.npz")) == 0  # not in the table: nobody there
+
+
+def test_json_on_stdout_lists_what_was_written(infer, shared_bundle, tmp_path):
+    result = infer(PHOTO, *BOXES, "--json")
+    document = json.loads(result.stdout)
+    assert document["bundle"] == str(shared_bundle) and document["backend"] == "onnxruntime-cpu"
+    (entry,) = document["images"]
+    assert entry["image"] == str(PHOTO) and entry["persons"] == 2 and len(entry["confidence"]) == 2
+    assert [Path(file).name for file in entry["files"]] == ["person.overlay.jpg", "person.glb", "person.npz"]
+    assert all(Path(file).is_file() for file in entry["files"])
+
+
+def test_a_broken_image_does_not_stop_the_others(infer, folder, tmp_path):
+    (folder / "aa.png").write_bytes(b"\x89PNG but no more")
+    result = infer(folder, "-f", "npz")
+    failed(result, InputError, "aa.png", "is not an image", "what to do")
+    assert names(result) == ["a.npz", "b.npz"] and written(tmp_path) == ["a.npz", "b.npz"]
+
+
+def test_a_broken_image_is_in_the_json_document_too(infer, folder):
+    (folder / "aa.png").write_bytes(b"")
+    result = infer(folder, "-f", "npz", "--json")
+    failed(result, InputError)
+    document = json.loads(result.stdout)
+    first, broken, last = document["images"]
+    assert broken["image"].endswith("aa.png") and "files" not in broken
+    assert broken["error"]["kind"] == "InputError" and broken["error"]["exit_code"] == 3 and broken["error"]["fix"]
+    assert first["files"] and last["files"]
+
+
+def test_boxes_outside_one_image_do_not_stop_the_others(infer, folder, tmp_path):
+    table = tmp_path / "boxes.json"
+    table.write_text(json.dumps({"a.JPG": [[900, 900, 1000, 1000]], "b.png": [[0, 0, 50, 60]]}))
+    failed(infer(folder, "--boxes-file", table, "-f", "npz"), InputError, "a.JPG", "outside the 300 x 200 image")
+    assert written(tmp_path) == ["b.npz"]
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "onnxruntime"])
+def test_unknown_backend(infer, backend):
+    failed(infer(PHOTO, backend=backend), BackendError, repr(backend), "onnxruntime-cpu")
+
+
+def test_missing_bundle(infer, tmp_path):
+    failed(infer(PHOTO, bundle=tmp_path / "nowhere"), BundleError, "nowhere is not a bundle", "glnet-export")
+
+
+def test_damaged_bundle_is_reported_as_json_too(infer, bundle):
+    (bundle / "model.onnx").write_bytes(b"short")
+    result = infer(PHOTO, "--json", bundle=bundle)
+    failed(result, BundleError, "model.onnx")
+    error = json.loads(result.stdout)["error"]
+    assert error["kind"] == "BundleError" and error["exit_code"] == 4 and error["what"] and error["why"] and error["fix"]
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_output_that_cannot_be_a_directory(infer, tmp_path, where):
+    (tmp_path / "file").write_text("in the way")
+    failed(infer(PHOTO, output=tmp_path / where), OutputError, str(tmp_path / where), "-o")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_result_that_cannot_be_written_does_not_stop_other_images(infer, folder, tmp_path):
+    (tmp_path / "out/a.npz").mkdir(parents=True)
+    result = infer(folder, "-f", "npz")
+    failed(result, OutputError, "a.npz")
+    assert names(result) == ["b.npz"]
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "left,2,3,4", "", "1 2 3 4", "1;2;3;4"])
+def test_boxes_that_are_no_four_numbers(infer, text):
+    failed(infer(PHOTO, "--boxes", text), InputError, repr(text), "x1,y1,x2,y2")
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "f,2,3,4", "0,500,1,1", "nan,500,1,1"])
+def test_intrinsics_that_are_no_camera(infer, text):
+    failed(infer(PHOTO, "--intrinsics", text), InputError, "camera")
+
+
+def test_boxes_twice(infer, tmp_path):
+    (tmp_path / "boxes.json").write_text("{}")
+    failed(infer(PHOTO, *BOXES, "--boxes-file", tmp_path / "boxes.json"), InputError, "--boxes", "--boxes-file")
+
+
+def test_boxes_for_several_images(infer, folder):
+    failed(infer(folder, *BOXES), InputError, "2 images", "--boxes-file")
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"{", "was not read"),
+        (b"\xff\xfe", "was not read"),
+        (b"[[1, 2, 3, 4]]", "by file name"),
+        (b'{"stranger.jpg": []}', "stranger.jpg"),
+        (b'{"person.jpg": [1, 2, 3, 4]}', "(4,)"),
+        (b'{"person.jpg": [["a", 2, 3, 4]]}', "not numbers"),
+        (b'{"person.jpg": "1,2,3,4"}', "not numbers"),
+    ],
+)
+def test_boxes_file_of_another_form(infer, tmp_path, content, words):
+    (tmp_path / "boxes.json").write_bytes(content)
+    failed(infer(PHOTO, "--boxes-file", tmp_path / "boxes.json"), InputError, words)
+
+
+def test_missing_boxes_file(infer, tmp_path):
+    failed(infer(PHOTO, "--boxes-file", tmp_path / "nothing.json"), InputError, "nothing.json")
+
+
+def test_missing_image(infer):
+    failed(infer("nothing.jpg"), InputError, "nothing.jpg")
+
+
+def test_folder_without_images(infer, tmp_path):
+    (tmp_path / "empty").mkdir()
+    failed(infer(tmp_path / "empty"), InputError, "no images", ".jpg")
+
+
+def test_unknown_format(infer, tmp_path):
+    failed(infer(PHOTO, "-f", "fbx"), InputError, "'fbx'", "glb")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_whose_results_would_collide(infer, folder, tmp_path):
+    shutil.copy(folder / "b.png", folder / "a.png")
+    failed(infer(folder), InputError, "a.JPG", "a.png", "same files")
+    failed(infer(PHOTO, PHOTO), InputError, "same files")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bundle_from_the_environment(shared_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLNET_BUNDLE", str(shared_bundle))
+    result = CliRunner().invoke(infer_app, [str(PHOTO), "-o", str(tmp_path / "out"), "-f", "json"])
+    assert result.exit_code == 0 and names(result) == ["person.json"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["photo.jpg"], ["photo.jpg", "-b", "x", "--threads", "0"], ["--nonsense"]])
+def test_usage_errors_are_exit_code_2(arguments):
+    result = CliRunner().invoke(infer_app, arguments)
+    assert result.exit_code == 2 and not result.stdout and result.stderr
+
+
+def test_the_installed_command_writes_only_results_to_stdout(shared_bundle, tmp_path):
+    command = Path(sys.executable).with_name("glnet-infer")
+    arguments = [PHOTO, tmp_path / "broken.jpg", "-b", shared_bundle, "-o", tmp_path / "out", "-f", "npz"]
+    (tmp_path / "broken.jpg").write_bytes(b"broken")
+    result = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 3
+    assert result.stdout == f"{tmp_path / 'out/person.npz'}\n"
+    assert "broken.jpg is not an image" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["glnet-infer", "glnet-doctor"])
+def test_installed_commands_explain_themselves(command):
+    result = subprocess.run([Path(sys.executable).with_name(command), "--help"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and "Usage" in result.stdout and "--json" in result.stdout
+
+
+def test_exit_codes_are_stable_and_their_own():
+    codes = {
+        name: kind.exit_code
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, GlnetError) and kind is not GlnetError
+    }
+    assert codes == {
+        "InputError": 3,
+        "BundleError": 4,
+        "CheckpointError": 5,
+        "BodyError": 6,
+        "ExportError": 7,
+        "BackendError": 8,
+        "OutputError": 9,
+    }
+
+
+def doctor(*arguments):
+    result = CliRunner().invoke(doctor_app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_doctor_says_versions_backends_gpus_and_bodies(monkeypatch):
+    monkeypatch.setattr(glnet_infer.doctor, "gpus", lambda: [Gpu("NVIDIA L4", "8.9")])
+    lines = [line.split() for line in doctor().splitlines()]
+    assert ["glnet-infer", __version__] in lines and ["numpy", np.__version__] in lines
+    assert ["onnxruntime-cpu", "available"] in lines
+    assert ["NVIDIA", "L4,", "compute", "capability", "8.9"] in lines
+    assert any(line[0].endswith("models/demo/body.npz") for line in lines)
+
+
+def test_doctor_as_json():
+    report = json.loads(doctor("--json"))
+    assert set(report) == {"system", "packages", "backends", "gpus", "bodies"}
+    assert report["system"]["glnet-infer"] == __version__
+    assert report["system"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert report["packages"]["opencv-python-headless"].split(".")[0] == cv2.__version__.split(".")[0]
+    assert report["backends"]["onnxruntime-cpu"] == "available"
+    assert set(report["backends"]) == {"onnxruntime-cpu", "onnxruntime-cuda"}
+    assert any(Path(body).is_file() for body in report["bodies"])
+
+
+def test_doctor_where_almost_nothing_is_installed(monkeypatch):
+    # What a machine with the runtime alone, without any backend, looks like.
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(glnet_infer.doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(glnet_infer.doctor, "gpus", list)
+    report = json.loads(doctor("--json"))
+    assert all("not installed" in state for state in report["backends"].values())
+    assert "glnet-infer[export]" in report["bodies"][0] and report["gpus"] == []
+    assert "none" in doctor()
+
+
+def test_doctor_finds_the_users_body_files(monkeypatch, tmp_path):
+    (tmp_path / "SMPL_NEUTRAL.pkl").write_bytes(b"")
+    monkeypatch.setenv("GLNET_BODY_DIR", str(tmp_path))
+    assert str(tmp_path / "SMPL_NEUTRAL.pkl") in json.loads(doctor("--json"))["bodies"]
