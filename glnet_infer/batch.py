@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.console import error_document, print_error, print_json, talk
-from glnet_infer.errors import GlnetError, InputError, OutputError
+from glnet_infer.console import error_document, print_error, print_json, print_result, talk
+from glnet_infer.errors import GlnetError, InputError, OutputError, first_line
 from glnet_infer.formats import write_image
 from glnet_infer.meshes import Meshes
 from glnet_infer.recoverer import MeshRecoverer
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+OVERLAY_SUFFIX = ".overlay.jpg"
+BOXES_FORM = '{"photo.jpg": [[x1, y1, x2, y2], ...], ...}'
 FORMATS = ("overlay", "glb", "obj", "ply", "npz", "json")
 
 
@@ -60,7 +63,9 @@ class Job:
         """
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
-            raise InputError(f"There is no format {unknown[0]!r}.", fix=f"formats: {', '.join(FORMATS)}")
+            raise InputError(
+                f"There is no format {unknown[0]!r}.", fix=f"formats: {', '.join(FORMATS)}; for several, repeat --format"
+            )
         files = _image_files(images)
         by_image: dict[Path, list[list[float]] | None]
         if boxes_file is not None:
@@ -85,33 +90,26 @@ class Job:
         else:
             by_image = dict.fromkeys(files)
         camera = None if intrinsics is None else Intrinsics(*_numbers(intrinsics, "camera", "fx,fy,cx,cy"))
-        return cls(files, output, by_image, camera, formats)
+        return cls(files, output, by_image, camera, list(dict.fromkeys(formats)))
 
 
-def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> None:
-    """Do the work, image by image.
+def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> GlnetError | None:
+    """Do the work, image by image; files written are listed on stdout, or all in one JSON document.
+
+    Returns:
+        The first image's failure, if any failed; the others were done.
 
     Raises:
         GlnetError: Nothing could be started.
-        typer.Exit: An image failed; the others were done.
     """
-    try:
-        job.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The results cannot be written to {job.output}.",
-            why=str(error.strerror),
-            fix="choose a directory that you may write to with -o",
-        ) from error
     entries: list[dict[str, Any]] = []
     failure: GlnetError | None = None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with MeshRecoverer(bundle, backend, threads=threads) as recoverer, Progress(*columns, console=talk) as progress:
+    with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
+        _make_directory(job.output)
         talk.print(repr(recoverer), markup=False, soft_wrap=True)
         if recoverer.bundle.manifest.network.weights == "random":
             talk.print("These weights are random: the meshes mean nothing.", style="yellow")
-        task = progress.add_task("recovering", total=len(job.images))
-        for path in job.images:
+        for path in _with_progress(job.images):
             try:
                 entries.append(_recover(recoverer, path, job, as_json))
             except GlnetError as error:
@@ -119,22 +117,43 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
                 talk.print(f"{path}:", markup=False)
                 print_error(error)
                 entries.append({"image": str(path), **error_document(error)})
-            progress.advance(task)
-        backend_name = recoverer.backend
-    if as_json:
-        print_json({"bundle": str(bundle), "backend": backend_name, "images": entries})
-    if failure is not None:
-        raise typer.Exit(failure.exit_code)
+        if as_json:
+            print_json({"bundle": str(bundle), "backend": recoverer.backend, "images": entries})
+    return failure
+
+
+def _with_progress(images: list[Path]) -> Iterator[Path]:
+    """The images, with a progress bar on a terminal; where results are listed on the same terminal they are progress."""
+    if not talk.is_terminal or sys.stdout.isatty():
+        yield from images
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=talk) as progress:
+        yield from progress.track(images, description="recovering")
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The results cannot be written to {path}.",
+            why=str(error.strerror),
+            fix="choose a directory that you may write to with -o",
+        ) from error
 
 
 def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool) -> dict[str, Any]:
     """Recover one image's meshes and write its files; what is said about it."""
+    boxes = job.boxes[path]
+    if boxes == []:
+        talk.print(f"{path}: no boxes, so no persons", markup=False, soft_wrap=True)
     image = read_image(path)
-    meshes = recoverer(image, job.boxes[path], job.intrinsics)
+    meshes = recoverer(image, boxes, job.intrinsics)
     files = [_write(meshes, image, job.output, path.stem, name) for name in job.formats]
     if not as_json:
         for file in files:
-            typer.echo(file)
+            print_result(str(file))
     return {
         "image": str(path),
         "persons": len(meshes),
@@ -146,7 +165,7 @@ def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool) -> d
 def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:
     if name != "overlay":
         return meshes.save(folder / f"{stem}.{name}")
-    path = folder / f"{stem}.overlay.jpg"
+    path = folder / f"{stem}{OVERLAY_SUFFIX}"
     write_image(path, meshes.overlay(image))
     return path
 
@@ -160,13 +179,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     except OSError as error:
-        raise InputError(f"The image {path} was not read.", why=str(error.strerror)) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        raise InputError(
+            f"The image {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
+        ) from error
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:  # sizes beyond OpenCV's limits
+        raise InputError(f"{path} is not read by OpenCV.", why=str(error.err), fix="make it smaller") from error
     if image is None:
         raise InputError(
             f"{path} is not an image.",
             why="OpenCV does not decode it: its content is damaged or of another kind",
-            fix="convert it to JPEG or PNG",
+            fix="copy it again, or convert it to JPEG or PNG",
         )
     return np.asarray(image, dtype=np.uint8)
 
@@ -175,15 +199,26 @@ def _image_files(arguments: list[Path]) -> list[Path]:
     """Files and the images in folders, sorted within each folder; results are named after them, so names must differ."""
     files: list[Path] = []
     for path in arguments:
-        if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise InputError(f"There are no images in {path}.", why=f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            raise InputError(f"There is no image {path}.", fix="check the path")
+        try:
+            inside = sorted(entry for entry in path.iterdir() if _is_photograph(entry)) if path.is_dir() else [path]
+            exists = path.exists()
+        except OSError as error:
+            raise InputError(
+                f"{path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
+            ) from error
+        if not exists:
+            raise InputError(
+                f"There is no image {path}.",
+                fix="check the path; several boxes are --boxes A --boxes B, each with its flag",
+            )
+        if not inside:
+            raise InputError(
+                f"There are no images in {path}.",
+                why=f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}",
+                fix="name the files themselves if they end otherwise",
+            )
+        files += inside
+    files = list(dict.fromkeys(files))
     by_stem: dict[str, Path] = {}
     for file in files:
         other = by_stem.setdefault(file.stem, file)
@@ -196,16 +231,23 @@ def _image_files(arguments: list[Path]) -> list[Path]:
     return files
 
 
+def _is_photograph(path: Path) -> bool:
+    """Whether a folder's entry is one to work on; our own overlays are not."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY_SUFFIX) and path.is_file()
+
+
 def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
     try:
         table = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"The boxes file {path} was not read.", why=str(error)) from error
-    if not isinstance(table, dict):
+        raise InputError(
+            f"The boxes file {path} was not read.", why=first_line(error), fix=f"write {BOXES_FORM}"
+        ) from error
+    if not isinstance(table, dict) or None in table.values():
         raise InputError(
             f"{path} does not hold boxes by file name.",
-            why=f"it holds a {type(table).__name__}",
-            fix='write {"photo.jpg": [[x1, y1, x2, y2], ...], ...}',
+            why="it is not an object with boxes for every name",
+            fix=f"write {BOXES_FORM}",
         )
     return table
 
@@ -217,5 +259,5 @@ def _numbers(text: str, what: str, form: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != 4:
-        raise InputError(f"{text!r} is not a {what}.", fix=f"write {form} without spaces, in pixels")
+        raise InputError(f"{text!r} is not a {what}.", fix=f"write {form}, numbers with commas between them, in pixels")
     return values

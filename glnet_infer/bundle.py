@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.errors import BundleError
+from glnet_infer.errors import BundleError, first_line
 from glnet_infer.manifest import FileRecord, Manifest
 
 
@@ -41,8 +41,10 @@ class Bundle:
         try:
             with np.load(topology, allow_pickle=False) as archive:
                 faces = archive["faces"].astype(np.int32)
-        except (OSError, ValueError, KeyError) as error:
-            raise BundleError(f"{topology} was not read.", why=str(error), fix="export the checkpoint again") from error
+        except Exception as error:  # numpy, zipfile and zlib each have kinds of their own
+            raise BundleError(
+                f"{topology} was not read.", why=first_line(error), fix="export the checkpoint again"
+            ) from error
         return cls(directory, manifest, faces)
 
     @property
@@ -67,15 +69,16 @@ def check_file(directory: Path, record: FileRecord) -> Path:
         BundleError: The file is missing, or is no longer what it was when the bundle was made.
     """
     path = directory / record.file
-    if Path(record.file).name != record.file:
-        raise BundleError(f"The manifest names a file outside the bundle: {record.file!r}.", fix="export again")
     if not path.is_file():
         raise BundleError(
             f"The bundle {directory} is incomplete.",
             why=f"{record.file} is missing",
             fix="copy the whole directory, or export the checkpoint again",
         )
-    found = record_file(path)
+    try:
+        found = record_file(path)
+    except OSError as error:
+        raise BundleError(f"{path} was not read.", why=str(error.strerror), fix="check its permissions") from error
     if found != record:
         why = (
             f"it has {found.bytes} bytes, and had {record.bytes}"

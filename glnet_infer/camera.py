@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.errors import InputError
+from glnet_infer.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Intrinsics:
 
     def __post_init__(self) -> None:
         values = (self.fx, self.fy, self.cx, self.cy)
-        if not np.isfinite(values).all() or self.fx <= 0 or self.fy <= 0:
+        numbers = all(isinstance(value, int | float | np.number) for value in values)
+        if not numbers or not np.isfinite(values).all() or self.fx <= 0 or self.fy <= 0:
             raise InputError(
                 f"The camera is not valid: fx, fy, cx, cy = {values}.",
                 why="focal lengths are positive and all four are finite pixels",
@@ -58,7 +59,9 @@ class Intrinsics:
         try:
             k = np.asarray(matrix, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise InputError("The intrinsics are not numbers.", why=str(error)) from error
+            raise InputError(
+                "The intrinsics are not numbers.", why=first_line(error), fix="give a 3 x 3 camera matrix, or Intrinsics"
+            ) from error
         if k.shape != (3, 3) or not np.array_equal(k[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):
             raise InputError(
                 "The intrinsics are not a camera matrix.",

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from glnet_infer.errors import GlnetError
+from glnet_infer.errors import GlnetError, OutputError
+from glnet_infer.version import __version__
 
 talk = Console(stderr=True, highlight=False)
 """For progress and messages to people."""
 
 
+def print_result(text: str) -> None:
+    """A line of results on stdout.
+
+    Raises:
+        OutputError: stdout cannot be written, a full disk say.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            "The results were not printed.", why=str(error.strerror), fix="check where stdout goes"
+        ) from error
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
-    json.dump(document, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    print_result(json.dumps(document, indent=2, allow_nan=False))
 
 
 def print_error(error: GlnetError) -> None:
@@ -46,7 +64,7 @@ def error_document(error: GlnetError) -> dict[str, Any]:
 
 @contextmanager
 def errors_reported(as_json: bool = False) -> Iterator[None]:
-    """Turn this library's errors into a message and the exit code of their class."""
+    """Turn this library's errors into a message and the exit code of their class; say so when interrupted."""
     try:
         yield
     except GlnetError as error:
@@ -54,3 +72,27 @@ def errors_reported(as_json: bool = False) -> Iterator[None]:
         if as_json:
             print_json(error_document(error))
         raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        talk.print("interrupted")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # The reader of our results has gone; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+
+
+def new_app() -> typer.Typer:
+    """An application with plain help: square brackets in it are text, not markup."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def print_version(wanted: bool) -> None:
+    """Callback of ``--version``."""
+    if wanted:
+        typer.echo(f"glnet-infer {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+]

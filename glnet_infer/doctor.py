@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -11,8 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from glnet_infer.console import errors_reported, print_json
+from glnet_infer.bodies import body_search_path, installed_body_files
+from glnet_infer.console import Version, errors_reported, new_app, print_json
 from glnet_infer.devices import gpus
+from glnet_infer.errors import first_line
 from glnet_infer.version import __version__
 
 DISTRIBUTIONS = (
@@ -30,12 +31,13 @@ DISTRIBUTIONS = (
     "smplx",
 )
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    _: Version = False,
 ) -> None:
     """Say what is installed here and what can run: versions, backends, GPUs, body models.
 
@@ -79,23 +81,25 @@ def _backends() -> dict[str, str]:
     """Each backend, and whether it can start here."""
     try:
         import onnxruntime
-    except ImportError as error:
-        reason = f"not installed ({error})"
+
+        providers = onnxruntime.get_available_providers()
+    except Exception as error:  # a broken installation is what a doctor is for
+        reason = f"cannot be loaded: {first_line(error)}"
         return {"onnxruntime-cpu": reason, "onnxruntime-cuda": reason}
-    providers = onnxruntime.get_available_providers()
     cuda = "this ONNX Runtime is built without CUDA"
     if "CUDAExecutionProvider" in providers:
         cuda = "available" if gpus() else "no GPU"
-    return {"onnxruntime-cpu": "available", "onnxruntime-cuda": cuda}
+    report = {"onnxruntime-cpu": "available", "onnxruntime-cuda": cuda}
+    if all(_version(name) != "not installed" for name in ("onnxruntime", "onnxruntime-gpu")):
+        report["warning"] = "onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one"
+    return report
 
 
 def _bodies() -> list[str]:
-    """Body files that an export would find; looking needs the export's package, so it is asked for by name."""
-    if importlib.util.find_spec("glnet") is None or importlib.util.find_spec("torch") is None:
-        return ["needed for export only, which is not installed: pip install 'glnet-infer[export]'"]
-    files = importlib.import_module("glnet.body.files")
-    found = [str(path) for path in (files.find_body("demo"), *files.installed_body_files()) if path.is_file()]
-    return found or ["none"]
+    """SMPL files that an export would find."""
+    return [str(path) for path in installed_body_files()] or [
+        f"no SMPL file in {', '.join(str(folder) for folder in body_search_path())} (the demo body needs none)"
+    ]
 
 
 def _lines(content: Any) -> list[str]:

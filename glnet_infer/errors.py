@@ -71,3 +71,18 @@ class OutputError(GlnetError):
     """A result that cannot be written."""
 
     exit_code = 9
+
+
+def install_hint(extra: str) -> str:
+    """How to install an optional part of this library."""
+    return f"pip install -c constraints.txt -e '.[{extra}]' in the checkout (README, Install)"
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """All that another library's error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

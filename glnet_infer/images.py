@@ -7,6 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.errors import InputError
 
+MINIMUM_SIDE = 2
+"""Pixels. Nobody is recovered from less; boxes in units of the image's size look like this."""
+
+MAXIMUM_COORDINATE = 1e6
+"""Pixels. Far outside any image, and far inside what float32 can hold."""
+
 
 def check_image(image: Any) -> NDArray[np.uint8]:
     """The image itself, if it is what OpenCV's ``imread`` gives: H x W x 3 uint8, BGR.
@@ -35,7 +41,11 @@ def check_image(image: Any) -> NDArray[np.uint8]:
             fix="drop the alpha channel with cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)",
         )
     if image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f"The image has shape {image.shape}.", why="images are H x W x 3")
+        raise InputError(
+            f"The image has shape {image.shape}.",
+            why="images are H x W x 3, one at a time",
+            fix="move channels last with numpy.moveaxis(image, 0, 2), or take one image of a batch",
+        )
     if image.dtype != np.uint8:
         raise InputError(
             f"The image has type {image.dtype}.",
@@ -43,7 +53,9 @@ def check_image(image: Any) -> NDArray[np.uint8]:
             fix="scale it to 0..255 and convert it with .astype(numpy.uint8)",
         )
     if image.size == 0:
-        raise InputError(f"The image is empty: its shape is {image.shape}.", why="it has no pixels")
+        raise InputError(
+            f"The image is empty: its shape is {image.shape}.", why="it has no pixels", fix="check the slice it comes from"
+        )
     return image
 
 
@@ -56,12 +68,12 @@ def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.
     if boxes is None:
         return np.array([[0.0, 0.0, width, height]])
     try:
-        array = np.asarray(boxes, dtype=np.float64)
+        array = np.array(boxes, dtype=np.float64)  # a copy: results keep it
     except (TypeError, ValueError) as error:
         raise InputError(
             "The boxes are not numbers.", why=str(error), fix="give N rows of x1, y1, x2, y2 in pixels"
         ) from error
-    if array.size == 0 and array.ndim <= 2:
+    if array.shape in ((0,), (0, 4), (1, 0)):
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:
         raise InputError(
@@ -73,6 +85,16 @@ def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.
     problems = (
         (~np.isfinite(array).all(1), "is not finite", "leave out detections with NaN or infinite corners"),
         ((x2 <= x1) | (y2 <= y1), "has no area", "boxes are corners, x1 < x2 and y1 < y2, not x, y, width, height"),
+        (
+            np.maximum(x2 - x1, y2 - y1) < MINIMUM_SIDE,
+            f"is smaller than {MINIMUM_SIDE} pixels",
+            "boxes are in pixels; multiply normalised ones by the image's width and height",
+        ),
+        (
+            np.abs(array).max(1) > MAXIMUM_COORDINATE,
+            "is not a box in an image",
+            "boxes are in pixels of the image itself",
+        ),
         (
             (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height),
             f"lies outside the {width} x {height} image",

@@ -1,7 +1,6 @@
 """The manifest of a bundle: what the graph takes and gives, how crops are cut, and what the files are.
 
-This module is the one place where names, shapes, units and frames of the graph's inputs and outputs are written down;
-``docs/bundle.md`` shows them with an example.
+This module is the one place where names, shapes, units and frames of the graph's inputs and outputs are written down.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from glnet_infer.errors import BundleError
+from glnet_infer.errors import BundleError, first_line
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -55,6 +54,10 @@ GRAPH_OUTPUTS: tuple[TensorSpec, ...] = (
 )
 
 
+GRID_STRIDE = 4
+"""Crop pixels between two neighbouring pixels of the network's grid."""
+
+
 @dataclass(frozen=True)
 class CropSpec:
     """How a person's crop is cut from the image (``glnet_infer.crops`` implements it).
@@ -66,6 +69,23 @@ class CropSpec:
 
     size: int = 256
     padding: float = 1.25
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, in words."""
+        problems = []
+        if not isinstance(self.size, int) or self.size <= 0 or self.size % 32:
+            problems.append(f"crop.size is {self.size!r}, not a positive multiple of 32")
+        if not isinstance(self.padding, int | float) or not 0.1 <= self.padding <= 10:
+            problems.append(f"crop.padding is {self.padding!r}, not a number from 0.1 to 10")
+        return problems
+
+
+def graph_outputs(vertices: int, keypoints: int) -> tuple[TensorSpec, ...]:
+    """:data:`GRAPH_OUTPUTS` with the numbers of a body and a network."""
+    sizes: dict[str | int, int] = {"V": vertices, "K": keypoints}
+    return tuple(
+        dataclasses.replace(spec, shape=tuple(sizes.get(side, side) for side in spec.shape)) for spec in GRAPH_OUTPUTS
+    )
 
 
 @dataclass(frozen=True)
@@ -93,10 +113,18 @@ class GraphRecord:
 
 @dataclass(frozen=True)
 class BodyRecord:
-    """The body model inside the graph. ``topology`` is an ``.npz`` with the triangles."""
+    """The body model inside the graph.
+
+    Attributes:
+        name: ``demo``, ``smpl``, or what its file is called.
+        vertices: How many.
+        source: File that it was read from, which is not part of the bundle.
+        topology: An ``.npz`` with the triangles.
+    """
 
     name: str
     vertices: int
+    source: FileRecord
     topology: FileRecord
 
 
@@ -155,14 +183,16 @@ class Manifest:
         if not path.is_file():
             raise BundleError(
                 f"{directory} is not a bundle.",
-                why=f"there is no {MANIFEST_NAME} in it" if directory.is_dir() else "there is no such directory",
-                fix="make one with: glnet-export CHECKPOINT -o DIRECTORY",
+                why=_why_no_bundle(directory),
+                fix="give the directory that glnet-export made: glnet-export CHECKPOINT -o DIRECTORY",
             )
         try:
             document = json.loads(path.read_text())
             schema = document["schema"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise _damaged(path, error) from error
+        except OSError as error:
+            raise BundleError(f"{path} was not read.", why=str(error.strerror), fix="check its permissions") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {first_line(error)}") from error
         if schema != SCHEMA_VERSION:
             raise BundleError(
                 f"{path} has schema version {schema}.",
@@ -170,30 +200,72 @@ class Manifest:
                 fix="export the checkpoint again with this version, or install the version that made the bundle",
             )
         try:
-            return cls._from_document(document)
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
+            manifest = cls._from_document(document)
+            problems = manifest._problems()
+        except Exception as error:  # whatever a foreign document makes of our constructors
+            raise _damaged(path, f"{type(error).__name__}: {first_line(error)}") from error
+        if problems:
+            raise _damaged(path, "; ".join(problems))
+        return manifest
 
     @classmethod
     def _from_document(cls, document: dict[str, Any]) -> Manifest:
-        graph, body = dict(document["graph"]), dict(document["body"])
-        graph["file"] = FileRecord(**graph["file"])
-        body["topology"] = FileRecord(**body["topology"])
-        parts: dict[str, Any] = {
-            "network": NetworkRecord(**document["network"]),
-            "body": BodyRecord(**body),
-            "crop": CropSpec(**document["crop"]),
-            "graph": GraphRecord(**graph),
-            "engines": tuple(document["engines"]),
-            "inputs": tuple(_tensor_spec(entry) for entry in document["inputs"]),
-            "outputs": tuple(_tensor_spec(entry) for entry in document["outputs"]),
-        }
-        return cls(**{**document, **parts})
+        graph, body = document["graph"], document["body"]
+        return cls(
+            created=document["created"],
+            versions=document["versions"],
+            network=_build(NetworkRecord, document["network"]),
+            body=_build(
+                BodyRecord,
+                body,
+                source=_build(FileRecord, body["source"]),
+                topology=_build(FileRecord, body["topology"]),
+            ),
+            crop=_build(CropSpec, document["crop"]),
+            graph=_build(GraphRecord, graph, file=_build(FileRecord, graph["file"])),
+            parity=document["parity"],
+            engines=tuple(document["engines"]),
+            inputs=tuple(_tensor_spec(entry) for entry in document["inputs"]),
+            outputs=tuple(_tensor_spec(entry) for entry in document["outputs"]),
+        )
+
+    def _problems(self) -> list[str]:
+        """What a runtime could not work with, in words."""
+        problems = self.crop.problems()
+        for role, file in (("graph", self.graph.file), ("topology", self.body.topology)):
+            if not isinstance(file.file, str) or Path(file.file).name != file.file:
+                problems.append(f"the {role} file {file.file!r} is not a file name")
+        if self.graph.precision not in ("fp32", "mixed"):
+            problems.append(f"graph.precision is {self.graph.precision!r}")
+        for found, wanted in ((self.inputs, GRAPH_INPUTS), (self.outputs, GRAPH_OUTPUTS)):
+            if [(spec.name, spec.dtype, len(spec.shape)) for spec in found] != [
+                (spec.name, spec.dtype, len(spec.shape)) for spec in wanted
+            ]:
+                problems.append("inputs or outputs are not those of this schema")
+        sides = [side for spec in self.outputs for side in spec.shape[1:]]
+        if not all(isinstance(side, int) and side > 0 for side in sides):
+            problems.append("the outputs' shapes are not numbers")
+        return problems
+
+
+_Record = TypeVar("_Record")
+
+
+def _build(kind: type[_Record], entry: dict[str, Any], **parts: Any) -> _Record:
+    """A record from its entry; keys that this version does not know are left aside, so that later ones may add some."""
+    known = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in {**entry, **parts}.items() if key in known})
+
+
+def _why_no_bundle(path: Path) -> str:
+    if path.is_dir():
+        return f"there is no {MANIFEST_NAME} in it"
+    return "it is a file, not a directory" if path.exists() else "there is no such directory"
 
 
 def _tensor_spec(entry: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**entry, "shape": tuple(entry["shape"])})
+    return _build(TensorSpec, entry, shape=tuple(entry["shape"]))
 
 
-def _damaged(path: Path, error: Exception) -> BundleError:
-    return BundleError(f"{path} is damaged.", why=f"{type(error).__name__}: {error}", fix="export the checkpoint again")
+def _damaged(path: Path, why: str) -> BundleError:
+    return BundleError(f"{path} is damaged.", why=why, fix="copy the bundle again, or export the checkpoint again")

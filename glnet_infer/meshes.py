@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glnet_infer import formats
 from glnet_infer.camera import Intrinsics
-from glnet_infer.errors import InputError, OutputError
+from glnet_infer.errors import InputError, OutputError, first_line
 from glnet_infer.skeleton import JOINT_NAMES
 
 DOCUMENT_VERSION = 1
@@ -174,7 +174,6 @@ class Meshes:
             values["image_size"] = (width, height)
             values["backend"] = str(values["backend"])
             return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} does not hold meshes.", why=str(error), fix="give an .npz from Meshes.save"
-            ) from error
+        except Exception as error:  # numpy, zipfile and zlib each have kinds of their own
+            why = "it is not an .npz archive" if "pickle" in str(error) else first_line(error)
+            raise InputError(f"{path} does not hold meshes.", why=why, fix="give an .npz from Meshes.save") from error

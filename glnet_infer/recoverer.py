@@ -13,13 +13,13 @@ from glnet_infer.backends import Backend, Outputs, open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.errors import InputError
+from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_image
-from glnet_infer.manifest import TensorSpec
+from glnet_infer.manifest import GRID_STRIDE, TensorSpec
 from glnet_infer.meshes import Meshes
 
-_GRID_STRIDE = 4
-"""Crop pixels between two neighbouring pixels of the network's grid."""
+MAXIMUM_THREADS = 1024
+"""More than any machine has; starting a hundred thousand takes minutes."""
 
 
 class MeshRecoverer:
@@ -48,7 +48,9 @@ class MeshRecoverer:
         threads: int | None = None,
     ) -> None:
         if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}.", why="a batch holds at least one crop")
+            raise InputError(f"batch_size is {batch_size}.", why="a batch holds at least one crop", fix="use 1 or more")
+        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
+            raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
         self.bundle = Bundle.open(bundle)
         self.batch_size = batch_size
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
@@ -102,7 +104,7 @@ class MeshRecoverer:
             betas=outputs["betas"],
             translation=outputs["translation"],
             confidence=outputs["confidence"],
-            reference_points=squares.to_image((cells + 0.5) * _GRID_STRIDE).astype(np.float32),
+            reference_points=squares.to_image((cells + 0.5) * GRID_STRIDE).astype(np.float32),
             boxes=checked,
             intrinsics=intrinsics,
             image_size=(width, height),
@@ -112,11 +114,12 @@ class MeshRecoverer:
 
     def _run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
         """Outputs of all crops, batch by batch."""
-        starts = range(0, len(crops), self.batch_size)
-        batches = [
-            self._backend.run(crops[start : start + self.batch_size], cameras[start : start + self.batch_size])
-            for start in starts
-        ]
+        batches = []
+        for start in range(0, len(crops), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            outputs = self._backend.run(crops[batch], cameras[batch])
+            self._check(outputs, len(crops[batch]))
+            batches.append(outputs)
         if len(batches) == 1:
             return batches[0]
         specs = self.bundle.manifest.outputs
@@ -124,11 +127,27 @@ class MeshRecoverer:
             return {spec.name: self._empty(spec) for spec in specs}
         return {spec.name: np.concatenate([batch[spec.name] for batch in batches]) for spec in specs}
 
-    def _empty(self, spec: TensorSpec) -> NDArray[Any]:
+    def _check(self, outputs: Outputs, count: int) -> None:
+        """Refuse outputs that are not what the manifest promises, or not numbers."""
+        for spec in self.bundle.manifest.outputs:
+            found = outputs[spec.name]
+            if found.shape != (count, *spec.shape[1:]):
+                raise BackendError(
+                    f"{self.backend} gave {spec.name} of shape {found.shape}.",
+                    why=f"the bundle promises {(count, *spec.shape[1:])}",
+                    fix="use a backend that runs this very bundle",
+                )
+            if not np.isfinite(found).all():
+                raise BackendError(
+                    f"{self.backend} gave {spec.name} that are not finite numbers.",
+                    why="the network overflowed, or its weights are damaged",
+                    fix="compare with another backend, and export the checkpoint again",
+                )
+
+    @staticmethod
+    def _empty(spec: TensorSpec) -> NDArray[Any]:
         """No rows of an output, of the right width."""
-        sizes = {"N": 0, "V": self.bundle.manifest.body.vertices, "K": self.bundle.manifest.network.config["keypoints"]}
-        shape = tuple(sizes[side] if isinstance(side, str) else side for side in spec.shape)
-        return np.zeros(shape, dtype=spec.dtype)
+        return np.zeros((0, *(int(side) for side in spec.shape[1:])), dtype=spec.dtype)
 
     def close(self) -> None:
         """Free the backend."""

@@ -13,8 +13,8 @@ import onnx
 import torch
 
 from glnet.recovery import MeshRecovery
-from glnet.sampling import sample_by_gather
-from glnet_infer.errors import ExportError
+from glnet.sampling import Sampler, sample_by_gather
+from glnet_infer.errors import ExportError, first_line
 from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 OPSET = 20
@@ -27,15 +27,20 @@ TRACE_BATCH = 2
 """Crops to trace with: with one, the tracer would take the batch for a constant."""
 
 
-def trace(recovery: MeshRecovery, path: Path) -> None:
+def trace(recovery: MeshRecovery, path: Path, sampler: Sampler = sample_by_gather) -> None:
     """Write the module as an ONNX file, with a dynamic number of crops.
+
+    Args:
+        recovery: The module.
+        path: The file.
+        sampler: How part features are sampled; the default suits ONNX Runtime's CPU.
 
     Raises:
         ExportError: The tracer failed.
     """
     size = recovery.network.config.crop.size
     encoding = recovery.network.local_encoding
-    sampler, encoding.sample = encoding.sample, sample_by_gather
+    eager_sampler, encoding.sample = encoding.sample, sampler
     crops = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
     cameras = torch.ones(TRACE_BATCH, 4)
     batch = torch.export.Dim("N", min=1, max=4096)
@@ -51,15 +56,27 @@ def trace(recovery: MeshRecovery, path: Path) -> None:
                 dynamic_shapes={"crops": {0: batch}, "cameras": {0: batch}},
                 verbose=False,
             )
-            program.save(path, external_data=False)
-    except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
+            model = program.model_proto
+    except OSError:
+        raise
+    except Exception as error:  # the tracer passes on whatever any of its parts raises
         raise ExportError(
             "The network was not traced to ONNX.",
-            why=str(error).splitlines()[0],
+            why=first_line(error),
             fix="constraints.txt lists the torch, onnx and onnxscript versions that are tested together",
         ) from error
     finally:
-        encoding.sample = sampler
+        encoding.sample = eager_sampler
+    _strip(model)
+    onnx.save(model, path)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the tracer's notes, which hold source lines and folders of the machine."""
+    graph = model.graph
+    for entry in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        entry.ClearField("doc_string")
+        entry.ClearField("metadata_props")
 
 
 @contextlib.contextmanager
@@ -104,20 +121,43 @@ def check(path: Path) -> GraphFacts:
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ExportError("The exported graph is not valid ONNX.", why=str(error).splitlines()[0]) from error
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            "The exported graph is not valid ONNX.", why=first_line(error), fix="use the versions in constraints.txt"
+        ) from error
     model = onnx.load(path)
     for specs, values in ((GRAPH_INPUTS, model.graph.input), (GRAPH_OUTPUTS, model.graph.output)):
         wanted = [(spec.name, spec.dtype, len(spec.shape)) for spec in specs]
         found = [(value.name, _dtype(value), len(value.type.tensor_type.shape.dim)) for value in values]
-        if wanted != found:
-            raise ExportError("The exported graph has other inputs or outputs than promised.", why=f"{found}")
-    operators = Counter(node.op_type for node in model.graph.node)
+        fixed = [value.name for value in values if not value.type.tensor_type.shape.dim[:1][0].dim_param]
+        if wanted != found or fixed:
+            why = f"{', '.join(fixed)}: the number of crops is fixed" if wanted == found else f"{found}"
+            raise ExportError(
+                "The exported graph has other inputs or outputs than promised.",
+                why=why,
+                fix="use the versions in constraints.txt",
+            )
+    operators = Counter(_operators(model))
     forbidden = sorted(FORBIDDEN_OPERATORS & set(operators))
     if forbidden:
-        raise ExportError("The exported graph cannot be deployed.", why=f"it contains {', '.join(forbidden)}")
+        raise ExportError(
+            "The exported graph cannot be deployed.",
+            why=f"it contains {', '.join(forbidden)}",
+            fix="use the versions in constraints.txt",
+        )
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     return GraphFacts(opset, operators, _precision(model))
+
+
+def _operators(model: onnx.ModelProto) -> Iterator[str]:
+    """Operators of all nodes, those inside functions and branches too."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node.op_type
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                waiting += graph.node
 
 
 def _dtype(value: onnx.ValueInfoProto) -> str:

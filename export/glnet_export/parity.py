@@ -1,5 +1,6 @@
 """How far an exported graph is from the PyTorch module, in millimetres, pixels and degrees."""
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from glnet.estimate import DEFAULT_CAMERA
-from glnet.recovery import MeshRecovery
+from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_angle
 from glnet_infer.backends import Backend
 from glnet_infer.errors import ExportError
 
-BATCH = 4
-"""Crops at a time; bounds memory, and makes the comparison cover a batch and its remainder."""
+BATCH = 5
+"""Crops at a time: bounds memory. 16 crops make three batches and a single one, so both are compared."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class ParityBounds:
         joints_mm: Largest distance between two joints.
         keypoints_px: Largest distance between two keypoints, crop pixels.
         rotations_deg: Largest angle between two rotations.
+        betas: Largest difference between two shape values, standard deviations.
+        translation_mm: Largest distance between two translations.
+        confidence: Largest difference between two confidences.
         pixel_agreement: Least share of crops whose chosen pixel is the same.
     """
 
@@ -38,6 +42,9 @@ class ParityBounds:
     joints_mm: float = 0.05
     keypoints_px: float = 0.01
     rotations_deg: float = 0.05
+    betas: float = 1e-3
+    translation_mm: float = 0.05
+    confidence: float = 1e-4
     pixel_agreement: float = 1.0
 
 
@@ -52,6 +59,9 @@ class ParityReport:
     joints_mm: float
     keypoints_px: float
     rotations_deg: float
+    betas: float
+    translation_mm: float
+    confidence: float
 
     def to_document(self) -> dict[str, Any]:
         """Plain values for the manifest."""
@@ -84,34 +94,43 @@ def compare(recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], 
     cameras = np.tile(np.array(DEFAULT_CAMERA, dtype=np.float32), (len(crops), 1))
     cameras[:, :2] *= generator.uniform(0.25, 1, (len(crops), 1))
     cameras[:, 2:] += generator.uniform(-1, 1, (len(crops), 2))
-    same, vertices, joints, keypoints, angles = [], [], [], [], []
+    same, differences = [], defaultdict(list)
     for start in range(0, len(crops), BATCH):
         batch = slice(start, start + BATCH)
         with torch.inference_mode():
             reference = recovery(torch.from_numpy(crops[batch]), torch.from_numpy(cameras[batch]))
-        found = {name: torch.from_numpy(value) for name, value in backend.run(crops[batch], cameras[batch]).items()}
-        agree = (found["reference_pixel"] == reference.reference_pixel).all(1)
+        outputs = backend.run(crops[batch], cameras[batch])
+        found = Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
+        agree = (found.reference_pixel == reference.reference_pixel).all(1)
         same.append(agree)
-        vertices.append(_distances(found["vertices"], reference.vertices)[agree] * 1000)
-        joints.append(_distances(found["joints"], reference.joints)[agree] * 1000)
-        keypoints.append(_distances(found["keypoints_2d"], reference.keypoints_2d)[agree])
-        angles.append(rotation_angle(found["rotations"].double(), reference.rotations.double())[agree])
+        for name, difference in _differences(found, reference).items():
+            differences[name].append(difference[agree].flatten())
     if not torch.cat(same).any():
         raise ExportError(
             "The exported graph was not compared with PyTorch.",
             why=f"on none of {len(crops)} crops do both choose the same pixel",
             fix="the graph computes something else; report it together with the checkpoint's configuration",
         )
-    all_vertices = torch.cat(vertices)
+    largest = {name: float(torch.cat(parts).max()) for name, parts in differences.items()}
     return ParityReport(
         crops=len(crops),
         pixel_agreement=float(torch.cat(same).double().mean()),
-        vertices_mm=float(all_vertices.max()),
-        vertices_mean_mm=float(all_vertices.mean()),
-        joints_mm=float(torch.cat(joints).max()),
-        keypoints_px=float(torch.cat(keypoints).max()),
-        rotations_deg=float(torch.cat(angles).max()),
+        vertices_mean_mm=float(torch.cat(differences["vertices_mm"]).mean()),
+        **largest,
     )
+
+
+def _differences(found: Recovery, reference: Recovery) -> dict[str, torch.Tensor]:
+    """By the names of :class:`ParityReport`, crop by crop."""
+    return {
+        "vertices_mm": _distances(found.vertices, reference.vertices) * 1000,
+        "joints_mm": _distances(found.joints, reference.joints) * 1000,
+        "keypoints_px": _distances(found.keypoints_2d, reference.keypoints_2d),
+        "rotations_deg": rotation_angle(found.rotations.double(), reference.rotations.double()),
+        "betas": (found.betas.double() - reference.betas.double()).abs(),
+        "translation_mm": _distances(found.translation, reference.translation) * 1000,
+        "confidence": (found.confidence.double() - reference.confidence.double()).abs(),
+    }
 
 
 def _distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 
 from glnet.body import Body, find_body, load_body
@@ -23,14 +24,16 @@ from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.errors import ExportError
+from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.manifest import (
     GRAPH_NAME,
     TOPOLOGY_NAME,
     BodyRecord,
+    FileRecord,
     GraphRecord,
     Manifest,
     NetworkRecord,
+    graph_outputs,
 )
 from glnet_infer.version import __version__
 
@@ -57,8 +60,8 @@ class Source:
     seed: int = 0
     body: str | None = None
 
-    def load(self) -> tuple[MeshRecovery, NetworkRecord]:
-        """The recovery module in evaluation mode, and its entry in the manifest.
+    def load(self) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
+        """The recovery module in evaluation mode, the network's entry in the manifest, and the body's file.
 
         Raises:
             CheckpointError: Checkpoint or configuration cannot be used.
@@ -68,17 +71,27 @@ class Source:
         if self.checkpoint is None:
             if config is None:
                 raise ExportError("There is nothing to export.", fix="give a checkpoint, or --random-init PRESET")
-            body = Body(load_body(find_body(self.body or config.body)))
+            body, file = self._load_body(config.body)
             recovery = random_recovery(config, body, self.seed)
             crops = textured_crops(SETTLING_CROPS, config.crop.size, self.seed)
             settle_batch_norms(recovery.network, torch.from_numpy(crops))
-            return recovery, NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
+            return recovery, NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict()), file
         checkpoint = Checkpoint.load(self.checkpoint, config)
-        config = checkpoint.config
-        body = Body(load_body(find_body(self.body or config.body)))
+        if self.body is None and not checkpoint.says_body:
+            raise BodyError(
+                f"{self.checkpoint} does not say which body it was trained with.",
+                why="it is a bare state dict",
+                fix="give --body: smpl or a file for weights trained with SMPL, demo for the demo body",
+            )
+        body, file = self._load_body(checkpoint.config.body)
         recovery = MeshRecovery(checkpoint.network(), body).eval()
-        file = record_file(self.checkpoint)
-        return recovery, NetworkRecord(config.name, "checkpoint", file.file, file.sha256, config.to_dict())
+        weights = record_file(self.checkpoint)
+        config = checkpoint.config
+        return recovery, NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict()), file
+
+    def _load_body(self, trained_with: str) -> tuple[Body, FileRecord]:
+        path = find_body(self.body or trained_with)
+        return Body(load_body(path)), record_file(path)
 
 
 Stage = Callable[[str], contextlib.AbstractContextManager[list[str]]]
@@ -113,12 +126,26 @@ def export(
     Raises:
         GlnetError: A stage failed; nothing is left at the output but what was there before.
     """
-    with bundle_under_construction(output) as directory:
+    try:
+        return _export(source, output, parity_crops, bounds, stage)
+    except OSError as error:  # a full disk, above all
+        raise OutputError(
+            f"The bundle was not written to {output}.",
+            why=str(error.strerror or error),
+            fix="make room, or choose another -o",
+        ) from error
+
+
+def _export(source: Source, output: Path, parity_crops: int, bounds: ParityBounds | None, stage: Stage) -> Manifest:
+    with bundle_under_construction(output) as (directory, publish):
         with stage("load") as found:
-            recovery, network = source.load()
+            recovery, network, body_file = source.load()
             parameters = sum(parameter.numel() for parameter in recovery.parameters())
             body = recovery.decoder.body.data
             found.append(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
+            trained_with = recovery.network.config.body
+            if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
+                found.append(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
         graph = directory / GRAPH_NAME
         with stage("trace") as found:
             trace(recovery, graph)
@@ -127,18 +154,22 @@ def export(
             facts = check(graph)
             found.append(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
         np.savez_compressed(directory / TOPOLOGY_NAME, faces=body.faces)
-        manifest = _manifest(directory, network, recovery, facts)
+        manifest = _manifest(directory, network, recovery, body_file, facts)
         manifest.write(directory)
         with stage("parity") as found:
             manifest = replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
         with stage("publish") as found:
             manifest.write(directory)
+            publish()
             found.append(str(output))
     return manifest
 
 
-def _manifest(directory: Path, network: NetworkRecord, recovery: MeshRecovery, facts: GraphFacts) -> Manifest:
+def _manifest(
+    directory: Path, network: NetworkRecord, recovery: MeshRecovery, body_file: FileRecord, facts: GraphFacts
+) -> Manifest:
     body = recovery.decoder.body.data
+    vertices = len(body.v_template)
     return Manifest(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         versions={
@@ -146,12 +177,14 @@ def _manifest(directory: Path, network: NetworkRecord, recovery: MeshRecovery, f
             "python": platform.python_version(),
             "torch": torch.__version__,
             "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
         },
         network=network,
-        body=BodyRecord(body.name, len(body.v_template), record_file(directory / TOPOLOGY_NAME)),
+        body=BodyRecord(body.name, vertices, body_file, record_file(directory / TOPOLOGY_NAME)),
         crop=recovery.network.config.crop,
         graph=GraphRecord(record_file(directory / GRAPH_NAME), facts.opset, facts.precision, facts.nodes),
         parity={},
+        outputs=graph_outputs(vertices, recovery.network.config.keypoints),
     )
 
 

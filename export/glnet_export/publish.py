@@ -4,38 +4,36 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from glnet_infer.errors import OutputError
-from glnet_infer.manifest import MANIFEST_NAME
+from glnet_infer.errors import BundleError, OutputError
+from glnet_infer.manifest import MANIFEST_NAME, Manifest
+
+PARTIAL, REPLACED = "partial", "replaced"
 
 
 @contextlib.contextmanager
-def bundle_under_construction(target: Path) -> Iterator[Path]:
-    """A directory to build a bundle in, which takes the target's place when the block ends without an error.
+def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A directory to build a bundle in, and a function that puts it in the target's place.
 
-    It lies beside the target under a hidden name. On an error or a signal it is removed; what a killed export left
-    behind is removed by the next one for the same target. An earlier bundle at the target stays in place until the new
-    one is complete.
+    The directory lies beside the target under a hidden name and is removed when the block ends, whatever the reason. An
+    earlier bundle at the target stays in place until the new one is published. What a killed export left behind is put
+    right by the next one for the same target: half-made directories are removed, and an earlier bundle that was just being
+    replaced comes back.
 
     Args:
-        target: Where the bundle shall be: nothing yet, an empty directory, or an earlier bundle.
+        target: Where the bundle shall be: nothing yet, an empty directory, or an earlier bundle with nothing else in it.
 
     Raises:
         OutputError: The target is something else, or cannot be written.
     """
-    target = Path(os.path.abspath(target))  # noqa: PTH100 - a link's own parent is where the new bundle goes
-    if target.exists() and not _may_be_replaced(target):
-        raise OutputError(
-            f"{target} will not be overwritten.",
-            why="it is there already and is not a bundle",
-            fix="choose another directory with -o",
-        )
+    target = target.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target)
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+        _put_right(target)
+        _check_replaceable(target)
+        partial = _beside(target, PARTIAL)
         partial.mkdir()
     except OSError as error:
         raise OutputError(
@@ -44,27 +42,53 @@ def bundle_under_construction(target: Path) -> Iterator[Path]:
             fix="choose a directory that you may write to with -o",
         ) from error
     try:
-        yield partial
-        _replace(partial, target)
+        yield partial, lambda: _publish(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _may_be_replaced(target: Path) -> bool:
-    return target.is_dir() and ((target / MANIFEST_NAME).is_file() or not any(target.iterdir()))
+def _beside(target: Path, role: str) -> Path:
+    return target.with_name(f".{target.name}.{role}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
 
 
-def _replace(partial: Path, target: Path) -> None:
-    """Put the finished directory in the target's place by renaming."""
+def _check_replaceable(target: Path) -> None:
+    """Refuse to replace anything but an earlier bundle: what is replaced is deleted."""
+    if not target.exists():
+        return
+    why = "it is not a directory"
+    if target.is_dir():
+        if target.is_mount():
+            why = "it is a mount point, which cannot be replaced as a whole"
+        else:
+            foreign = _foreign_entries(target)
+            if not foreign:
+                return
+            why = f"it holds {', '.join(foreign[:3])}, which no export of this library made"
+    raise OutputError(f"{target} will not be overwritten.", why=why, fix="choose another directory with -o")
+
+
+def _foreign_entries(directory: Path) -> list[str]:
+    """Names in a directory that its manifest does not account for; all of them where there is no manifest of ours."""
+    names = sorted(entry.name for entry in directory.iterdir())
+    try:
+        manifest = Manifest.read(directory)
+    except BundleError:
+        return names
+    own = {MANIFEST_NAME, manifest.graph.file.file, manifest.body.topology.file}
+    return [name for name in names if name not in own]
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Put the finished directory in the target's place by renaming; undone if anything stops it half-way."""
     try:
         if not target.exists():
             partial.rename(target)
             return
-        aside = target.with_name(f".{target.name}.replaced-{uuid.uuid4().hex[:6]}")
+        aside = _beside(target, REPLACED)
         target.rename(aside)
         try:
             partial.rename(target)
-        except OSError:
+        except BaseException:
             aside.rename(target)
             raise
         shutil.rmtree(aside, ignore_errors=True)
@@ -74,13 +98,18 @@ def _replace(partial: Path, target: Path) -> None:
         ) from error
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove what exports that were killed have left for this target."""
-    prefix = f".{target.name}.partial-"
-    for path in target.parent.glob(f"{prefix}*"):
-        process = path.name.removeprefix(prefix).split("-")[0]
-        if process.isdigit() and not _is_running(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
+def _put_right(target: Path) -> None:
+    """Clean up after exports of this target that were killed."""
+    for path in list(target.parent.iterdir()):
+        for role in (PARTIAL, REPLACED):
+            prefix = f".{target.name}.{role}-"
+            process = path.name.removeprefix(prefix).split("-")[0]
+            if not path.name.startswith(prefix) or not process.isdigit() or _is_running(int(process)):
+                continue
+            if role == REPLACED and not target.exists():
+                path.rename(target)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:

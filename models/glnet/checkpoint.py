@@ -1,6 +1,7 @@
 """Checkpoints: a network's configuration and weights in one file, read without running code."""
 
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from glnet.config import GLNetConfig
 from glnet.network import GLNet
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import CheckpointError, first_line
 
 FORMAT = "glnet-checkpoint"
 VERSION = 1
@@ -18,10 +19,18 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network's configuration and weights."""
+    """A network's configuration and weights.
+
+    Attributes:
+        config: The network.
+        state: Its state dict.
+        says_body: Whether the configuration came with the weights; that of a bare state dict is the user's word, and a
+            preset's body is no evidence of what the weights were trained with.
+    """
 
     config: GLNetConfig
     state: dict[str, Tensor]
+    says_body: bool = True
 
     def network(self) -> GLNet:
         """The network, in evaluation mode.
@@ -31,6 +40,13 @@ class Checkpoint:
         """
         network = GLNet(self.config)
         own = network.state_dict()
+        broken = [name for name, value in self.state.items() if value.is_floating_point() and not value.isfinite().all()]
+        if broken:
+            raise CheckpointError(
+                "The weights are not finite numbers.",
+                why=_examples("NaN or infinite", broken),
+                fix="the training diverged before this was saved; use an earlier checkpoint",
+            )
         missing = sorted(set(own) - set(self.state))
         unknown = sorted(set(self.state) - set(own))
         shapes = [
@@ -66,13 +82,20 @@ class Checkpoint:
         }
         target = Path(path)
         partial = target.with_name(f".{target.name}.partial")
-        torch.save(document, partial)
-        partial.replace(target)
+        try:
+            torch.save(document, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def of(cls, network: GLNet) -> "Checkpoint":
-        """The checkpoint of a network as it is now."""
-        return cls(network.config, network.state_dict())
+        """The checkpoint of a network as it is now, in float32 whatever it runs in."""
+        state = {
+            name: (value.float() if value.is_floating_point() else value).detach().clone()
+            for name, value in network.state_dict().items()
+        }
+        return cls(network.config, state)
 
     @classmethod
     def load(cls, path: str | Path, config: GLNetConfig | None = None) -> "Checkpoint":
@@ -86,21 +109,28 @@ class Checkpoint:
             CheckpointError: The file is missing, holds more than tensors and plain values, or is not a checkpoint.
         """
         path = Path(path)
-        if not path.is_file():
+        try:
+            exists = path.is_file()
+        except OSError as error:
+            raise CheckpointError(f"{path} was not read.", why=str(error.strerror), fix="check its permissions") from error
+        if not exists:
             raise CheckpointError(
                 f"There is no checkpoint {path}.", fix="give the path of a .pth file, or --random-init PRESET"
             )
         try:
             document = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
+            named = re.search(r"GLOBAL (\S+)", str(error))
             raise CheckpointError(
                 f"The checkpoint {path} was not read.",
-                why=str(error).splitlines()[0],
-                fix="save tensors and plain values only; a checkpoint that names other code is refused, it could run it",
+                why=f"it holds a pickled {named[1]}" if named else "it is not a file of PyTorch weights",
+                fix="save tensors and plain values only, such as network.state_dict(): other content could run code",
             ) from error
         except Exception as error:  # torch raises several kinds for damaged archives
             raise CheckpointError(
-                f"The checkpoint {path} was not read.", why=str(error).splitlines()[0], fix="copy it again"
+                f"The checkpoint {path} was not read.",
+                why=first_line(error),
+                fix="copy it again; check its permissions",
             ) from error
         if isinstance(document, dict) and document.get("format") == FORMAT:
             return cls._from_document(path, document, config)
@@ -114,6 +144,12 @@ class Checkpoint:
                 why=f"this library reads version {VERSION}",
                 fix="convert it with the version that wrote it",
             )
+        if not isinstance(document.get("config"), dict) or not _is_state(document.get("state_dict")):
+            raise CheckpointError(
+                f"The checkpoint {path} is incomplete.",
+                why="it lacks 'config' or 'state_dict', or they are of another kind",
+                fix="write it with glnet.checkpoint.Checkpoint.save",
+            )
         own = GLNetConfig.from_dict(document["config"])
         if config is not None and config != own:
             raise CheckpointError(
@@ -126,8 +162,13 @@ class Checkpoint:
     @classmethod
     def _from_state(cls, path: Path, document: Any, config: GLNetConfig | None) -> "Checkpoint":
         state = document.get("state_dict", document) if isinstance(document, dict) else None
-        if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-            raise CheckpointError(f"{path} is not a checkpoint.", why="it holds no state dict of tensors")
+        if not _is_state(state):
+            keys = f"; its keys are {', '.join(map(str, list(document)[:5]))}" if isinstance(document, dict) else ""
+            raise CheckpointError(
+                f"{path} is not a checkpoint.",
+                why=f"it holds no state dict of tensors{keys}",
+                fix="save the state dict itself, or a dictionary with it under 'state_dict' (docs/checkpoints.md)",
+            )
         if config is None:
             raise CheckpointError(
                 f"{path} does not say which network it is.",
@@ -135,7 +176,16 @@ class Checkpoint:
                 fix="give --config PRESET or --config FILE.json",
             )
         # DistributedDataParallel puts "module." before every name.
-        return cls(config, {name.removeprefix("module."): value for name, value in state.items()})
+        return cls(config, {name.removeprefix("module."): value for name, value in state.items()}, says_body=False)
+
+
+def _is_state(value: Any) -> bool:
+    """Whether a value is a state dict: tensors by name."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    )
 
 
 def _examples(label: str, names: list[str]) -> str:

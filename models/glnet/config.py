@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import CheckpointError, first_line
 from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import SKELETON_JOINTS
 
@@ -34,6 +35,18 @@ class HRNetConfig:
     blocks: int = 4
     head_channels: tuple[int, int, int, int] = (32, 64, 128, 256)
     feature_channels: int = 2048
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, in words."""
+        problems = []
+        for name in ("stem_blocks", "stem_channels", "blocks", "feature_channels"):
+            if not _is_count(getattr(self, name)):
+                problems.append(f"backbone.{name} is {getattr(self, name)!r}, not a positive whole number")
+        for name, size in (("channels", 4), ("modules", 3), ("head_channels", 4)):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or len(values) != size or not all(_is_count(value) for value in values):
+                problems.append(f"backbone.{name} is {values!r}, not {size} positive whole numbers")
+        return problems
 
 
 @dataclass(frozen=True)
@@ -75,19 +88,36 @@ class GLNetConfig:
     body: str = "demo"
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.keypoints < SKELETON_JOINTS:
-            problems.append(f"keypoints is {self.keypoints}; the skeleton alone has {SKELETON_JOINTS}")
+        problems = [*self.crop.problems(), *self.backbone.problems()]
+        for name in ("keypoints", "pixel_channels", "part_channels"):
+            if not _is_count(getattr(self, name)):
+                problems.append(f"{name} is {getattr(self, name)!r}, not a positive whole number")
+            elif name == "keypoints" and self.keypoints < SKELETON_JOINTS:
+                problems.append(f"keypoints is {self.keypoints}; the skeleton alone has {SKELETON_JOINTS}")
+        for name in ("swing_twist", "local_encoding"):
+            if not isinstance(getattr(self, name), bool):
+                problems.append(f"{name} is {getattr(self, name)!r}, not true or false")
+        for name in ("name", "body"):
+            if not isinstance(getattr(self, name), str):
+                problems.append(f"{name} is {getattr(self, name)!r}, not a text")
         if self.point_origin not in ("pixel", "coarse"):
             problems.append(f"point_origin is {self.point_origin!r}, not 'pixel' or 'coarse'")
-        if self.crop.size % 32 or self.crop.size <= 0:
-            problems.append(f"crop.size is {self.crop.size}; the backbone needs a positive multiple of 32")
-        if not 0 < self.confidence_prior < 1:
-            problems.append(f"confidence_prior is {self.confidence_prior}, not between 0 and 1")
-        if min(self.std) <= 0:
-            problems.append("std must be positive")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or len(values) != 3 or not all(_is_finite(value) for value in values):
+                problems.append(f"{name} is {values!r}, not three numbers")
+            elif name == "std" and min(values) <= 0:
+                problems.append("std must be positive")
+        if not _is_finite(self.depth_range) or self.depth_range <= 0:
+            problems.append(f"depth_range is {self.depth_range!r}, not a positive number of metres")
+        if not _is_finite(self.confidence_prior) or not 0 < self.confidence_prior < 1:
+            problems.append(f"confidence_prior is {self.confidence_prior!r}, not between 0 and 1")
         if problems:
-            raise CheckpointError("The network configuration is not valid.", why="; ".join(problems))
+            raise CheckpointError(
+                "The network configuration is not valid.",
+                why="; ".join(problems),
+                fix="docs/checkpoints.md describes every field",
+            )
 
     @property
     def grid(self) -> int:
@@ -112,12 +142,20 @@ class GLNetConfig:
             if "crop" in values:
                 values["crop"] = CropSpec(**values["crop"])
             return cls(**values)
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, ValueError) as error:
             raise CheckpointError(
                 "The network configuration is not valid.",
-                why=str(error),
+                why=first_line(error).replace("GLNetConfig.__init__() got an unexpected keyword argument", "unknown field"),
                 fix=f"known presets: {', '.join(PRESETS)}; fields: {', '.join(f.name for f in dataclasses.fields(cls))}",
             ) from error
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _as_tuples(document: dict[str, Any]) -> dict[str, Any]:
@@ -155,5 +193,11 @@ def load_config(name: str) -> GLNetConfig:
     try:
         document = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"The configuration {path} was not read.", why=str(error)) from error
+        raise CheckpointError(
+            f"The configuration {path} was not read.", why=first_line(error), fix="docs/checkpoints.md shows one"
+        ) from error
+    if not isinstance(document, dict):
+        raise CheckpointError(
+            f"The configuration {path} was not read.", why="it is not a JSON object", fix="docs/checkpoints.md shows one"
+        )
     return GLNetConfig.from_dict(document)

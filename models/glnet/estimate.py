@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glnet.config import GLNetConfig
+from glnet.rotations import normalize, skew
 from glnet_infer.skeleton import BODY_JOINTS
 
 TWISTS = BODY_JOINTS - 1
@@ -31,7 +32,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         keypoints: ... x K x 2, crop sides from the crop's centre (x right, y down; the crop spans -0.5 to 0.5).
-        depths: ... x K, depth behind the root joint, in ``depth_range`` metres.
+        depths: ... x K, depth behind the root joint along the ray through the crop's centre, in ``depth_range`` metres.
         rotation: ... x 23 x 2 cosine and sine of the twists, or ... x 24 x 6 local rotations.
         betas: ... x 10, standard deviations of the body's shape space.
         scale: ... x 1, crop sides that a metre spans at the root's distance.
@@ -100,17 +101,44 @@ def default_cameras(crops: int) -> Float[Tensor, "n 4"]:
     return torch.tensor([DEFAULT_CAMERA]).repeat(crops, 1)
 
 
+def viewing_axes(cameras: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3"]:
+    """Unit directions from the camera through the crops' centres.
+
+    A crop shows a person as seen along this ray, wherever in the image it lies; the image's optical axis it does not show.
+    So depths are measured along the ray, and 6D root rotations are relative to it.
+    """
+    focal, center = cameras[:, :2], cameras[:, 2:]
+    return normalize(torch.cat([-center / focal, torch.ones_like(focal[:, :1])], dim=-1))
+
+
+def viewing_rotations(cameras: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
+    """The smallest rotations from the optical axis to :func:`viewing_axes`."""
+    axes = viewing_axes(cameras)
+    x, y, z = axes.unbind(-1)
+    turn = skew(torch.stack([-y, x, torch.zeros_like(x)], dim=-1))  # of the cross product of z and the axis
+    identity = torch.eye(3, dtype=axes.dtype, device=axes.device)
+    return identity + turn + turn @ turn / (1 + z)[:, None, None]  # Rodrigues; a crop is never behind the camera
+
+
+def _rays(keypoints: Float[Tensor, "n k 2"], cameras: Float[Tensor, "n 4"]) -> Float[Tensor, "n k 3"]:
+    """Points at z = 1 on the rays through image points."""
+    rays = (keypoints - cameras[:, None, 2:]) / cameras[:, None, :2]
+    return torch.cat([rays, torch.ones_like(rays[..., :1])], dim=-1)
+
+
 def lift(estimate: Estimate, cameras: Float[Tensor, "n 4"], depth_range: float) -> Float[Tensor, "n k 3"]:
     """Keypoints in camera coordinates (metres): the point at each keypoint's depth on the ray through it.
 
-    The scale fixes the root's distance: where a metre spans ``scale`` crop sides, it is ``focal / scale`` metres away.
-    HybrIK does the same with its fixed focal length of 1000/256; the real camera's makes the lifted skeleton right for
-    boxes far from the image's centre too.
+    The scale fixes the root's distance: where a metre spans ``scale`` crop sides, it is ``focal / scale`` metres away. The
+    first keypoint is the root. For a crop in the image's centre this is HybrIK's back-projection, with the real focal
+    length in place of its 1000/256; for others, depths are measured along :func:`viewing_axes`.
     """
-    focal, center = cameras[:, None, :2], cameras[:, None, 2:]
+    rays = _rays(estimate.keypoints, cameras)
+    axes = viewing_axes(cameras).unsqueeze(1)
     distance = cameras[:, :2].mean(-1, keepdim=True) / estimate.scale.clamp_min(MINIMUM_SCALE)
-    z = (distance + depth_range * estimate.depths).clamp_min(MINIMUM_DEPTH).unsqueeze(-1)
-    return torch.cat([(estimate.keypoints - center) / focal * z, z], dim=-1)
+    along = (rays * axes).sum(-1)
+    depth = (along[:, :1] * distance + depth_range * estimate.depths).clamp_min(MINIMUM_DEPTH)
+    return rays * (depth / along.clamp_min(MINIMUM_DEPTH)).unsqueeze(-1)
 
 
 def project(
@@ -129,12 +157,11 @@ def project(
         cameras: Cameras of the crops.
         depth_range: Metres of a depth of 1.
     """
-    keypoints = joints[..., :2] / joints[..., 2:] * cameras[:, None, :2] + cameras[:, None, 2:]
-    root = joints[:, :1, 2]
+    depth = (joints * viewing_axes(cameras).unsqueeze(1)).sum(-1)
     return Estimate(
-        keypoints=keypoints,
-        depths=(joints[..., 2] - root) / depth_range,
+        keypoints=joints[..., :2] / joints[..., 2:] * cameras[:, None, :2] + cameras[:, None, 2:],
+        depths=(depth - depth[:, :1]) / depth_range,
         rotation=rotation,
         betas=betas,
-        scale=cameras[:, :2].mean(-1, keepdim=True) / root,
+        scale=cameras[:, :2].mean(-1, keepdim=True) / joints[:, 0, 2:],
     )

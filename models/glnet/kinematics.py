@@ -126,16 +126,21 @@ class Kinematics(nn.Module):
             Global rotations of joints 0 to 23 in the frame of ``joints``.
         """
         rest = _direction(self._bones(rest_joints))
-        # Column vectors from here on. A bone without direction stays (near) zero: then half-way is the moved rest bone
-        # itself, and the joint does not swing.
-        targets = normalize(self._bones(joints), ZERO_LENGTH).unsqueeze(-1)
+        # Column vectors from here on. A bone without direction becomes zero: then half-way is the moved rest bone itself,
+        # and the joint does not swing.
+        bones = self._bones(joints)
+        size = length(bones)
+        targets = torch.where(size > ZERO_LENGTH, bones / size.clamp_min(ZERO_LENGTH), torch.zeros_like(bones)).unsqueeze(
+            -1
+        )
 
         # The swing from a to b is a product of two reflections, (I - 2 m mᵀ)(I - 2 a aᵀ) with m the unit half-way vector
         # of a and b. The second one and the twist do not depend on the parent: all joints at once, outside the chain.
         cosine, sine = normalize(twist).unbind(-1)
         reflected = rotation_about_axis(rest, cosine, sine)
         reflected = reflected - 2 * outer(rest, (rest.unsqueeze(-1) * reflected).sum(-2))
-        columns = torch.cat([rest.unsqueeze(-1), perpendicular(rest).unsqueeze(-1), reflected], dim=-1)
+        across = cross(rest, perpendicular(rest))
+        columns = torch.cat([rest.unsqueeze(-1), across.unsqueeze(-1), reflected], dim=-1)
 
         opposite = torch.finfo(joints.dtype).eps ** 0.5
         posed_frame, rest_frame = _torso_frames(torch.stack([joints, rest_joints], dim=1)).unbind(1)
@@ -146,7 +151,7 @@ class Kinematics(nn.Module):
             bone, across, turned = moved.split([1, 1, 3], dim=-1)
             halfway = bone + target
             size = length(halfway, dim=-2)
-            mirror = torch.where(size > opposite, halfway / size.clamp_min(opposite), across)
+            mirror = torch.where(size > opposite, halfway / size.clamp_min(opposite), across / length(across, dim=-2))
             rotations.append(turned - 2 * mirror * (mirror * turned).sum(-2, keepdim=True))
         return torch.cat(rotations, dim=1)
 
@@ -181,7 +186,7 @@ class Kinematics(nn.Module):
         halfway = rest + bone
         size = length(halfway)
         opposite = torch.finfo(rest.dtype).eps ** 0.5
-        across = perpendicular(rest)
+        across = cross(rest, perpendicular(rest))
         mirror = torch.where(size > opposite, halfway / size.clamp_min(opposite), across)
         # The twist is swingᵀ @ local, and reflections are their own inverse. Seen from the rest bone, it turns `across`.
         turned = (local @ across.unsqueeze(-1)).squeeze(-1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
-from glnet.estimate import Estimate, default_cameras, lift, project
+from glnet.estimate import Estimate, default_cameras, lift, project, viewing_rotations
 from glnet.network import GLNet
 from glnet.rotations import rotation_from_6d, rotation_from_vector, rotation_to_6d
 
@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         """Decode; the root joint lies where the estimate's root keypoint and scale put it."""
         rest = self.body.rest_joints(estimate.betas)
         lifted = lift(estimate, cameras, self.depth_range)[:, : rest.shape[1]]
-        rotations, local = self._rotations(estimate, lifted, rest)
+        rotations, local = self._rotations(estimate, lifted, rest, cameras)
         posed = self.body(rotations, local, estimate.betas, rest)
         translation = lifted[:, 0] - rest[:, 0]
         offset = translation.unsqueeze(1)
@@ -57,15 +57,17 @@ class Decoder(nn.Module):
     def pose(self, estimate: Estimate, cameras: Float[Tensor, "n 4"]) -> Float[Tensor, "n 24 3 3"]:
         """The local rotations alone, which need no mesh."""
         rest = self.body.rest_joints(estimate.betas)
-        return self._rotations(estimate, lift(estimate, cameras, self.depth_range)[:, : rest.shape[1]], rest)[1]
+        lifted = lift(estimate, cameras, self.depth_range)[:, : rest.shape[1]]
+        return self._rotations(estimate, lifted, rest, cameras)[1]
 
-    def _rotations(self, estimate: Estimate, lifted: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    def _rotations(self, estimate: Estimate, lifted: Tensor, rest: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
         """Global and local rotations."""
         kinematics = self.body.kinematics
         if self.swing_twist:
             rotations = kinematics.inverse(lifted, rest, estimate.rotation)
             return rotations, kinematics.unchain(rotations)
         local = rotation_from_6d(estimate.rotation)
+        local = torch.cat([viewing_rotations(cameras).unsqueeze(1) @ local[:, :1], local[:, 1:]], dim=1)
         return kinematics.chain(local), local
 
     def encode(
@@ -80,7 +82,11 @@ class Decoder(nn.Module):
         rest = self.body.rest_joints(betas)
         rotations = kinematics.chain(local_rotations)
         joints = kinematics(rotations, rest) + translation.unsqueeze(1)
-        rotation = kinematics.twist(rotations, rest) if self.swing_twist else rotation_to_6d(local_rotations)
+        if self.swing_twist:
+            rotation = kinematics.twist(rotations, rest)
+        else:
+            root = viewing_rotations(cameras).transpose(-2, -1).unsqueeze(1) @ local_rotations[:, :1]
+            rotation = rotation_to_6d(torch.cat([root, local_rotations[:, 1:]], dim=1))
         return project(joints, rotation, betas, cameras, self.depth_range)
 
 

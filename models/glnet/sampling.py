@@ -39,7 +39,8 @@ def sample_by_gather(maps: Float[Tensor, "n g c s s"], points: Float[Tensor, "n 
     first = torch.arange(crops, dtype=torch.int32, device=maps.device)[:, None] * groups
     first = first + torch.arange(groups, dtype=torch.int32, device=maps.device)
     index = (low[..., 0] + size * low[..., 1]).int() + first.unsqueeze(-1) * size * size
-    index = index.flatten()
+    # Points that are not numbers become any index; rows of this crop's own map they must stay.
+    index = index.flatten().clamp(0, crops * groups * size * size - size - 2)
     sampled = (
         rows.index_select(0, index) * ((1 - x) * (1 - y))
         + rows.index_select(0, index + 1) * (x * (1 - y))

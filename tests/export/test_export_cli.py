@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,12 @@ def test_topology_is_the_bodys(shared_bundle, demo_body):
     assert np.array_equal(Bundle.open(shared_bundle).faces, demo_body.data.faces)
 
 
+def test_the_bodys_file_is_recorded(shared_bundle):
+    recorded = json.loads((shared_bundle / "manifest.json").read_text())["body"]["source"]
+    file = Path(__file__).parents[2] / "models/demo/body.npz"
+    assert recorded == {"file": "body.npz", "sha256": sha256(file), "bytes": file.stat().st_size}
+
+
 def test_the_bundle_does_not_contain_paths_of_the_machine_that_made_it(shared_bundle, small_checkpoint):
     # Bundles are passed on; users' names and folders are not theirs to tell.
     for path in shared_bundle.iterdir():
@@ -128,7 +135,7 @@ def test_the_bundle_does_not_contain_paths_of_the_machine_that_made_it(shared_bu
 
 def test_bare_state_dict_with_its_configuration(state_file, config_file, traced, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = run(state_file, "--config", config_file)
+    result = run(state_file, "--config", config_file, "--body", "demo")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "weights\n"  # without -o, named after the checkpoint
     manifest = Bundle.open(tmp_path / "weights").manifest
@@ -144,7 +151,14 @@ def test_bare_state_dict_without_configuration(state_file, tmp_path):
 
 
 def test_bare_state_dict_with_another_configuration(state_file, tmp_path):
-    failed(run(state_file, "--config", "w18-small", "-o", tmp_path / "b"), CheckpointError, "do not fit", "w18-small")
+    result = run(state_file, "--config", "w18-small", "--body", "demo", "-o", tmp_path / "b")
+    failed(result, CheckpointError, "do not fit", "w18-small")
+    assert tree(tmp_path) == []
+
+
+def test_bare_state_dict_without_its_body(state_file, config_file, tmp_path):
+    # Weights do not say which body they were trained with, and on another one meshes are distorted.
+    failed(run(state_file, "--config", config_file, "-o", tmp_path / "b"), BodyError, "which body", "--body")
     assert tree(tmp_path) == []
 
 
@@ -171,6 +185,13 @@ def test_missing_body(small_checkpoint, tmp_path):
     failed(result, BodyError, "nowhere.pkl", "smpl.is.tue.mpg.de", "--body demo")
     assert tree(tmp_path) == []
     assert "1/5 load" in result.stderr and "failed" in result.stderr and result.stdout == ""
+
+
+def test_an_installation_without_the_export_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "glnet_export.pipeline", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    failed(run("--random-init", "w32", "-o", tmp_path / "b"), ExportError, "not installed", "export]")
+    assert tree(tmp_path) == []
 
 
 def test_errors_as_json(tmp_path):

@@ -340,6 +340,6 @@ def test_failure_of_the_tracer_is_an_export_error_and_leaves_the_module_alone(
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ExportError, match="not traced") as error:
         trace(small_recovery, tmp_path / "model.onnx")
-    assert error.value.why == why and "constraints.txt" in error.value.fix
+    assert error.value.why.startswith(why) and "constraints.txt" in error.value.fix
     assert small_recovery.network.local_encoding.sample is sample_by_grid
     assert not list(tmp_path.iterdir())

@@ -196,7 +196,7 @@ def test_cameras_differ_from_crop_to_crop_and_repeat_with_the_seed(recovery, pic
     assert max(len(batch) for batch in backends[0].cameras) > min(len(batch) for batch in backends[0].cameras)
 
 
-GOOD = ParityReport(16, 1.0, 0.05, 0.01, 0.05, 0.01, 0.05)
+GOOD = ParityReport(16, 1.0, 0.05, 0.01, 0.05, 0.01, 0.05, 1e-3, 0.05, 1e-4)
 
 
 def test_figures_at_their_bounds_are_within():
@@ -225,11 +225,11 @@ def test_a_miss_names_figure_value_and_bound(change, words):
 
 
 def test_all_misses_are_named():
-    report = ParityReport(16, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    report = ParityReport(16, 0.0, *[1.0] * 8)
     assert [miss.split()[0] for miss in report.misses(ParityBounds())] == [
         field.name for field in dataclasses.fields(ParityBounds)
     ]
-    loose = ParityBounds(vertices_mm=2, joints_mm=2, keypoints_px=2, rotations_deg=2, pixel_agreement=0)
+    loose = ParityBounds(*[2.0] * 7, pixel_agreement=0)
     assert report.misses(loose) == []
 
 

@@ -1,5 +1,6 @@
 """A bundle is there whole or not at all, whatever ends the export."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,21 +22,37 @@ def target(tmp_path):
     return tmp_path / "out" / "bundle"
 
 
+MANIFEST = []
+"""The text of a real manifest: what is there already may be replaced only if it is a bundle."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_manifest(shared_bundle):
+    MANIFEST.append((shared_bundle / "manifest.json").read_text())
+
+
 def fill(directory, text):
-    (directory / "manifest.json").write_text(text)
-    (directory / "sub").mkdir()
-    (directory / "sub/weights.bin").write_bytes(text.encode() * 1000)
+    """A bundle with a real manifest, whose version of Python and whose files say ``text``."""
+    document = json.loads(MANIFEST[-1])
+    document["versions"]["python"] = text
+    (directory / "manifest.json").write_text(json.dumps(document))
+    for name in ("model.onnx", "topology.npz"):
+        (directory / name).write_bytes(text.encode() * 1000)
 
 
 def publish(target, text="new"):
-    with bundle_under_construction(target) as directory:
+    with bundle_under_construction(target) as (directory, finish):
         fill(directory, text)
+        finish()
 
 
 def content(target):
-    assert (target / "sub/weights.bin").read_bytes() == (target / "manifest.json").read_bytes() * 1000
-    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "sub"]
-    return (target / "manifest.json").read_text()
+    """What a whole bundle was filled with."""
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "model.onnx", "topology.npz"]
+    text = json.loads((target / "manifest.json").read_text())["versions"]["python"]
+    for name in ("model.onnx", "topology.npz"):
+        assert (target / name).read_bytes() == text.encode() * 1000
+    return text
 
 
 def beside(target):
@@ -44,16 +61,18 @@ def beside(target):
 
 
 def test_success_publishes_and_leaves_nothing_else(target):
-    with bundle_under_construction(target) as directory:
+    with bundle_under_construction(target) as (directory, finish):
         assert directory.parent == target.parent and directory.name.startswith(".")
         fill(directory, "new")
         assert not target.exists()
+        finish()
+        assert content(target) == "new"
     assert content(target) == "new" and beside(target) == ["bundle"]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, OSError])
 def test_an_error_inside_leaves_nothing(target, failure):
-    with pytest.raises(failure), bundle_under_construction(target) as directory:
+    with pytest.raises(failure), bundle_under_construction(target) as (directory, _):
         fill(directory, "half")
         raise failure
     assert beside(target) == []
@@ -62,19 +81,40 @@ def test_an_error_inside_leaves_nothing(target, failure):
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_an_earlier_bundle_stays_whole_when_the_next_export_fails(target, failure):
     publish(target, "old")
-    with pytest.raises(failure), bundle_under_construction(target) as directory:
+    with pytest.raises(failure), bundle_under_construction(target) as (directory, _):
         fill(directory, "half")
         assert content(target) == "old"
         raise failure
     assert content(target) == "old" and beside(target) == ["bundle"]
 
 
+def test_a_block_that_does_not_publish_leaves_nothing(target):
+    with bundle_under_construction(target) as (directory, _):
+        fill(directory, "half")
+    assert beside(target) == []
+
+
 def test_an_earlier_bundle_is_replaced_as_a_whole(target):
     publish(target, "old")
-    (target / "sub/stale.engine").write_text("of the old graph")
     publish(target, "new")
     assert content(target) == "new" and beside(target) == ["bundle"]
-    assert not (target / "sub/stale.engine").exists()
+
+
+def test_an_earlier_bundle_with_a_users_file_in_it_is_refused_untouched(target):
+    publish(target, "old")
+    (target / "notes.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="will not be overwritten") as error, bundle_under_construction(target):
+        pytest.fail("the block was entered")
+    assert "notes.txt" in error.value.why
+    assert (target / "notes.txt").read_text() == "years of work" and (target / "model.onnx").exists()
+
+
+def test_a_directory_with_another_kind_of_manifest_is_refused_untouched(target):
+    target.mkdir(parents=True)
+    (target / "manifest.json").write_text('{"name": "a web page", "icons": []}')
+    with pytest.raises(OutputError, match="will not be overwritten"), bundle_under_construction(target):
+        pytest.fail("the block was entered")
+    assert (target / "manifest.json").read_text() == '{"name": "a web page", "icons": []}'
 
 
 def test_an_empty_directory_is_filled(target):
@@ -94,7 +134,7 @@ def test_a_directory_that_is_no_bundle_is_refused_untouched(target):
     (target / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match="will not be overwritten") as error, bundle_under_construction(target):
         pytest.fail("the block was entered")
-    assert "not a bundle" in error.value.why and "-o" in error.value.fix
+    assert error.value.why and "-o" in error.value.fix
     assert (target / "thesis.tex").read_text() == "years of work" and beside(target) == ["bundle"]
 
 
@@ -156,7 +196,7 @@ def test_a_link_to_an_earlier_bundle_is_replaced_without_leftovers(target):
     target.symlink_to(elsewhere)
     publish(target, "new")
     assert content(target) == "new"
-    assert beside(target) == ["bundle"]
+    assert beside(target) == beside(elsewhere) == ["bundle"]
 
 
 def leftover(target, process):
@@ -170,6 +210,25 @@ def test_what_a_dead_export_left_is_removed(target):
     leftover(target, NOBODY)
     publish(target)
     assert beside(target) == ["bundle"]
+
+
+def test_an_earlier_bundle_that_a_killed_export_had_moved_aside_comes_back(target):
+    publish(target, "old")
+    target.rename(target.with_name(f".bundle.replaced-{NOBODY}-abc123"))
+    with pytest.raises(RuntimeError), bundle_under_construction(target):
+        assert content(target) == "old"
+        raise RuntimeError
+    assert content(target) == "old" and beside(target) == ["bundle"]
+
+
+def test_an_earlier_bundle_that_was_replaced_but_not_removed_is_removed(target):
+    publish(target, "oldest")
+    target.rename(target.with_name(f".bundle.replaced-{NOBODY}-abc123"))
+    (target.parent / "keep").mkdir()
+    target.mkdir()
+    fill(target, "old")
+    publish(target, "new")
+    assert content(target) == "new" and beside(target) == ["bundle", "keep"]
 
 
 def test_what_a_running_export_writes_is_left_alone(target):
@@ -197,9 +256,10 @@ def test_names_with_special_characters_work_and_are_cleaned_up(target, name):
 def test_a_relative_target_stays_where_it_was_when_the_working_directory_changes(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    with bundle_under_construction(Path("bundle")) as directory:
+    with bundle_under_construction(Path("bundle")) as (directory, finish):
         os.chdir("elsewhere")
         fill(directory, "new")
+        finish()
     assert content(tmp_path / "bundle") == "new"
 
 
@@ -208,7 +268,7 @@ def test_a_killed_export_leaves_no_target_and_the_next_one_cleans_up(target):
 import sys, time
 from pathlib import Path
 from glnet_export.publish import bundle_under_construction
-with bundle_under_construction(Path({str(target)!r})) as directory:
+with bundle_under_construction(Path({str(target)!r})) as (directory, _):
     (directory / "manifest.json").write_text("half")
     print("ready", flush=True)
     time.sleep(60)
@@ -246,5 +306,5 @@ def test_sigterm_during_the_trace_leaves_nothing(small_checkpoint, tmp_path):
     finally:
         process.kill()
     assert process.returncode not in (0, -signal.SIGTERM)  # it ended itself, and did not succeed
-    assert output == "" and "trace" in talk and "failed" in talk and "publish" not in talk
+    assert output == "" and "2/5 trace" in talk and "done" not in talk and "Traceback" not in talk
     assert beside(target) == []

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,7 +77,8 @@ def test_extra_values_are_stored_and_cannot_replace_the_checkpoints_own(checkpoi
 def test_failed_save_leaves_the_older_file(checkpoint, path, monkeypatch):
     checkpoint.save(path)
 
-    def fail(*_arguments):
+    def fail(_document, target):
+        Path(target).write_bytes(b"half of a file")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -82,6 +82,12 @@ def test_pooled_feature_is_the_mean_over_the_last_map(small_backbone):
     assert seen[0].shape[-2:] == (2, 2)  # stride 32
     torch.testing.assert_close(features.pooled, seen[0].mean((2, 3)))
 
+    features = small_backbone.half()(torch.randn(2, 3, 64, 64).half())
+    assert seen[1].dtype == features.pixels.dtype == torch.float16
+    # A mean of four half-precision numbers that is itself float32: 1e-6, not the 5e-4 of half precision.
+    assert features.pooled.dtype == torch.float32
+    torch.testing.assert_close(features.pooled, seen[1].float().mean((2, 3)), atol=1e-6, rtol=1e-6)
+
 
 def test_public_weights_load_and_what_is_left_aside_is_reported(small_backbone, tiny_config):
     source = HRNet(tiny_config.backbone)

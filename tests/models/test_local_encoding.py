@@ -93,6 +93,15 @@ def test_offset_of_one_to_the_right_shifts_every_part_by_one_cell(make_module, i
     assert not torch.allclose(found, maps, atol=1e-2)
 
 
+def test_points_are_not_rounded(make_module, inputs):
+    module = make_module()
+    set_offset(module, 2, 0.1234567, -3.7654321)
+    x, y = np.meshgrid(np.arange(GRID) + 0.1234567, np.arange(GRID) - 3.7654321)
+    expected = np.broadcast_to(np.stack([x, y], -1), (2, GRID, GRID, 2))
+    # 1e-5 of a cell: half precision would be off by 1e-3.
+    np.testing.assert_allclose(module(*inputs).points[:, 2], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("part", range(7))
 def test_offset_of_one_part_moves_that_part_alone(make_module, inputs, part):
     module = make_module()
@@ -161,6 +170,16 @@ def test_part_features_and_global_feature_reach_every_pixel(make_module, inputs)
     assert torch.equal(changed.pixels[1], encoding.pixels[1])
     module.fuse_parts.weight.zero_()
     assert not torch.allclose(module(*inputs).pixels, encoding.pixels, atol=1e-3)
+
+
+def test_parts_have_features_of_their_own(make_module, inputs, tiny_config):
+    """What changes one part's first layer does not reach another part's map."""
+    module = make_module()
+    before = part_maps(module, inputs[0])
+    width = tiny_config.part_channels
+    module.part[1].bias[3 * width : 4 * width] += 1
+    changed = (part_maps(module, inputs[0]) != before).flatten(2).any(2).all(0)
+    assert changed.tolist() == [False, False, False, True, False, False, False]
 
 
 def test_module_switched_off_is_pointwise_in_its_first_map(make_module, inputs):

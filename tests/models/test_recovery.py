@@ -61,8 +61,8 @@ def pixels(points: np.ndarray, cameras: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 0.001 * MM), (torch.float32, 0.05 * MM)])
 def test_decoding_returns_the_encoded_body(decoder, random_persons, dtype, bound):
-    # 0.05 mm in float32: depths are taken from a distance of up to 60 m, where float32 has steps of 0.004 mm, and bones
-    # of 50 mm are oriented by them.
+    # 0.05 mm in float32 (measured 0.008): depths are taken from a distance of up to 60 m, where float32 has steps of
+    # 0.004 mm, and bones of 50 mm are oriented by them.
     decoder = decoder.to(dtype)
     persons = random_persons(64)
     with torch.no_grad():
@@ -71,9 +71,9 @@ def test_decoding_returns_the_encoded_body(decoder, random_persons, dtype, bound
     assert (decoded.vertices - vertices).norm(dim=-1).max() < bound
     assert (decoded.joints - joints).norm(dim=-1).max() < bound
     assert (decoded.translation - translation).norm(dim=-1).max() < bound
-    # 0.1 degrees in float32: bones of 50 mm, whose ends are known to about 0.01 mm.
+    # 0.02 degrees in float32 (measured 0.004): bones of 50 mm, whose ends are known to about 0.01 mm.
     chord = (decoded.rotations.double() - persons[0]).flatten(2).norm(dim=-1).max().item() / np.sqrt(2)
-    assert np.degrees(chord) < (1e-6 if dtype == torch.float64 else 0.1)
+    assert np.degrees(chord) < (1e-6 if dtype == torch.float64 else 0.02)
 
 
 def test_encoded_keypoints_are_the_projected_joints(decoder, random_persons):

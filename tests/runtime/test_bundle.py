@@ -42,7 +42,8 @@ def test_manifest_survives_the_file(bundle, tmp_path):
     manifest.write(tmp_path)
     assert Manifest.read(tmp_path) == manifest
     assert json.loads((tmp_path / "manifest.json").read_text()) == json.loads((bundle / "manifest.json").read_text())
-    assert manifest.inputs == GRAPH_INPUTS and manifest.outputs == GRAPH_OUTPUTS
+    assert manifest.inputs == GRAPH_INPUTS
+    assert [(spec.name, spec.dtype) for spec in manifest.outputs] == [(spec.name, spec.dtype) for spec in GRAPH_OUTPUTS]
 
 
 def test_missing_directory(tmp_path):

@@ -68,6 +68,8 @@ def test_a_good_image_is_handed_on_without_a_copy():
         pytest.param([[-9, 0, 0, 4]], ["Box 0", "outside the 6 x 4 image"], id="left of the image"),
         pytest.param([[0, 4, 5, 9]], ["Box 0", "outside the 6 x 4 image"], id="below the image"),
         pytest.param([[0, -9, 5, -1]], ["Box 0", "outside the 6 x 4 image"], id="above the image"),
+        pytest.param([[0.2, 0.1, 0.7, 0.9]], ["Box 0", "smaller than 2 pixels", "normalised"], id="in image sizes"),
+        pytest.param([[-1e9, -1e9, 1e9, 1e9]], ["Box 0", "pixels of the image"], id="astronomical"),
         pytest.param([[], []], ["(2, 0)"], id="two boxes without numbers"),
     ],
 )
@@ -88,7 +90,7 @@ def test_an_empty_list_of_boxes_stays_empty(boxes):
     assert checked.shape == (0, 4) and checked.dtype == np.float64
 
 
-@pytest.mark.parametrize("box", [[-2, -1, 3, 2], [5.9, 3.9, 60, 40], [-50, -50, 50, 50], [1, 1, 1.01, 1.01]])
+@pytest.mark.parametrize("box", [[-2, -1, 3, 2], [5.9, 3.9, 60, 40], [-50, -50, 50, 50], [1, 1, 3, 1.01]])
 @pytest.mark.parametrize("kind", [list, np.float32, np.float64])
 def test_boxes_over_the_edge_are_kept_as_given(box, kind):
     given = [box] if kind is list else np.array([box], dtype=kind)

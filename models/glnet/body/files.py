@@ -1,6 +1,5 @@
 """Finding and loading SMPL-format body files."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet.body.pickles import read_body_pickle
-from glnet_infer.errors import BodyError
+from glnet_infer.bodies import BODY_DIRECTORY_VARIABLE, SMPL_FILE_NAMES, body_search_path, installed_body_files
+from glnet_infer.errors import BodyError, first_line
 from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SMPL_LEAF_VERTICES
 
-SMPL_FILE_NAMES = (
-    "SMPL_NEUTRAL.npz",
-    "SMPL_NEUTRAL.pkl",
-    "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl",
-    "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl",
-)
-"""Names under which the neutral SMPL body is handed out."""
-
-BODY_DIRECTORY_VARIABLE = "GLNET_BODY_DIR"
 SMPL_VERTICES = 6890
 SHAPE_COMPONENTS = 10
 
@@ -57,17 +48,6 @@ def demo_directory() -> Path:
     return inside if inside.is_dir() else package.parent / "demo"
 
 
-def body_search_path() -> list[Path]:
-    """Directories searched for SMPL files, in order."""
-    variable = os.environ.get(BODY_DIRECTORY_VARIABLE)
-    return [*([Path(variable)] if variable else []), Path.cwd(), Path.cwd() / "smpl", Path.home() / ".glnet" / "bodies"]
-
-
-def installed_body_files() -> list[Path]:
-    """SMPL files found on the search path."""
-    return [path for folder in body_search_path() for name in SMPL_FILE_NAMES if (path := folder / name).is_file()]
-
-
 def find_body(name: str) -> Path:
     """The file of a body.
 
@@ -79,21 +59,24 @@ def find_body(name: str) -> Path:
     """
     if name == "demo":
         return demo_directory() / "body.npz"
-    if name == "smpl":
-        found = installed_body_files()
-        if found:
-            return found[0]
-    elif Path(name).is_file():
-        return Path(name)
-    raise BodyError(
-        f"No body file for {name!r}.",
-        why=f"searched {', '.join(str(folder) for folder in body_search_path())} for {', '.join(SMPL_FILE_NAMES)}"
-        if name == "smpl"
-        else "there is no file at that path",
-        fix="register at https://smpl.is.tue.mpg.de, download SMPL for Python and give its neutral model with "
-        f"--body FILE, or put it in a directory named by ${BODY_DIRECTORY_VARIABLE} and use --body smpl; "
-        "--body demo needs no licence",
+    register = (
+        "register at https://smpl.is.tue.mpg.de, download SMPL for Python and give its neutral model with --body FILE, "
+        f"or put it in a directory named by ${BODY_DIRECTORY_VARIABLE} and use --body smpl; --body demo needs no licence"
     )
+    if name == "smpl":
+        if found := installed_body_files():
+            return found[0]
+        raise BodyError(
+            "The neutral SMPL body was not found.",
+            why=f"searched {', '.join(str(folder) for folder in body_search_path())} for {', '.join(SMPL_FILE_NAMES)}",
+            fix=register,
+        )
+    path = Path(name)
+    if path.is_dir():
+        raise BodyError(f"{path} is a directory.", fix=f"give the file in it: one of {', '.join(SMPL_FILE_NAMES)}")
+    if not path.is_file():
+        raise BodyError(f"There is no body file {path}.", fix=f"check the path; to get SMPL, {register}")
+    return path
 
 
 def load_body(path: str | Path) -> BodyData:
@@ -111,7 +94,12 @@ def load_body(path: str | Path) -> BodyData:
         content = _read_npz(path)
     else:
         raise BodyError(f"{path} is not a body file.", why=f"its suffix is {path.suffix!r}", fix="give a .pkl or .npz")
-    return _checked(path, content)
+    try:
+        return _checked(path, content)
+    except (TypeError, ValueError, IndexError) as error:  # arrays that are not numbers, or have too few dimensions
+        raise BodyError(
+            f"{path} is not an SMPL-format body.", why=first_line(error), fix="use SMPL's neutral model"
+        ) from error
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
@@ -120,7 +108,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
             return {key: archive[key] for key in archive.files}
     except Exception as error:  # zip, format and pickle errors alike
         raise BodyError(
-            f"The body file {path} was not read.", why=str(error), fix="use an .npz of plain arrays, undamaged"
+            f"The body file {path} was not read.", why=first_line(error), fix="use an .npz of plain numbers, undamaged"
         ) from error
 
 
@@ -138,7 +126,7 @@ def _checked(path: Path, content: dict[str, Any]) -> BodyData:
     shapedirs = np.asarray(content["shapedirs"], dtype=np.float64)[..., :SHAPE_COMPONENTS]
     regressor = np.asarray(content["J_regressor"], dtype=np.float64)
     weights = np.asarray(content["weights"], dtype=np.float64)
-    faces = np.asarray(content["f"]).astype(np.int32)
+    faces = np.asarray(content["f"]).astype(np.int64)
     leaves = content.get("leaf_vertices", SMPL_LEAF_VERTICES if vertices == SMPL_VERTICES else None)
     expected = {
         "v_template": (template.shape, (vertices, 3)),
@@ -158,6 +146,8 @@ def _checked(path: Path, content: dict[str, Any]) -> BodyData:
         parents = np.asarray(content["kintree_table"])[0].astype(np.int64)[1:]
         if parents.tolist() != list(PARENTS[1:BODY_JOINTS]):
             wrong.append("kintree_table is not SMPL's tree")
+    if not wrong:
+        wrong = _implausible(template, shapedirs, regressor, weights, np.asarray(leaves, dtype=np.int64))
     if wrong:
         raise BodyError(f"{path} is not an SMPL-format body.", why="; ".join(wrong), fix="use SMPL's neutral model")
     return BodyData(
@@ -167,9 +157,35 @@ def _checked(path: Path, content: dict[str, Any]) -> BodyData:
         posedirs=posedirs,
         joint_regressor=regressor,
         weights=weights,
-        faces=faces,
+        faces=faces.astype(np.int32),
         leaf_vertices=np.asarray(leaves, dtype=np.int64),
     )
+
+
+def _implausible(
+    template: NDArray[np.float64],
+    shapedirs: NDArray[np.float64],
+    regressor: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    leaves: NDArray[np.int64],
+) -> list[str]:
+    """What is wrong with values whose shapes fit."""
+    wrong = []
+    for name, values in (
+        ("v_template", template),
+        ("shapedirs", shapedirs),
+        ("J_regressor", regressor),
+        ("weights", weights),
+    ):
+        if not np.isfinite(values).all():
+            wrong.append(f"{name} is not finite")
+    # SMPL's own weights are stored rounded; their rows sum to one within a millionth.
+    for name, sums in (("weights", weights.sum(1)), ("J_regressor", regressor.sum(1))):
+        if not np.allclose(sums, 1, atol=1e-3):
+            wrong.append(f"rows of {name} do not sum to 1")
+    if leaves.min() < 0 or leaves.max() >= len(template):
+        wrong.append("leaf_vertices are not vertices of the template")
+    return wrong
 
 
 def _body_name(path: Path, vertices: int) -> str:

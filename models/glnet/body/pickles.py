@@ -1,136 +1,238 @@
 """Reading SMPL's original pickles without chumpy, scipy or the risk of running code.
 
-A pickle is a program; this reader lets it name the few classes that SMPL files are made of and nothing else. chumpy
-arrays and scipy's sparse matrices become inert stand-ins, from which the numbers are taken.
+A pickle is a program that names classes and functions. This reader gives it inert stand-ins and nothing else: not even
+numpy's own types, which a forged pickle can turn against the process (a dtype's state may declare raw bytes to be Python
+objects). Numbers are taken from the stand-ins afterwards, by code that checks them.
 """
 
-import _codecs
+import math
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.errors import BodyError
+from glnet_infer.errors import BodyError, first_line
 
 
-class _StandIn:
-    """Holds the state that a pickle gives an object of a class which is not installed or not wanted."""
+class PickledObject:
+    """What a pickle built: its arguments and state, as data.
+
+    Attributes:
+        arguments: What the pickle called the class with.
+        state: What it then set.
+    """
 
     def __init__(self, *arguments: Any) -> None:
-        self.state: dict[str, Any] = {}
+        self.arguments = arguments
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
-        self.state = state if isinstance(state, dict) else {}
+        self.state = state
+
+    def array(self) -> NDArray[Any]:
+        """The numbers that the object stands for."""
+        raise pickle.UnpicklingError(f"a {type(self).__name__} holds no numbers")
 
 
-class ChumpyArray(_StandIn):
+class DType(PickledObject):
+    """Stand-in for ``numpy.dtype``: plain numbers alone, no objects, fields or metadata."""
+
+    def resolve(self) -> np.dtype[Any]:
+        """The dtype."""
+        code = self.arguments[0] if self.arguments else None
+        if isinstance(code, bytes):
+            code = code.decode("latin1")
+        if not isinstance(code, str) or not re.fullmatch(r"[biuf][1248]", code):
+            raise pickle.UnpicklingError(f"it holds an array of type {code!r}, not of numbers")
+        order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
+        order = order.decode("latin1") if isinstance(order, bytes) else order
+        if order not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError(f"it holds an array of byte order {order!r}")
+        return np.dtype(code).newbyteorder(order)
+
+
+def _numbers(dtype: Any, data: Any, shape: Any, fortran: bool) -> NDArray[Any]:
+    """An array of raw bytes whose length has been checked."""
+    if isinstance(data, str):
+        data = data.encode("latin1")  # Python 2's strings
+    if not isinstance(dtype, DType) or not isinstance(data, bytes | bytearray | pickle.PickleBuffer):
+        raise pickle.UnpicklingError("it holds an array of something else than raw numbers")
+    resolved, data = dtype.resolve(), bytes(data)
+    if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise pickle.UnpicklingError(f"it holds an array of shape {shape!r}")
+    if len(data) != math.prod(shape) * resolved.itemsize:
+        raise pickle.UnpicklingError(f"an array of shape {shape} has {len(data)} bytes")
+    return np.frombuffer(data, resolved).reshape(shape, order="F" if fortran else "C")
+
+
+class Array(PickledObject):
+    """Stand-in for ``numpy.ndarray``, as ``_reconstruct`` starts it and its state fills it."""
+
+    def array(self) -> NDArray[Any]:
+        """The array."""
+        if not isinstance(self.state, tuple) or len(self.state) != 5:
+            raise pickle.UnpicklingError("an array has no content")
+        _, shape, dtype, fortran, data = self.state
+        return _numbers(dtype, data, shape, bool(fortran))
+
+
+class BufferArray(PickledObject):
+    """Stand-in for numpy's ``_frombuffer``, which newer pickles use."""
+
+    def array(self) -> NDArray[Any]:
+        """The array."""
+        data, dtype, shape, order = self.arguments
+        return _numbers(dtype, data, shape, order == "F")
+
+
+class Scalar(PickledObject):
+    """Stand-in for numpy's ``scalar``."""
+
+    def array(self) -> NDArray[Any]:
+        """The number, as an array without dimensions."""
+        dtype, data = self.arguments
+        return _numbers(dtype, data, (), False)
+
+
+class ChumpyArray(PickledObject):
     """Stand-in for ``chumpy.ch.Ch``, whose numbers are in ``x``."""
 
     def array(self) -> NDArray[Any]:
         """The wrapped array."""
-        return np.asarray(self.state["x"])
+        return as_array(self.state["x"])
 
 
-class ChumpySelection(_StandIn):
+class ChumpySelection(PickledObject):
     """Stand-in for ``chumpy.reordering.Select``: elements ``idxs`` of ``a``, in ``preferred_shape``."""
 
     def array(self) -> NDArray[Any]:
         """The selected elements."""
-        values = as_array(self.state["a"]).ravel()[self.state["idxs"]]
-        return values.reshape(self.state.get("preferred_shape", values.shape))
+        values = as_array(self.state["a"]).ravel()[as_array(self.state["idxs"])]
+        shape = self.state.get("preferred_shape", values.shape)
+        return values.reshape(tuple(int(side) for side in shape))
 
 
-class _SparseMatrix(_StandIn):
-    """Stand-in for scipy's compressed sparse matrices."""
+class CompressedRows(PickledObject):
+    """Stand-in for ``scipy.sparse.csr_matrix``."""
 
-    compressed_axis = 0
+    rows_are_compressed = True
 
     def array(self) -> NDArray[Any]:
         """The matrix, dense."""
-        shape = self.state.get("_shape", self.state.get("shape"))
-        dense = np.zeros(shape, dtype=np.asarray(self.state["data"]).dtype)
-        starts = np.asarray(self.state["indptr"])
+        shape = tuple(int(side) for side in self.state.get("_shape", self.state.get("shape")))
+        values, starts = as_array(self.state["data"]), as_array(self.state["indptr"])
+        dense = np.zeros(shape, values.dtype)
         major = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-        minor = np.asarray(self.state["indices"])
-        index = (major, minor) if self.compressed_axis == 0 else (minor, major)
-        np.add.at(dense, index, self.state["data"])
+        minor = as_array(self.state["indices"])
+        np.add.at(dense, (major, minor) if self.rows_are_compressed else (minor, major), values)
         return dense
 
 
-class CompressedRows(_SparseMatrix):
-    """Stand-in for ``scipy.sparse.csr_matrix``."""
-
-
-class CompressedColumns(_SparseMatrix):
+class CompressedColumns(CompressedRows):
     """Stand-in for ``scipy.sparse.csc_matrix``."""
 
-    compressed_axis = 1
+    rows_are_compressed = False
 
 
-def _rebuild_object(cls: type, base: type, state: Any) -> Any:
-    """``copyreg._reconstructor`` for stand-ins alone: what protocol 0 and 1 pickles build objects with."""
-    if not issubclass(cls, _StandIn):
-        raise pickle.UnpicklingError(f"it builds a {cls.__name__} in a way that SMPL files do not")
-    return cls()
+class _Reconstructor:
+    """``copyreg._reconstructor``: how protocols 0 and 1 make an object of a class. Has nothing that a pickle can change."""
+
+    __slots__ = ()
+
+    def __call__(self, kind: Any, *_: Any) -> PickledObject:
+        if not isinstance(kind, type) or not issubclass(kind, PickledObject):
+            raise pickle.UnpicklingError("it builds an object in a way that SMPL files do not")
+        return kind()
 
 
-def _allowed() -> dict[tuple[str, str], Any]:
-    """The classes and functions that a body pickle may name, under the modules that have held them over the years."""
-    reconstruct, scalar = np.ones(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-    allowed: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _codecs.encode,  # how Python 2 bytes travel in protocol 2
-        ("copy_reg", "_reconstructor"): _rebuild_object,
-        ("copyreg", "_reconstructor"): _rebuild_object,
-        ("__builtin__", "object"): object,
-        ("builtins", "object"): object,
-        ("chumpy.ch", "Ch"): ChumpyArray,
-        ("chumpy", "Ch"): ChumpyArray,
-        ("chumpy.reordering", "Select"): ChumpySelection,
-    }
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed[module, "_reconstruct"] = reconstruct
-        allowed[module, "scalar"] = scalar
-    for module in ("scipy.sparse.csc", "scipy.sparse._csc"):
-        allowed[module, "csc_matrix"] = CompressedColumns
-    for module in ("scipy.sparse.csr", "scipy.sparse._csr"):
-        allowed[module, "csr_matrix"] = CompressedRows
-    return allowed
+class _Encoder:
+    """``_codecs.encode``, how Python 2's strings travel in protocol 2."""
+
+    __slots__ = ()
+
+    def __call__(self, text: Any, encoding: Any = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "ascii", "utf-8"):
+            raise pickle.UnpicklingError("it encodes something else than text")
+        return text.encode(encoding)
 
 
-class _BodyUnpickler(pickle.Unpickler):
-    allowed = _allowed()
+_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_BUFFER_MODULES = ("numpy.core.numeric", "numpy._core.numeric")
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): Array,
+    ("numpy", "dtype"): DType,
+    **{(module, "_reconstruct"): Array for module in _ARRAY_MODULES},
+    **{(module, "scalar"): Scalar for module in _ARRAY_MODULES},
+    **{(module, "_frombuffer"): BufferArray for module in _BUFFER_MODULES},
+    ("_codecs", "encode"): _Encoder(),
+    ("copy_reg", "_reconstructor"): _Reconstructor(),
+    ("copyreg", "_reconstructor"): _Reconstructor(),
+    ("__builtin__", "object"): PickledObject,
+    ("__builtin__", "set"): PickledObject,  # chumpy's record of what has changed
+    ("builtins", "set"): PickledObject,
+    ("builtins", "object"): PickledObject,
+    ("chumpy.ch", "Ch"): ChumpyArray,
+    ("chumpy", "Ch"): ChumpyArray,
+    ("chumpy.reordering", "Select"): ChumpySelection,
+    **{
+        (f"scipy.sparse.{module}", f"csc_{form}"): CompressedColumns
+        for module in ("csc", "_csc")
+        for form in ("matrix", "array")
+    },
+    **{
+        (f"scipy.sparse.{module}", f"csr_{form}"): CompressedRows
+        for module in ("csr", "_csr")
+        for form in ("matrix", "array")
+    },
+}
+"""What body pickles name, under the modules that have held it over the years."""
+
+
+BODY_KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f", "kintree_table", "leaf_vertices")
+"""What is read of a body file; others, such as training data of the model, are left alone."""
+
+
+class BodyUnpickler(pickle.Unpickler):
+    """Knows the names in SMPL files and gives a stand-in for each."""
+
+    stand_ins = _STAND_INS
+    kind_of_file = "SMPL file"
 
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self.allowed[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no SMPL file contains") from None
+        """The stand-in.
+
+        Raises:
+            pickle.UnpicklingError: The name is not on the allow-list.
+        """
+        if (module, name) not in self.stand_ins:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no {self.kind_of_file} contains")
+        return self.stand_ins[module, name]
 
 
 def as_array(value: Any) -> NDArray[Any]:
-    """A numpy array of whatever the pickle held: array, scalar, chumpy array or sparse matrix."""
-    return value.array() if isinstance(value, ChumpyArray | ChumpySelection | _SparseMatrix) else np.asarray(value)
+    """A numpy array of whatever the pickle held: a stand-in, a number, a text, or nested lists of numbers."""
+    return value.array() if isinstance(value, PickledObject) else np.asarray(value)
 
 
 def read_body_pickle(path: Path) -> dict[str, Any]:
-    """Read an SMPL ``.pkl`` (Python 2 or 3, with or without chumpy) into plain values.
+    """Read an SMPL ``.pkl`` (Python 2 or 3, with or without chumpy) into plain arrays.
 
     Raises:
         BodyError: The pickle asks for anything that is not on the allow-list, or is damaged.
     """
     try:
         with path.open("rb") as file:
-            content = _BodyUnpickler(file, encoding="latin1").load()
+            content = BodyUnpickler(file, encoding="latin1").load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dictionary")
-        return {str(key): as_array(value) for key, value in content.items()}
+        return {key: as_array(content[key]) for key in BODY_KEYS if key in content}
     except Exception as error:  # a damaged pickle can raise almost anything
         raise BodyError(
             f"The body file {path} was not read.",
-            why=str(error) or type(error).__name__,
-            fix="use the file as its licensor ships it; a pickle that names other code is refused because it could run it",
+            why=first_line(error),
+            fix="use the file as its licensor ships it; a pickle that names other code is refused, it could run it",
         ) from error

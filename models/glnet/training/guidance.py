@@ -1,12 +1,11 @@
 """Guidance by 2D keypoints, for training only: it shapes the features and is not part of the network that is exported.
 
-The poster names 2D keypoints as the annotation that guides the Local Encoding Module (Table 3). Here they guide twice: every
-part point predicts its part's keypoints, which pulls the points onto the parts (AdaptivePose, arXiv 2112.13635); and every
+The poster names 2D keypoints as the annotation that guides the Local Encoding Module (Table 3). Here they guide twice:
+every part point predicts its part's keypoints, which pulls the points onto the parts (AdaptivePose, arXiv 2112.13635); and every
 pixel says how close it is to each keypoint, a heat map, which reaches all pixels from the first step on.
 """
 
 import torch
-from glnet_infer.skeleton import SKELETON_JOINTS
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +15,7 @@ from glnet.network import Prediction
 from glnet.parts import PARTS
 from glnet.training.losses import weighted_mean
 from glnet.training.targets import Targets
+from glnet_infer.skeleton import SKELETON_JOINTS
 
 HEAT_RADIUS = 1.5
 """Standard deviation of a keypoint's heat, in cells of the pixel grid."""
@@ -43,9 +43,7 @@ class Guidance(nn.Module):
             self.register_buffer("slots", slots, persistent=False)
             self.register_buffer("parts", parts, persistent=False)
 
-    def forward(
-        self, prediction: Prediction, targets: Targets, index: Int[Tensor, "n p"]
-    ) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, prediction: Prediction, targets: Targets, index: Int[Tensor, "n p"]) -> dict[str, Float[Tensor, ""]]:
         """The guidance losses by name.
 
         Args:

@@ -51,9 +51,7 @@ def weighted_mean(errors: Float[Tensor, "..."], weights: Float[Tensor, "..."]) -
     return (errors * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
-def focal_loss(
-    logits: Float[Tensor, "n h w"], index: Int[Tensor, "n p"], alpha: float, beta: float
-) -> Float[Tensor, ""]:
+def focal_loss(logits: Float[Tensor, "n h w"], index: Int[Tensor, "n p"], alpha: float, beta: float) -> Float[Tensor, ""]:
     """Sigmoid focal loss over all pixels, per positive (Lin et al., "Focal Loss for Dense Object Detection", 2017)."""
     flat = logits.flatten(1)
     labels = torch.zeros_like(flat).scatter(1, index, 1.0)
@@ -90,8 +88,7 @@ class Objective(nn.Module):
         coarse = self.layout.split(prediction.coarse[:, None])
         weights = self.weights
         terms = {
-            "confidence": weights.confidence
-            * focal_loss(prediction.logits, index, self.matching.alpha, self.matching.beta)
+            "confidence": weights.confidence * focal_loss(prediction.logits, index, self.matching.alpha, self.matching.beta)
         }
         for name, value in self._regression(refined, targets).items():
             terms[name] = value

@@ -7,7 +7,6 @@ all others negative. Costs come from the current predictions and are no part of 
 from dataclasses import dataclass
 
 import torch
-from glnet_infer.errors import CheckpointError
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +14,7 @@ from torch.nn import functional
 from glnet.estimate import EstimateLayout
 from glnet.network import Prediction
 from glnet.training.targets import Targets
+from glnet_infer.errors import CheckpointError
 
 COSTS = ("keypoints", "keypoints+depth", "keypoints+depth+rotation")
 """The poster's Table 6; the classification cost is always there."""
@@ -45,9 +45,7 @@ class Matching:
             raise CheckpointError(f"{self.positives} positives per person cannot be trained.", fix="use 1 or more")
 
 
-def positives(
-    prediction: Prediction, targets: Targets, layout: EstimateLayout, matching: Matching
-) -> Int[Tensor, "n p"]:
+def positives(prediction: Prediction, targets: Targets, layout: EstimateLayout, matching: Matching) -> Int[Tensor, "n p"]:
     """Flat indices of each crop's positive pixels, ``y * grid + x``, all distinct."""
     with torch.no_grad():
         if matching.dynamic:

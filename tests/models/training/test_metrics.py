@@ -35,7 +35,7 @@ def tensor(*arrays):
 @pytest.fixture
 def bodies(rng):
     """Found and true joints of 20 crops, metres, some metres in front of the camera."""
-    truth = rng.normal(scale=0.4, size=(20, 17, 3)) + [0.3, -0.2, 4]
+    truth = rng.normal([0.3, -0.2, 4], 0.4, size=(20, 17, 3))
     return truth + rng.normal(scale=0.05, size=truth.shape), truth
 
 
@@ -109,7 +109,8 @@ def by_scipy(found, truth):
 
 def test_pa_mpjpe_equals_scipys_orthogonal_procrustes(bodies, rng):
     found, truth = bodies
-    found = np.stack([f @ r.T * s for f, r, s in zip(found, Rotation.random(20, rng).as_matrix(), rng.uniform(0.3, 3, 20))])
+    turns, scales = Rotation.random(20, rng).as_matrix(), rng.uniform(0.3, 3, (20, 1, 1))
+    found = found @ turns.transpose(0, 2, 1) * scales
     expected = [by_scipy(f, t) for f, t in zip(found, truth, strict=True)]
     assert None not in expected
     np.testing.assert_allclose(pa_mpjpe(*tensor(found, truth)), expected, rtol=1e-9)

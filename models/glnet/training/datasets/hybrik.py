@@ -180,7 +180,7 @@ def _smpl(thetas: Any, betas: Any, where: str) -> _Labels:
         rotations = numbers(thetas, (BODY_JOINTS, 3, 3), f"{where}: thetas")
     else:
         vectors = numbers(thetas, (BODY_JOINTS, 3), f"{where}: thetas")
-        rotations = rotation_from_vector(torch.from_numpy(vectors)).numpy()
+        rotations = rotation_from_vector(torch.tensor(vectors)).numpy()
     return {"rotations": rotations, "betas": numbers(betas, (10,), f"{where}: betas")}
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet.body.pickles import _BodyUnpickler
-from glnet_infer.errors import InputError
+from glnet.body.pickles import BodyUnpickler, PickledObject
+from glnet_infer.errors import InputError, first_line
 
 MINIMUM_BOX = 5.0
 """Persons whose box is smaller than this, in pixels of width or height inside the image, are left out (as by HybrIK)."""
@@ -34,38 +34,50 @@ def existing_folder(path: str | Path, what: str) -> Path:
     return path
 
 
-class _AnnotationUnpickler(_BodyUnpickler):
+class _AnnotationUnpickler(BodyUnpickler):
     """The body files' unpickler without chumpy and scipy: 3DPW's sequences are plain dictionaries of numpy arrays."""
 
-    allowed = {  # noqa: RUF012 - read only, as in the class that it extends
-        key: value for key, value in _BodyUnpickler.allowed.items() if not key[0].startswith(("chumpy", "scipy"))
-    }
+    kind_of_file = "annotation file"
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
+        if module.startswith(("chumpy", "scipy")):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no annotation file contains")
         return super().find_class(module, name)
 
 
-def read_pickle(path: Path) -> dict[str, Any]:
-    """A pickled dictionary of numbers, strings, lists and numpy arrays, written by Python 2 or 3.
+def _plain(value: Any) -> Any:
+    """Arrays for their stand-ins, also inside lists."""
+    if isinstance(value, PickledObject):
+        return value.array()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_pickle(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
+    """Entries of a pickled dictionary, written by Python 2 or 3: numbers, strings, numpy arrays, lists of them.
+
+    Args:
+        path: The file.
+        keys: Entries that it must have.
+        optional: Entries that are taken where it has them. All others are left alone.
 
     Raises:
-        InputError: The file is missing or damaged, holds something else, or names code that it could run.
+        InputError: The file is missing or damaged, holds something else, lacks a key, or names code that it could run.
     """
+    keys = tuple(keys)
     try:
         with path.open("rb") as file:
             content = _AnnotationUnpickler(file, encoding="latin1").load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dictionary")
-        return content
+        found = {key: _plain(content[key]) for key in (*keys, *optional) if key in content}
     except Exception as error:  # a damaged pickle can raise almost anything
         raise InputError(
             f"The annotation file {path} was not read.",
-            why=str(error) or type(error).__name__,
-            fix="use the file as the dataset's owners ship it; a pickle that names other code is refused because it could "
-            "run it",
+            why=first_line(error),
+            fix="use the file as the dataset's owners ship it; a pickle that names other code is refused, it could run it",
         ) from error
+    need(found, keys, str(path))
+    return found
 
 
 def read_json(path: str | Path, lists: Iterable[str] = ("images", "annotations")) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glnet.config import GLNetConfig
-from glnet.estimate import DEFAULT_CAMERA, Estimate
+from glnet.estimate import DEFAULT_CAMERA, MINIMUM_DEPTH, project
 from glnet.rotations import rotation_to_6d
 from glnet.training.datasets.annotation import Annotation
 from glnet.training.targets import Targets
@@ -133,21 +133,20 @@ def collate(samples: Sequence[Sample], config: GLNetConfig) -> tuple[Tensor, Tar
     batch = Sample(*(torch.from_numpy(np.stack(values)) for values in zip(*samples, strict=True)))
     extra = config.keypoints - SKELETON_JOINTS
     pad = torch.nn.functional.pad
-    root, root_weight = batch.joints[:, :1, 2], batch.joint_weights[:, :1]
-    depth_weights = batch.joint_weights * root_weight
-    depths = torch.where(depth_weights > 0, (batch.joints[..., 2] - root) / config.depth_range, 0)
-    scale_weights = root_weight * batch.camera_weight
-    focal = batch.camera[:, :2].mean(-1, keepdim=True)
-    scale = torch.where(scale_weights > 0, focal / torch.where(root_weight > 0, root, 1), 1)
-    pose_weights = batch.pose_weight.expand(-1, BODY_JOINTS)
     swing_twist = config.swing_twist
-    estimate = Estimate(
+    # Joints without a label go to a harmless place in front of the camera.
+    joints = torch.where(batch.joint_weights.unsqueeze(-1) > 0, batch.joints, torch.tensor([0.0, 0.0, 1.0]))
+    root_weight = batch.joint_weights[:, :1]
+    depth_weights = batch.joint_weights * root_weight
+    scale_weights = root_weight * batch.camera_weight * (joints[:, 0, 2:] > MINIMUM_DEPTH)
+    rotation = batch.twists if swing_twist else rotation_to_6d(batch.rotations)
+    projected = project(joints, rotation, batch.betas, batch.camera, config.depth_range)
+    estimate = projected._replace(
         keypoints=pad(batch.keypoints, (0, 0, 0, extra)),
-        depths=pad(depths, (0, extra)),
-        rotation=batch.twists if swing_twist else rotation_to_6d(batch.rotations),
-        betas=batch.betas,
-        scale=scale,
+        depths=pad(torch.where(depth_weights > 0, projected.depths, 0), (0, extra)),
+        scale=torch.where(scale_weights > 0, projected.scale, 1),
     )
+    pose_weights = batch.pose_weight.expand(-1, BODY_JOINTS)
     return batch.crop, Targets(
         estimate=estimate,
         keypoint_weights=pad(batch.keypoint_weights, (0, extra)),

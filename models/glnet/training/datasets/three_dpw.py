@@ -25,10 +25,11 @@ import torch
 from numpy.typing import NDArray
 
 from glnet.body.smpl import Body
+from glnet.estimate import BETAS
 from glnet.rotations import rotation_from_vector
 from glnet.training.datasets.annotation import LABEL_MASKS, Annotation, LabelMask
 from glnet.training.datasets.images import AnnotatedImages
-from glnet.training.datasets.reading import existing_folder, inside, need, numbers, read_pickle
+from glnet.training.datasets.reading import existing_folder, inside, numbers, read_pickle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.errors import InputError
 from glnet_infer.manifest import CropSpec
@@ -92,8 +93,7 @@ def read_3dpw(
 
 def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: bool) -> Iterator[Annotation]:
     """The persons of one sequence."""
-    content = read_pickle(file)
-    need(content, _KEYS, str(file))
+    content = read_pickle(file, _KEYS, ("jointPositions",))
     intrinsics = Intrinsics.from_matrix(numbers(content["cam_intrinsics"], (3, 3), f"{file}: cam_intrinsics"))
     poses = numbers(content["cam_poses"], (-1, 4, 4), f"{file}: cam_poses")
     turns = poses[:, :3, :3]
@@ -158,9 +158,11 @@ def _person(
             ) from error
         return numbers(entry, shape, f"{where}: {key}")
 
-    rotations = rotation_from_vector(torch.from_numpy(values("poses", (frames, BODY_JOINTS, 3)))).numpy()
+    rotations = rotation_from_vector(torch.tensor(values("poses", (frames, BODY_JOINTS, 3)))).numpy()
     trans = values("trans", (frames, 3))
-    betas = values("betas", (-1,))[:10]
+    betas = values("betas", (-1,))[:BETAS]
+    if len(betas) < BETAS:
+        raise InputError(f"{where} has {len(betas)} betas, not {BETAS}.", fix="use the sequence file as it ships")
     detections = values("poses2d", (frames, 3, 18))
     valid = values("campose_valid", (frames,)) > 0
     turn, shift = cam_poses[:, :3, :3], cam_poses[:, :3, 3]

@@ -8,12 +8,14 @@ reversed when rotations are made. For each joint ``a, b, c, t``:
 - arms, whose rest bones lie along x: ``Rx(a) Ry(b) Rz(c) Rx(t)``: t turns about the bone, b and c move it, a swings the
   hanging arm.
 
-Signs (left side). Hip: -a flexion (thigh forwards), +c abduction, +b outward rotation. Knee: +a flexion. Ankle: +a plantar
-flexion. Spine, neck and head: +a forwards. Shoulder: +c raises and -c lowers the arm, -b forwards, -a swings the hanging arm
-forwards, +t inward rotation. Elbow: -b flexion, t pronation and supination. Wrist: c extension and flexion, b deviation.
+Signs (left side). Hip: -a flexion (thigh forwards), +c abduction, +b outward rotation. Knee: +a flexion. Ankle: +a
+plantar flexion. Spine, neck and head: +a forwards. Shoulder: +c raises and -c lowers the arm, -b forwards, -a swings the
+hanging arm forwards, +t inward rotation. Elbow: -b flexion, t pronation and supination. Wrist: c extension and flexion,
+b deviation.
 
-The ranges follow the mean ranges of motion of adults in Boone and Azen, J. Bone Joint Surg. 61-A, 1979, rounded; what that
-study does not measure (spine levels, collar bones) shares out the range of the whole. Flexion of elbow and knee starts at 0.
+The ranges are of the order that textbooks give for healthy adults (Boone and Azen, "Normal range of motion of joints in
+male subjects", J. Bone Joint Surg. 61-A, 1979, is the usual reference for the limbs), rounded and set by eye where the
+mesh folds; the levels of the spine share out the range of the whole. Flexion of elbows and knees starts at 0.
 """
 
 import torch

@@ -81,7 +81,7 @@ class PoseSampler:
             _hands_at_body: 0.09,
             _free: 0.07,
         }
-        self.weights = torch.tensor(list(self.families.values()), device=device)
+        self.weights = tuple(self.families.values())
         base = _Pose(torch.zeros(1, BODY_JOINTS, AXES, device=device))
         _relax(base)
         self.relaxed = base.angles
@@ -100,8 +100,10 @@ class PoseSampler:
         lent = torch.where(draw.chance(count, probability=0.2), draw.choice(count, weights=self.weights), chosen)
         angles = torch.where(self.joints.is_upper_limb, every[lent, rows], every[chosen, rows])
         angles = angles + draw.normal(*angles.shape) * self.noise
-        angles = self.relaxed + difficulty * (angles - self.relaxed) + (1 - difficulty) * 0.3 * self.noise * draw.normal(
-            *angles.shape
+        angles = (
+            self.relaxed
+            + difficulty * (angles - self.relaxed)
+            + (1 - difficulty) * 0.3 * self.noise * draw.normal(*angles.shape)
         )
         angles = self.joints.clamp(angles)
         flipped = draw.chance(count, 1, 1, probability=0.5)
@@ -128,7 +130,7 @@ def views(draw: Draw, count: int, difficulty: float) -> Tensor:
     ease = max(1 - difficulty, 0.0)
     yaw = difficulty * yaw + ease * draw.normal(count, deviation=8)
     # Half a turn about x takes y up, z towards the camera to y down, z away. A camera above sees the head tilt towards it.
-    upright = axis_rotation(0, 180 - difficulty * pitch)
+    upright = axis_rotation(0, 180 + difficulty * pitch)
     return axis_rotation(2, difficulty * roll) @ upright @ axis_rotation(1, yaw)
 
 
@@ -154,7 +156,9 @@ def _standing(draw: Draw, pose: _Pose) -> None:
     count = len(pose.angles)
     shift = draw.uniform(count, 1)
     bent = torch.cat([draw.uniform(count, 1, low=0, high=35) * shift, torch.zeros_like(shift)], dim=1)
-    pose.set("hip", a=-3 - 0.6 * bent, c=draw.normal(count, 2, mean=5, deviation=5), b=draw.normal(count, 2, mean=8, deviation=8))
+    pose.set(
+        "hip", a=-3 - 0.6 * bent, c=draw.normal(count, 2, mean=5, deviation=5), b=draw.normal(count, 2, mean=8, deviation=8)
+    )
     pose.set("knee", a=5 + bent)
     pose.set("ankle", a=-0.4 * bent)
     pose.set("shoulder", a=draw.normal(count, 2, mean=-4, deviation=14), c=draw.normal(count, 2, mean=-68, deviation=9))
@@ -193,7 +197,12 @@ def _sitting(draw: Draw, pose: _Pose) -> None:
     pose.set("ankle", a=draw.normal(count, 2, mean=3, deviation=12))
     pose.bend(draw.uniform(count, 1, low=-8, high=45))
     forward = draw.uniform(count, 1, low=5, high=55) + draw.normal(count, 2, deviation=10)
-    pose.set("shoulder", a=-forward, c=draw.normal(count, 2, mean=-68, deviation=8), t=draw.normal(count, 2, mean=25, deviation=22))
+    pose.set(
+        "shoulder",
+        a=-forward,
+        c=draw.normal(count, 2, mean=-68, deviation=8),
+        t=draw.normal(count, 2, mean=25, deviation=22),
+    )
     pose.set("elbow", b=-draw.uniform(count, 2, low=15, high=115))
 
 
@@ -206,12 +215,22 @@ def _squatting(draw: Draw, pose: _Pose) -> None:
     depths = torch.cat([depth, depth * (1 - lunge)], dim=1)
     lean = 35 * depth * draw.uniform(count, 1, low=0.2, high=1) * (1 - 0.7 * lunge)
     pose.set("pelvis", a=lean)
-    pose.set("hip", a=-110 * depths - 0.4 * lean, c=draw.uniform(count, 2, low=2, high=32), b=draw.uniform(count, 2, low=0, high=25))
+    pose.set(
+        "hip",
+        a=-110 * depths - 0.4 * lean,
+        c=draw.uniform(count, 2, low=2, high=32),
+        b=draw.uniform(count, 2, low=0, high=25),
+    )
     pose.set("knee", a=130 * depth * (1 - 0.25 * lunge) + draw.normal(count, 2, deviation=6))
     pose.set("ankle", a=-18 * depth)
     pose.bend(draw.uniform(count, 1, low=0, high=40))
     forward = lean + draw.uniform(count, 1, low=-10, high=90) + draw.normal(count, 2, deviation=12)
-    pose.set("shoulder", a=-forward, c=draw.normal(count, 2, mean=-66, deviation=9), t=draw.normal(count, 2, mean=15, deviation=20))
+    pose.set(
+        "shoulder",
+        a=-forward,
+        c=draw.normal(count, 2, mean=-66, deviation=9),
+        t=draw.normal(count, 2, mean=15, deviation=20),
+    )
     pose.set("elbow", b=-draw.uniform(count, 2, low=5, high=100))
 
 
@@ -262,11 +281,7 @@ def _hands_at_body(draw: Draw, pose: _Pose) -> None:
     count = len(pose.angles)
     _standing(draw, pose)
     # Columns: hips, chest, lap, face. Rows: a, c, t of the shoulder, bend of the elbow.
-    means = torch.tensor(
-        [[14, -28, -4, -50], [-48, -62, -70, -58], [62, 40, 42, 22], [82, 98, 52, 132]],
-        dtype=torch.float32,
-        device=draw.device,
-    )
+    means = draw.constant(((14, -28, -4, -50), (-48, -62, -70, -58), (62, 40, 42, 22), (82, 98, 52, 132)))
     kind = draw.integers(count, 1, high=4)
     kind = torch.where(draw.chance(count, 2, probability=0.75), kind, draw.integers(count, 2, high=4))
     a, c, t, bend = (means[:, kind] + draw.normal(4, count, 2, deviation=6)).unbind(0)

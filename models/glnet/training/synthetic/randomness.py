@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+Table = tuple[float, ...] | tuple["Table", ...]
+"""Numbers in nested tuples, all rows alike."""
+
 
 class Draw:
     """Draws from one generator, on its device. All randomness of the data source passes through here."""
@@ -10,6 +13,13 @@ class Draw:
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
         self.device = generator.device
+        self._constants: dict[Table, Tensor] = {}
+
+    def constant(self, values: "Table") -> Tensor:
+        """Numbers as a float32 tensor on the device, which they are copied to once: every copy waits for a GPU."""
+        if values not in self._constants:
+            self._constants[values] = torch.tensor(values, dtype=torch.float32, device=self.device)
+        return self._constants[values]
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform in [low, high)."""
@@ -31,9 +41,10 @@ class Draw:
         """Whole numbers from 0 to ``high - 1``."""
         return torch.randint(high, shape, generator=self.generator, device=self.device)
 
-    def choice(self, *shape: int, weights: Tensor) -> Tensor:
-        """Indices, as likely as their weights (one row, which need not sum to 1)."""
-        edges = weights.cumsum(0) / weights.sum()
+    def choice(self, *shape: int, weights: tuple[float, ...]) -> Tensor:
+        """Indices, as likely as their weights, which need not sum to 1."""
+        table = self.constant(weights)
+        edges = table.cumsum(0) / table.sum()
         return torch.bucketize(self.uniform(*shape), edges[:-1], right=True)
 
     def permutation(self, count: int) -> Tensor:

@@ -25,9 +25,9 @@ class Fragments(NamedTuple):
 
     Attributes:
         pixels: P, index of the pixel in a flattened N x S x S image.
-        covered: P x Q bool, samples that see the mesh.
-        corners: P x Q x 3, vertices of the triangle seen, as indices into the flattened N x V vertices.
-        weights: P x Q x 3, barycentric coordinates in the image.
+        covered: Q x P bool, samples that see the mesh.
+        corners: Q x P x 3, vertices of the triangle seen, as indices into the flattened N x V vertices.
+        weights: Q x P x 3, barycentric coordinates in the image.
     """
 
     pixels: Tensor
@@ -36,17 +36,19 @@ class Fragments(NamedTuple):
     weights: Tensor
 
     def interpolate(self, values: Tensor) -> Tensor:
-        """Values of the samples, P x Q x C, from values of the vertices, N x V x C."""
+        """Values of the samples, Q x P x C, from values of the vertices, N x V x C."""
         table = values.flatten(0, 1)
-        seen = self.corners.shape
-        corners = table.index_select(0, self.corners.flatten()).view(*seen, -1)
-        return (self.weights.unsqueeze(-2) @ corners).squeeze(-2)
+        total = None
+        for corner, weight in zip(self.corners.unbind(-1), self.weights.unbind(-1), strict=True):
+            part = table.index_select(0, corner.flatten()) * weight.flatten().unsqueeze(-1)
+            total = part if total is None else total.add_(part)
+        return total.unflatten(0, self.covered.shape)
 
     def resolve(self, colors: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
         """Average the samples of every pixel.
 
         Args:
-            colors: P x Q x C.
+            colors: Q x P x C.
             count: N.
             size: S.
 
@@ -54,7 +56,7 @@ class Fragments(NamedTuple):
             Premultiplied colours, N x S x S x C, and coverage, N x S x S x 1.
         """
         covered = self.covered.unsqueeze(-1).to(colors)
-        both = torch.cat([colors * covered, covered], dim=-1).mean(1)
+        both = torch.cat([colors * covered, covered], dim=-1).mean(0)
         image = colors.new_zeros(count * size * size, both.shape[-1])
         image[self.pixels] = both
         image = image.view(count, size, size, -1)
@@ -126,26 +128,27 @@ class Rasterizer:
         triangle, u, v, across, down = (values.index_select(0, inside) for values in (triangle, u, v, across, down))
 
         # Bits of positive floats are ordered like the floats: depth and point in one number, so that the nearest point
-        # is the least number. Samples of one pixel lie side by side in the buffer.
+        # is the least number.
         inverse = torch.stack([z0 - z2, z1 - z2, z2], dim=-1).index_select(0, triangle)
         depth = (u * inverse[:, 0] + v * inverse[:, 1] + inverse[:, 2]).clamp(min=1e-6).reciprocal()
         key = (depth.view(torch.int32).long() << 32) | torch.arange(len(triangle), device=depths.device)
         base = torch.stack([left.int(), top.int(), mesh.int()], dim=-1).index_select(0, triangle)
         column, line = base[:, 0] + across, base[:, 1] + down
         pixel = (base[:, 2] * self.size + line // s) * self.size + column // s
-        sample = (pixel * s + line % s) * s + column % s
+        sample = ((line % s) * s + column % s) * (count * self.size**2) + pixel
         buffer = torch.full((count * samples * samples,), _NOTHING, dtype=torch.int64, device=depths.device)
         buffer.scatter_reduce_(0, sample.long(), key, "amin")
 
-        buffer = buffer.view(-1, s * s)
-        pixels = (buffer != _NOTHING).any(1).nonzero().squeeze(1)
-        nearest = buffer[pixels]
+        buffer = buffer.view(s * s, -1)
+        pixels = (_least(buffer) != _NOTHING).nonzero().squeeze(1)
+        nearest = buffer.index_select(1, pixels)
         covered = nearest != _NOTHING
-        # Uncovered samples repeat the pixel's nearest covered one: valid indices, and no colour bleeds in.
-        nearest = torch.where(covered, nearest, nearest.amin(1, keepdim=True)) & 0xFFFFFFFF
-        u, v = u[nearest], v[nearest]
-        weights = torch.stack([u, v, 1 - u - v], dim=-1).clamp(0, 1)
-        return Fragments(pixels, covered, faces[triangle[nearest]], weights)
+        # Uncovered samples repeat the pixel's nearest covered one, so that their indices are valid.
+        nearest = torch.where(covered, nearest, _least(nearest)).bitwise_and_(0xFFFFFFFF).flatten()
+        corners = faces.index_select(0, triangle.index_select(0, nearest))
+        u, v = u.index_select(0, nearest), v.index_select(0, nearest)
+        weights = torch.stack([u, v, 1 - u - v], dim=-1).clamp_(0, 1)
+        return Fragments(pixels, covered, corners.unflatten(0, covered.shape), weights.unflatten(0, covered.shape))
 
 
 def _bounds(a: Tensor, b: Tensor, c: Tensor, samples: int) -> tuple[Tensor, Tensor]:
@@ -153,3 +156,11 @@ def _bounds(a: Tensor, b: Tensor, c: Tensor, samples: int) -> tuple[Tensor, Tens
     low = torch.minimum(torch.minimum(a, b), c).ceil().clamp(min=0)
     high = torch.maximum(torch.maximum(a, b), c).floor().clamp(max=samples - 1)
     return low, high
+
+
+def _least(rows: Tensor) -> Tensor:
+    """The least of every column; one row at a time, because torch's reduction of few rows of int64 is slow on CPUs."""
+    least = rows[0]
+    for row in rows[1:]:
+        least = torch.minimum(least, row)
+    return least

@@ -13,8 +13,9 @@ PADDING = 1.25
 NEAREST = 0.3
 """Metres. No vertex comes closer to the camera."""
 
-FOCAL_LENGTHS = (0.9, 8.0)
-"""Crop sides. A whole person is seen from about 1.9 to 17 metres."""
+FOCAL_LENGTHS = (1.1, 7.0)
+"""Crop sides, about: perspective, box errors and truncation spread them from 0.7 to 9. A whole person is then seen from two
+to some 15 metres."""
 
 
 class Placement(NamedTuple):
@@ -49,7 +50,7 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, difficulty: float) -> Pl
     focal = draw.log_uniform(count, low=near, high=far)
 
     cut = draw.chance(count, probability=0.17 * difficulty)
-    zoom = torch.where(cut, draw.uniform(count, low=0.4, high=0.8), 1.0)
+    zoom = torch.where(cut, draw.uniform(count, low=0.5, high=0.85), 1.0)
     # What is cut shows more often the upper body: a point between pelvis and head, or any joint.
     about = torch.where(
         draw.chance(count, probability=0.6), torch.full((count,), 9, device=draw.device), draw.integers(count, high=16)
@@ -57,7 +58,7 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, difficulty: float) -> Pl
 
     distance = (focal * zoom * PADDING * extent).maximum(NEAREST - low[:, 2])
     # A person who takes up half the image cannot stand at its edge.
-    room = (torch.tensor([0.45, 0.3], device=draw.device) - 0.25 / focal[:, None]).clamp(min=0.04)
+    room = (draw.constant((0.45, 0.3)) - 0.25 / focal[:, None]).clamp(min=0.04)
     position = draw.uniform(count, 2, low=-1, high=1) * room * difficulty
     root = torch.cat([position, torch.ones_like(position[:, :1])], dim=-1) * distance[:, None]
 

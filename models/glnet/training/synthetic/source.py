@@ -1,0 +1,137 @@
+"""The data source: poses, a scene, an appearance and a picture, put together."""
+
+import copy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from glnet.body.smpl import Body
+from glnet.training.synthetic.appearance import Wardrobe
+from glnet.training.synthetic.backgrounds import Backgrounds
+from glnet.training.synthetic.corruptions import camera_faults, in_crop, occluders
+from glnet.training.synthetic.poses import PoseSampler, shapes, views
+from glnet.training.synthetic.randomness import Draw
+from glnet.training.synthetic.renderer import Rasterizer
+from glnet.training.synthetic.scene import place, project
+from glnet_infer.errors import InputError
+
+CHUNK = 16
+"""Crops rendered at a time: bounds the memory, and keeps intermediate results in the cache of a processor."""
+
+
+class SyntheticSample(NamedTuple):
+    """N training crops and what they show. Tensors on the source's device.
+
+    Attributes:
+        crops: N x S x S x 3 uint8, RGB.
+        cameras: N x 4 float32: fx, fy, cx, cy in crop sides from the crop's centre (as
+            ``glnet_infer.crops.CropSquares.cameras``).
+        rotations: N x 24 x 3 x 3, local rotations, the root's relative to the camera (x right, y down, z forward).
+        betas: N x 10, standard deviations.
+        translation: N x 3, metres, SMPL's convention: ``vertices = body.pose(rotations, betas).vertices + translation``.
+        visibility: N x 29 bool: the joint lies in the crop and not behind an occluder or beyond the image's border. What
+            the body itself hides counts as visible.
+    """
+
+    crops: Tensor
+    cameras: Tensor
+    rotations: Tensor
+    betas: Tensor
+    translation: Tensor
+    visibility: Tensor
+
+
+class SyntheticSource:
+    """Renders training crops of a body, without end.
+
+    The same seed gives the same sequence of samples on the same device, for the same sequence of counts. Most of the work
+    is in many small steps: where several processes share a CPU's cores, give each one thread (``torch.set_num_threads``).
+
+    Args:
+        body: The body that is rendered; a copy is made where it lies on another device.
+        crop_size: Side of the crops, pixels.
+        seed: Of all random numbers.
+        device: Where everything is computed.
+        backgrounds: A folder of photographs to use behind the persons beside procedural pictures.
+        difficulty: 0 (whole, frontal, standing persons, clear pictures) to 1 (everything); may be changed between samples.
+
+    Raises:
+        InputError: ``difficulty`` is outside 0 to 1, or the folder holds no photograph.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        crop_size: int,
+        *,
+        seed: int,
+        device: str | torch.device = "cpu",
+        backgrounds: Path | None = None,
+        difficulty: float = 1.0,
+    ) -> None:
+        if not 0 <= difficulty <= 1:
+            raise InputError(f"The difficulty is {difficulty}.", why="it is a share of the full spread", fix="give 0 to 1")
+        self.device = torch.device(device)
+        self.body = body if body.weights.device == self.device else copy.deepcopy(body).to(self.device)
+        self.crop_size = crop_size
+        self.difficulty = difficulty
+        self.draw = Draw(torch.Generator(self.device).manual_seed(seed))
+        self._poses = PoseSampler(self.device)
+        self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop_size)
+        self._wardrobe = Wardrobe(self.body, self.device)
+        self._backgrounds = Backgrounds(backgrounds, self.device)
+
+    @torch.no_grad()
+    def sample(self, count: int) -> SyntheticSample:
+        """The next crops.
+
+        Args:
+            count: How many; any number, the memory needed does not grow with it.
+        """
+        # Not inference mode: its tensors could not take part in a loss. Labels are exact only in float32, whatever
+        # precision the caller trains in.
+        with torch.autocast(self.device.type, enabled=False):
+            chunks = [self._chunk(min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
+        return SyntheticSample(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` needs to go on with the very next sample; plain tensors and numbers."""
+        return {"generator": self.draw.generator.get_state(), "difficulty": self.difficulty}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state` was taken, in a source made with the same arguments on the same kind of device."""
+        self.draw.generator.set_state(state["generator"].cpu())
+        self.difficulty = state["difficulty"]
+
+    def _chunk(self, count: int) -> SyntheticSample:
+        draw, difficulty, size = self.draw, self.difficulty, self.crop_size
+        betas = shapes(draw, count)
+        rotations = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
+        chained = self.body.kinematics.chain(rotations)
+        rest = self.body.rest_joints(betas)
+        posed = self.body(chained, rotations, betas, rest)
+        root = rest[:, :1]
+        placement = place(draw, posed.vertices - root, posed.joints - root, difficulty)
+        translation = placement.root - rest[:, 0]
+
+        vertices = posed.vertices + translation.unsqueeze(1)
+        fragments = self._rasterizer(project(vertices, placement.cameras), vertices[..., 2])
+        look = self._wardrobe.dress(draw, chained, betas)
+        person, coverage = fragments.resolve(self._wardrobe.shade(look, fragments, size * size), count, size)
+
+        scenery = self._backgrounds.sample(draw, count, size)
+        hidden = occluders(draw, count, size, scenery, difficulty)
+        image = hidden.cover(person.clamp(max=1) + scenery * (1 - coverage))
+        # Beyond the image's border there is no camera: exactly black, as glnet_infer.crops has it.
+        image = camera_faults(draw, image, difficulty) * hidden.inside.unsqueeze(-1)
+        keypoints = project(posed.joints + translation.unsqueeze(1), placement.cameras)
+        return SyntheticSample(
+            crops=(image * 255).round().to(torch.uint8),
+            cameras=placement.cameras,
+            rotations=rotations,
+            betas=betas,
+            translation=translation,
+            visibility=in_crop(keypoints) & ~hidden.hides(keypoints),
+        )
