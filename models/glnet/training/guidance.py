@@ -1,8 +1,8 @@
 """Guidance by 2D keypoints, for training only: it shapes the features and is not part of the network that is exported.
 
 The poster names 2D keypoints as the annotation that guides the Local Encoding Module (Table 3). Here they guide twice:
-every part point predicts its part's keypoints, which pulls the points onto the parts (AdaptivePose, arXiv 2112.13635); and every
-pixel says how close it is to each keypoint, a heat map, which reaches all pixels from the first step on.
+every part point predicts its part's keypoints, which pulls the points onto the parts (AdaptivePose, arXiv 2112.13635);
+and every pixel says how close it is to each keypoint, a heat map, which reaches all pixels from the first step on.
 """
 
 import torch

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from glnet.training.synthetic.randomness import Draw
+from glnet_infer.manifest import CropSpec
 
-PADDING = 1.25
-"""Side of the crop's square, relative to the longer side of the person's box (``glnet_infer.manifest.CropSpec``)."""
+PADDING = CropSpec.padding
+"""Side of the crop's square, relative to the longer side of the person's box."""
 
 NEAREST = 0.3
 """Metres. No vertex comes closer to the camera."""
