@@ -65,6 +65,8 @@ class GLNetConfig:
             "Decomposed"); otherwise 6D rotations are regressed.
         local_encoding: Whether the Local Encoding Module enriches the pixel features (the poster's "LEM").
         point_origin: Where a pixel's part points start: at the ``pixel``, or at the ``coarse`` keypoints of the part.
+        keypoint_origin: What a pixel's keypoints are residuals of: the ``coarse`` keypoints, or the ``pixel``'s own place,
+            which a convolution finds more easily and small networks need.
         pixel_channels: Channels of the pixel features.
         part_channels: Channels of a part's features.
         depth_range: Metres that a depth of 1 stands for (HybrIK).
@@ -81,6 +83,7 @@ class GLNetConfig:
     swing_twist: bool = True
     local_encoding: bool = True
     point_origin: str = "pixel"
+    keypoint_origin: str = "coarse"
     pixel_channels: int = 256
     part_channels: int = 64
     depth_range: float = 2.2
@@ -100,8 +103,9 @@ class GLNetConfig:
         for name in ("name", "body"):
             if not isinstance(getattr(self, name), str):
                 problems.append(f"{name} is {getattr(self, name)!r}, not a text")
-        if self.point_origin not in ("pixel", "coarse"):
-            problems.append(f"point_origin is {self.point_origin!r}, not 'pixel' or 'coarse'")
+        for name in ("point_origin", "keypoint_origin"):
+            if getattr(self, name) not in ("pixel", "coarse"):
+                problems.append(f"{name} is {getattr(self, name)!r}, not 'pixel' or 'coarse'")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or len(values) != 3 or not all(_is_finite(value) for value in values):
@@ -165,14 +169,31 @@ def _as_tuples(document: dict[str, Any]) -> dict[str, Any]:
 _W18_SMALL = HRNetConfig(
     stem_blocks=1, stem_channels=32, channels=(16, 32, 64, 128), modules=(1, 1, 1), blocks=2
 )  # HRNet-W18-C-Small-v1 of the authors' image classification models
+_DEMO = HRNetConfig(
+    stem_blocks=1,
+    stem_channels=32,
+    channels=(16, 32, 64, 128),
+    modules=(1, 1, 1),
+    blocks=2,
+    head_channels=(16, 16, 32, 32),
+    feature_channels=256,
+)  # the trunk of W18-small with a small head
 _W48 = HRNetConfig(channels=(48, 96, 192, 384))
 
 PRESETS: dict[str, GLNetConfig] = {
+    "demo": GLNetConfig(
+        name="demo",
+        backbone=_DEMO,
+        crop=CropSpec(size=192),
+        keypoint_origin="pixel",
+        pixel_channels=96,
+        part_channels=24,
+    ),
     "w18-small": GLNetConfig(name="w18-small", backbone=_W18_SMALL, pixel_channels=128, part_channels=32),
     "w32": GLNetConfig(name="w32"),
     "w48": GLNetConfig(name="w48", backbone=_W48),
 }
-"""The poster's W32 and W48, and a small network for demonstrations."""
+"""The poster's W32 and W48, and two small networks: ``demo`` can be trained on two CPU cores."""
 
 
 def load_config(name: str) -> GLNetConfig:

@@ -76,12 +76,16 @@ class Prediction(NamedTuple):
         pixels: N x P x H x W, every pixel's estimate: coarse plus residual.
         logits: N x H x W, confidence before the sigmoid.
         points: N x 7 x H x W x 2, part points in grid cells, or None without local encoding.
+        pixel_features: N x C x H x W, after local encoding.
+        part_features: N x 7 c x H x W, or None without local encoding.
     """
 
     coarse: Tensor
     pixels: Tensor
     logits: Tensor
     points: Tensor | None
+    pixel_features: Tensor | None = None
+    part_features: Tensor | None = None
 
 
 class Selection(NamedTuple):
@@ -111,9 +115,15 @@ class GLNet(nn.Module):
         self.local_encoding = LocalEncodingModule(config)
         self.confidence = nn.Conv2d(config.pixel_channels, 1, 1)
         self.heads = PixelHeads(config, self.layout)
+        # Keypoints of a pixel start at its own place, or like everything else at the coarse estimate.
+        from_pixel = torch.zeros(2, self.layout.size)
+        if config.keypoint_origin == "pixel":
+            from_pixel[0, 0 : self.layout.sizes[0] : 2] = 1
+            from_pixel[1, 1 : self.layout.sizes[0] : 2] = 1
+        self.register_buffer("from_pixel", from_pixel, persistent=False)
 
     def initialize(self, mean: Estimate) -> None:
-        """Random weights whose estimate is ``mean`` (N = 1), give or take a little, at every pixel."""
+        """Random weights whose estimate is ``mean`` (N = 1), give or take a little; from pixels, with its root there."""
         initialize(self)
         self.local_encoding.initialize()
         self.heads.initialize()
@@ -122,7 +132,9 @@ class GLNet(nn.Module):
         prior = self.config.confidence_prior
         nn.init.constant_(self.confidence.bias, -math.log((1 - prior) / prior))
         with torch.no_grad():
-            self.coarse.bias.copy_(self.layout.join(mean)[0])
+            vector = self.layout.join(mean)[0]
+            self.coarse.bias.copy_(vector)
+            self.heads.pixel.bias.copy_(vector * self.from_pixel.sum(0))
 
     def use_mixed_precision(self) -> "GLNet":
         """Put backbone and Local Encoding Module into half precision, in place.
@@ -149,7 +161,18 @@ class GLNet(nn.Module):
     def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> Prediction:
         """Estimates of all pixels."""
         coarse, logits, pixels, parts, points = self._encode(crops)
-        return Prediction(coarse, coarse[:, :, None, None] + self.heads(pixels, parts), logits, points)
+        cells = torch.arange(self.config.grid, device=coarse.device)
+        ys, xs = torch.meshgrid(cells, cells, indexing="ij")
+        start = self._start(coarse[:, None], torch.stack([xs, ys], dim=-1).flatten(0, 1)).transpose(1, 2)
+        estimates = start.unflatten(2, logits.shape[1:]) + self.heads(pixels, parts)
+        return Prediction(coarse, estimates, logits, points, pixels, parts)
+
+    def _start(self, coarse: Float[Tensor, "*n p"], pixel: Int[Tensor, "*n 2"]) -> Float[Tensor, "*n p"]:
+        """What residuals are added to, at pixels x, y in grid cells."""
+        if self.config.keypoint_origin == "coarse":
+            return coarse
+        place = (pixel + 0.5) / self.config.grid - 0.5
+        return coarse * (1 - self.from_pixel.sum(0)) + place @ self.from_pixel
 
     def select(self, crops: UInt8[Tensor, "n s s 3"]) -> Selection:
         """The most confident pixel's estimate; heads are evaluated at that pixel alone.
@@ -161,7 +184,7 @@ class GLNet(nn.Module):
         residuals = self.heads(self._gather(pixels, best), None if parts is None else self._gather(parts, best))
         logit = logits.flatten(1).gather(1, best).squeeze(1)
         pixel = torch.cat([best % self.config.grid, best // self.config.grid], dim=1)
-        return Selection(coarse + residuals.flatten(1), logit, pixel)
+        return Selection(self._start(coarse, pixel) + residuals.flatten(1), logit, pixel)
 
     @staticmethod
     def _best(logits: Float[Tensor, "n h w"]) -> Int[Tensor, "n 1"]:

@@ -1,0 +1,193 @@
+"""``glnet-train``: train on synthetic crops, score a checkpoint or a bundle, try the whole loop in two minutes."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glnet_infer.console import errors_reported, new_app, print_json, print_result, talk
+from glnet_infer.errors import CheckpointError, OutputError, install_hint
+
+if TYPE_CHECKING:
+    from glnet.training.trainer import Trainer
+
+STATE, CHECKPOINT, LOG = "state.pt", "checkpoint.pth", "log.jsonl"
+SMOKE_STEPS, SMOKE_FACTOR = 40, 0.75
+
+app = new_app()
+
+
+@app.callback()
+def train() -> None:
+    """Train and score GLNet on synthetic crops of the demo body."""
+
+
+@app.command()
+def fit(
+    directory: Annotated[Path, typer.Argument(help="For state, checkpoint and log; resumed if it holds a state.")],
+    config: Annotated[str, typer.Option(help="Preset or .json file of the network.")] = "demo",
+    steps: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 20_000,
+    batch: Annotated[int, typer.Option(min=1, help="Crops per step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Its highest value.")] = 1e-3,
+    pool: Annotated[int, typer.Option(min=1, help="Blocks of 256 rendered crops to draw from.")] = 16,
+    refresh: Annotated[int, typer.Option(min=1, help="Steps between two newly rendered blocks of 256 crops.")] = 16,
+    curriculum: Annotated[int, typer.Option(min=0, help="Blocks until the full spread of poses.")] = 300,
+    positives: Annotated[int, typer.Option(min=1, help="Positive pixels per person.")] = 20,
+    costs: Annotated[str, typer.Option(help="keypoints, keypoints+depth or keypoints+depth+rotation.")] = "keypoints",
+    static_matching: Annotated[bool, typer.Option(help="Positives around the root instead of by cost.")] = False,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of photographs to put behind the persons.")] = None,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two saved states.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+) -> None:
+    """Train until the last step; SIGTERM and Ctrl-C save the state first, and the same command goes on from it."""
+    with errors_reported():
+        trainer = _trainer()
+        from glnet.body import Body, find_body, load_body
+        from glnet.config import load_config
+        from glnet.training.matching import Matching
+        from glnet.training.trainer import Recipe
+
+        body = Body(load_body(find_body("demo")))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
+        if (directory / STATE).is_file():
+            training = trainer.load(directory / STATE, body, backgrounds)
+            talk.print(f"going on from step {training.step}; the options of its first start hold")
+        else:
+            recipe = Recipe(
+                steps=steps,
+                batch=batch,
+                learning_rate=learning_rate,
+                blocks=pool,
+                refresh=refresh,
+                curriculum=curriculum,
+                seed=seed,
+            )
+            matching = Matching(dynamic=not static_matching, positives=positives, costs=costs)
+            training = trainer(load_config(config), recipe, body, matching=matching, backgrounds=backgrounds)
+        _fit(training, directory, save_every)
+        print_result(str(directory / CHECKPOINT))
+
+
+def _trainer() -> "type[Trainer]":
+    try:
+        from glnet.training.trainer import Trainer
+    except ImportError as error:
+        raise CheckpointError("Training is not installed.", why=str(error), fix=install_hint("cpu,export")) from error
+    return Trainer
+
+
+def _fit(training: "Trainer", directory: Path, save_every: int) -> None:
+    stopping = False
+
+    def stop(signum: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with (directory / LOG).open("a") as log:
+            for line in _logged(training):
+                log.write(json.dumps(line) + "\n")
+                if training.step % save_every == 0 or stopping:
+                    log.flush()
+                    _save(training, directory)
+                if stopping:
+                    talk.print(f"stopped at step {training.step}; the same command goes on")
+                    raise typer.Exit(130)
+        _save(training, directory)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _logged(training: "Trainer") -> Iterator[dict[str, float]]:
+    """Train, saying the losses now and then."""
+    start = time.monotonic()
+    last = training.recipe.steps
+    for terms in training.run(last):
+        seconds = time.monotonic() - start
+        if training.step % 20 == 0 or training.step == last:
+            shown = "  ".join(f"{name} {terms[name]:.3f}" for name in ("loss", "keypoints", "depths", "confidence"))
+            talk.print(f"step {training.step}/{last}  {seconds:.0f} s  {shown}", markup=False)
+        yield {"step": training.step, "seconds": round(seconds, 2), **{k: round(v, 5) for k, v in terms.items()}}
+
+
+def _save(training: "Trainer", directory: Path) -> None:
+    training.save(directory / STATE)
+    training.checkpoint().save(directory / CHECKPOINT)
+
+
+@app.command("eval")
+def evaluate_command(
+    target: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle.", readable=False)],
+    crops: Annotated[int, typer.Option(min=1, help="Held-out synthetic crops.")] = 1024,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Score a checkpoint or a bundle on held-out synthetic crops, beside the standing mean body."""
+    with errors_reported(as_json):
+        _trainer()
+        from glnet.backend import TorchBackend
+        from glnet.body import Body, find_body, load_body
+        from glnet.checkpoint import Checkpoint
+        from glnet.recovery import MeshRecovery
+        from glnet.training.evaluation import evaluate
+        from glnet_infer.backends import open_backend
+        from glnet_infer.bundle import Bundle
+
+        body = Body(load_body(find_body("demo")))
+        if target.is_dir():
+            bundle = Bundle.open(target)
+            if bundle.manifest.body.name != "demo":
+                raise CheckpointError(
+                    f"{target} cannot be scored on synthetic crops.",
+                    why=f"its body is {bundle.manifest.body.name!r}, that of the crops is the demo body",
+                    fix="score it on photographs with labels",
+                )
+            backend, size = open_backend("onnxruntime-cpu", bundle), bundle.manifest.crop.size
+        else:
+            network = Checkpoint.load(target).network()
+            backend, size = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop.size
+        result = evaluate(backend, body, size, crops)
+        found, baseline = result.scores.summary(), result.baseline.summary()
+        if as_json:
+            print_json({"backend": backend.name, "found": found.as_dict(), "standing": baseline.as_dict()})
+            return
+        print_result(f"{backend.name:<16} {found}")
+        print_result(f"{'standing body':<16} {baseline}")
+
+
+@app.command()
+def smoke(
+    steps: Annotated[int, typer.Option(min=2, help="Length.")] = SMOKE_STEPS,
+) -> None:
+    """Train a small network for a moment, and fail unless its loss falls to three quarters."""
+    with errors_reported():
+        trainer = _trainer()
+        from glnet.body import Body, find_body, load_body
+        from glnet.config import load_config
+        from glnet.training.trainer import Recipe
+
+        recipe = Recipe(steps=steps, batch=8, warmup=5, block=64, blocks=1, refresh=steps, bf16=False)
+        training = trainer(load_config("demo"), recipe, Body(load_body(find_body("demo"))))
+        losses = [terms["loss"] for terms in training.run(steps)]
+        tenth = max(len(losses) // 10, 1)
+        first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+        print_result(f"loss {first:.2f} -> {last:.2f}")
+        if not last <= SMOKE_FACTOR * first:
+            raise CheckpointError(
+                "The loss did not fall enough.",
+                why=f"from {first:.2f} to {last:.2f} in {steps} steps; at most {SMOKE_FACTOR * first:.2f} was expected",
+                fix="compare with the versions in constraints.txt",
+            )
+
+
+def main() -> None:
+    """Entry point."""
+    app()
