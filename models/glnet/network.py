@@ -164,7 +164,8 @@ class GLNet(nn.Module):
         cells = torch.arange(self.config.grid, device=coarse.device)
         ys, xs = torch.meshgrid(cells, cells, indexing="ij")
         start = self._start(coarse[:, None], torch.stack([xs, ys], dim=-1).flatten(0, 1)).transpose(1, 2)
-        estimates = start.unflatten(2, logits.shape[1:]) + self.heads(pixels, parts)
+        start = start.expand(-1, -1, cells.numel() ** 2).unflatten(2, logits.shape[1:])
+        estimates = start + self.heads(pixels, parts)
         return Prediction(coarse, estimates, logits, points, pixels, parts)
 
     def _start(self, coarse: Float[Tensor, "*n p"], pixel: Int[Tensor, "*n 2"]) -> Float[Tensor, "*n p"]:

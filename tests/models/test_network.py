@@ -218,7 +218,7 @@ def test_mixed_precision_gives_float32_results(mixed, random_crops):
     with torch.no_grad():
         prediction, selection = mixed.network(random_crops(1)), mixed.network.select(random_crops(1))
         result = mixed(random_crops(1), default_cameras(1))
-    for tensor in (*prediction, selection.estimate, selection.logit, *result):
+    for tensor in (*prediction[:4], selection.estimate, selection.logit, *result):
         assert tensor.dtype == (torch.int32 if tensor is result.reference_pixel else torch.float32)
 
 
@@ -290,3 +290,20 @@ def test_settled_norms_have_the_crops_statistics_and_their_own_momentum(tiny_con
     np.testing.assert_allclose(network.backbone.bn1.running_var, seen[0].var((0, 2, 3)), rtol=1e-3)
     assert network.backbone.bn1.momentum == 0.1
     assert not network.training
+
+
+def test_keypoints_of_pixels_start_at_the_pixel_in_both_forms(tiny_config, lively_recovery, random_crops):
+    """With pixels as origin and residuals of zero, a pixel's keypoints all lie in its middle."""
+    network = lively_recovery(dataclasses.replace(tiny_config, keypoint_origin="pixel")).network
+    crops = random_crops(2)
+    with torch.no_grad():
+        dense, selection = network(crops), network.select(crops)
+        index = selection.pixel[:, 1] * network.config.grid + selection.pixel[:, 0]
+        chosen = dense.pixels.flatten(2)[torch.arange(2), :, index]
+        # Float32 sums in another order.
+        assert (chosen - selection.estimate).abs().max() < 1e-5
+        for parameter in network.heads.parameters():
+            parameter.zero_()
+        keypoints = network.layout.split(network.select(crops).estimate).keypoints
+    middle = (selection.pixel + 0.5) * 4 / network.config.crop.size - 0.5
+    assert (keypoints - middle[:, None]).abs().max() < 1e-6
