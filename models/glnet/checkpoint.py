@@ -11,10 +11,28 @@ from torch import Tensor
 
 from glnet.config import GLNetConfig
 from glnet.network import GLNet
-from glnet_infer.errors import CheckpointError, first_line
+from glnet_infer.errors import CheckpointError, OutputError, first_line
 
 FORMAT = "glnet-checkpoint"
 VERSION = 1
+
+
+def save_atomically(document: dict[str, Any], path: Path) -> None:
+    """``torch.save`` to a hidden file beside the path, then a rename: the file is there whole or as it was.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        torch.save(document, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError where the folder is missing
+        raise OutputError(
+            f"{path} was not written.", why=first_line(error), fix="check the folder, its permissions and the disk"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -80,13 +98,7 @@ class Checkpoint:
             "config": self.config.to_dict(),
             "state_dict": self.state,
         }
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.partial")
-        try:
-            torch.save(document, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_atomically(document, Path(path))
 
     @classmethod
     def of(cls, network: GLNet) -> "Checkpoint":

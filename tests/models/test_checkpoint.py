@@ -12,7 +12,7 @@ import torch
 from glnet.checkpoint import Checkpoint
 from glnet.config import PRESETS, GLNetConfig, HRNetConfig, load_config
 from glnet.network import GLNet
-from glnet_infer.errors import CheckpointError, GlnetError
+from glnet_infer.errors import CheckpointError, GlnetError, OutputError
 from glnet_infer.manifest import CropSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,7 +82,7 @@ def test_failed_save_leaves_the_older_file(checkpoint, path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         checkpoint.save(path)
     assert_same(Checkpoint.load(path), checkpoint)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from glnet.body.smpl import Body
-from glnet.checkpoint import Checkpoint
+from glnet.checkpoint import Checkpoint, save_atomically
 from glnet.config import GLNetConfig
 from glnet.network import Prediction
 from glnet.random_init import random_recovery
@@ -205,12 +205,7 @@ class Trainer:
             "guidance": self.guidance.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            torch.save(state, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_atomically(state, path)
 
     @classmethod
     def load(cls, path: Path, body: Body, backgrounds: Path | None = None) -> "Trainer":
