@@ -192,7 +192,7 @@ class Manifest:
         except OSError as error:
             raise BundleError(f"{path} was not read.", why=str(error.strerror), fix="check its permissions") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, f"{type(error).__name__}: {first_line(error)}") from error
+            raise _damaged(path, _reason(error)) from error
         if schema != SCHEMA_VERSION:
             raise BundleError(
                 f"{path} has schema version {schema}.",
@@ -203,7 +203,7 @@ class Manifest:
             manifest = cls._from_document(document)
             problems = manifest._problems()
         except Exception as error:  # whatever a foreign document makes of our constructors
-            raise _damaged(path, f"{type(error).__name__}: {first_line(error)}") from error
+            raise _damaged(path, _reason(error)) from error
         if problems:
             raise _damaged(path, "; ".join(problems))
         return manifest
@@ -265,6 +265,10 @@ def _why_no_bundle(path: Path) -> str:
 
 def _tensor_spec(entry: dict[str, Any]) -> TensorSpec:
     return _build(TensorSpec, entry, shape=tuple(entry["shape"]))
+
+
+def _reason(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _damaged(path: Path, why: str) -> BundleError:
