@@ -92,7 +92,7 @@ class LocalEncodingModule(nn.Module):
         return LocalEncoding((fused + self.fuse_parts(parts)).relu(), parts, points)
 
     def _points(self, pixels: Tensor, coarse_keypoints: Tensor) -> Tensor:
-        """Part points in grid cells, in float32: half precision would move them by up to a sixteenth of a cell."""
+        """Part points in grid cells; float32, for a sum with coordinates up to 63 leaves half precision 1/32 of a cell."""
         offsets = self.offsets(pixels).float().unflatten(1, (len(PARTS), 2)).permute(0, 1, 3, 4, 2)
         if not self.from_coarse:
             return self.cells + offsets

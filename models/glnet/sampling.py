@@ -29,7 +29,7 @@ def sample_by_gather(maps: Float[Tensor, "n g c s s"], points: Float[Tensor, "n 
     """Sample by gathering the four neighbours of each point as rows of channels.
 
     For graphs that run on ONNX Runtime's CPU, whose GridSample computes every point anew for every channel: this form
-    takes half its time. Maps stay in their own precision, only points and weights are float32.
+    takes half its time. Maps stay in their own precision, points are float32.
     """
     crops, groups, channels, size = maps.shape[:4]
     rows = maps.flatten(3).transpose(2, 3).reshape(-1, channels)
