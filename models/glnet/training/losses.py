@@ -63,21 +63,30 @@ def focal_loss(logits: Float[Tensor, "n h w"], index: Int[Tensor, "n p"], alpha:
 
 
 class Objective(nn.Module):
-    """L_all of a batch. Has no parameters.
+    """L_all of a batch, and the guidance where there is one.
 
     Args:
         network: Whose predictions are judged.
         decoder: For the rotation matrices of the pose term.
         matching: How positives are chosen.
         weights: Of the terms.
+        guidance: Training-only heads (:class:`glnet.training.guidance.Guidance`), judged on the same positive pixels.
     """
 
-    def __init__(self, network: GLNet, decoder: Decoder, matching: Matching, weights: LossWeights) -> None:
+    def __init__(
+        self,
+        network: GLNet,
+        decoder: Decoder,
+        matching: Matching,
+        weights: LossWeights,
+        guidance: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.layout = network.layout
         self.decoder = decoder
         self.matching = matching
         self.weights = weights
+        self.guidance = guidance
         self.grid = network.config.grid
 
     def forward(self, prediction: Prediction, targets: Targets) -> dict[str, Float[Tensor, ""]]:
@@ -94,6 +103,9 @@ class Objective(nn.Module):
             terms[name] = value
         for name, value in self._regression(coarse, targets).items():
             terms[f"coarse {name}"] = weights.coarse * value
+        if self.guidance is not None:
+            for name, value in self.guidance(prediction, targets, index).items():
+                terms[name] = weights.guidance * value
         return terms
 
     def _regression(self, estimate: Estimate, targets: Targets) -> dict[str, Tensor]:

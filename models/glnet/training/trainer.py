@@ -22,7 +22,7 @@ from glnet.random_init import random_recovery
 from glnet.recovery import Decoder
 from glnet.training.guidance import Guidance
 from glnet.training.losses import LossWeights, Objective
-from glnet.training.matching import Matching, positives
+from glnet.training.matching import Matching
 from glnet.training.pool import Block, CropPool
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet.training.targets import Targets
@@ -122,7 +122,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.guidance = Guidance(config)
-        self.objective = Objective(self.network, self.decoder, self.matching, self.weights)
+        self.objective = Objective(self.network, self.decoder, self.matching, self.weights, self.guidance)
         self.averaged = copy.deepcopy(self.network).eval()
         parameters = [*self.network.parameters(), *self.guidance.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -157,9 +157,6 @@ class Trainer:
             prediction = self.network(crops)
         prediction = Prediction(*(None if part is None else part.float() for part in prediction))
         terms = self.objective(prediction, targets)
-        index = positives(prediction, targets, self.network.layout, self.matching)
-        guided = self.guidance(prediction, targets, index)
-        terms |= {name: self.weights.guidance * value for name, value in guided.items()}
         loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
