@@ -53,5 +53,15 @@ MIRROR_PAIRS: tuple[tuple[int, int], ...] = (
 )  # fmt: skip
 """Left and right joints that change places when the image is mirrored."""
 
+
+def mirror_order(joints: int) -> list[int]:
+    """For each of the first joints, the one on the other side (itself, where there is none)."""
+    order = list(range(joints))
+    for left, right in MIRROR_PAIRS:
+        if right < joints:
+            order[left], order[right] = right, left
+    return order
+
+
 SMPL_LEAF_VERTICES: tuple[int, ...] = (411, 2445, 5905, 3216, 6617)
 """Vertices of SMPL's 6,890-vertex mesh at head top, left and right middle finger, left and right big toe (HybrIK)."""

@@ -57,23 +57,24 @@ class PixelHeads(nn.Module):
                 nn.init.normal_(conv.weight, std=3e-4)
                 nn.init.zeros_(conv.bias)
 
-    def forward(self, pixels: Float[Tensor, "n c h w"], parts: Float[Tensor, "n q h w"] | None) -> Float[Tensor, "n p h w"]:
-        """Residuals in float32: they are small against what they are added to."""
-        precision = self.pixel.weight.dtype
-        residuals = self.pixel(pixels.to(precision))
+    def forward(
+        self, pixels: Float[Tensor, "n c h w"], parts: Float[Tensor, "n q h w"] | None, entries: int | None = None
+    ) -> Float[Tensor, "n p h w"]:
+        """Residuals, or the first ``entries`` of them, in float32: they are small against what they are added to."""
+        weight, bias = self.pixel.weight[:entries], self.pixel.bias[:entries]
+        residuals = nn.functional.conv2d(pixels.to(weight.dtype), weight, bias)
         if self.parts is not None:
-            by_slot = self.parts(parts.to(precision))
+            by_slot = self.parts(parts.to(weight.dtype))
             by_slot = nn.functional.pad(by_slot, (0, 0, 0, 0, 0, 1))
-            residuals = residuals + by_slot.index_select(1, self.slots)
+            residuals = residuals + by_slot.index_select(1, self.slots[:entries])
         return residuals.float()
 
 
 class Prediction(NamedTuple):
-    """The dense form, which training uses.
+    """What is computed for every pixel; :meth:`GLNet.estimates` makes the estimates of chosen ones.
 
     Attributes:
         coarse: N x P, the estimate from the global feature.
-        pixels: N x P x H x W, every pixel's estimate: coarse plus residual.
         logits: N x H x W, confidence before the sigmoid.
         points: N x 7 x H x W x 2, part points in grid cells, or None without local encoding.
         pixel_features: N x C x H x W, after local encoding.
@@ -81,11 +82,10 @@ class Prediction(NamedTuple):
     """
 
     coarse: Tensor
-    pixels: Tensor
     logits: Tensor
     points: Tensor | None
-    pixel_features: Tensor | None = None
-    part_features: Tensor | None = None
+    pixel_features: Tensor
+    part_features: Tensor | None
 
 
 class Selection(NamedTuple):
@@ -148,52 +148,57 @@ class GLNet(nn.Module):
             layer.half()
         return self
 
-    def _encode(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Coarse estimate, logits, pixel and part features, part points."""
+    def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> Prediction:
+        """Coarse estimate, confidences and features of all pixels."""
         images = self.normalization(crops)
         features = self.backbone(images.to(self.backbone.conv1.weight.dtype))
         coarse = self.coarse(features.pooled.float())
         keypoints = self.layout.split(coarse).keypoints
         encoding = self.local_encoding(features.pixels, features.pooled, keypoints)
         logits = self.confidence(encoding.pixels.float()).squeeze(1)
-        return coarse, logits, encoding.pixels, encoding.parts, encoding.points
+        return Prediction(coarse, logits, encoding.points, encoding.pixels, encoding.parts)
 
-    def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> Prediction:
-        """Estimates of all pixels."""
-        coarse, logits, pixels, parts, points = self._encode(crops)
-        cells = torch.arange(self.config.grid, device=coarse.device)
-        ys, xs = torch.meshgrid(cells, cells, indexing="ij")
-        start = self._start(coarse[:, None], torch.stack([xs, ys], dim=-1).flatten(0, 1)).transpose(1, 2)
-        start = start.expand(-1, -1, cells.numel() ** 2).unflatten(2, logits.shape[1:])
-        estimates = start + self.heads(pixels, parts)
-        return Prediction(coarse, estimates, logits, points, pixels, parts)
+    def estimates(self, prediction: Prediction, index: Int[Tensor, "n k"]) -> Float[Tensor, "n k p"]:
+        """Estimates of chosen pixels: where they start, plus their residuals.
 
-    def _start(self, coarse: Float[Tensor, "*n p"], pixel: Int[Tensor, "*n 2"]) -> Float[Tensor, "*n p"]:
-        """What residuals are added to, at pixels x, y in grid cells."""
+        Heads are evaluated at these pixels alone: after the sampling, everything is pointwise.
+
+        Args:
+            prediction: Of the same crops.
+            index: Pixels as ``y * grid + x``.
+        """
+        pixels, parts = prediction.pixel_features, prediction.part_features
+        residuals = self.heads(gather_pixels(pixels, index), None if parts is None else gather_pixels(parts, index))
+        return self._start(prediction.coarse, self._places(index)) + residuals.squeeze(3).transpose(1, 2)
+
+    def all_estimates(self, prediction: Prediction, entries: int | None = None) -> Float[Tensor, "n h*w p"]:
+        """Estimates of all pixels, or the first ``entries`` of their vectors."""
+        index = torch.arange(self.config.grid**2, device=prediction.coarse.device)
+        residuals = self.heads(prediction.pixel_features, prediction.part_features, entries)
+        start = self._start(prediction.coarse, self._places(index[None]))
+        return start[..., :entries] + residuals.flatten(2).transpose(1, 2)
+
+    def _places(self, index: Int[Tensor, "n k"]) -> Int[Tensor, "n k 2"]:
+        """Pixels x, y in grid cells."""
+        return torch.stack([index % self.config.grid, index // self.config.grid], dim=-1)
+
+    def _start(self, coarse: Float[Tensor, "n p"], pixel: Int[Tensor, "n k 2"]) -> Float[Tensor, "n q p"]:
+        """What residuals are added to, at pixels x, y in grid cells; q is 1 where it is the same for all."""
         if self.config.keypoint_origin == "coarse":
-            return coarse
+            return coarse.unsqueeze(1)
         place = (pixel + 0.5) / self.config.grid - 0.5
-        return coarse * (1 - self.from_pixel.sum(0)) + place @ self.from_pixel
+        return (coarse * (1 - self.from_pixel.sum(0))).unsqueeze(1) + place @ self.from_pixel
 
     def select(self, crops: UInt8[Tensor, "n s s 3"]) -> Selection:
-        """The most confident pixel's estimate; heads are evaluated at that pixel alone.
+        """The most confident pixel's estimate."""
+        prediction = self(crops)
+        logits = prediction.logits.flatten(1)
+        best = logits.argmax(1, keepdim=True)
+        estimate = self.estimates(prediction, best).squeeze(1)
+        return Selection(estimate, logits.gather(1, best).squeeze(1), self._places(best).squeeze(1))
 
-        Equal to choosing from :meth:`forward`'s maps: after the sampling, everything is pointwise.
-        """
-        coarse, logits, pixels, parts, _ = self._encode(crops)
-        best = self._best(logits)
-        residuals = self.heads(self._gather(pixels, best), None if parts is None else self._gather(parts, best))
-        logit = logits.flatten(1).gather(1, best).squeeze(1)
-        pixel = torch.cat([best % self.config.grid, best // self.config.grid], dim=1)
-        return Selection(self._start(coarse, pixel) + residuals.flatten(1), logit, pixel)
 
-    @staticmethod
-    def _best(logits: Float[Tensor, "n h w"]) -> Int[Tensor, "n 1"]:
-        return logits.flatten(1).argmax(1, keepdim=True)
-
-    @staticmethod
-    def _gather(maps: Float[Tensor, "n c h w"], index: Int[Tensor, "n 1"]) -> Float[Tensor, "n c 1 1"]:
-        """One pixel of each map."""
-        columns = maps.flatten(2)
-        picked = columns.gather(2, index.unsqueeze(1).expand(-1, columns.shape[1], -1))
-        return picked.unsqueeze(-1)
+def gather_pixels(maps: Float[Tensor, "n c h w"], index: Int[Tensor, "n k"]) -> Float[Tensor, "n c k 1"]:
+    """Chosen pixels of each map, as narrow maps."""
+    columns = maps.flatten(2)
+    return columns.gather(2, index.unsqueeze(1).expand(-1, columns.shape[1], -1)).unsqueeze(-1)

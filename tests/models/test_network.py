@@ -10,7 +10,7 @@ import torch
 
 from glnet.config import GLNetConfig
 from glnet.estimate import Estimate, EstimateLayout, default_cameras
-from glnet.network import GLNet, Normalization, PixelHeads
+from glnet.network import GLNet, Normalization, PixelHeads, Prediction
 from glnet.parts import PARTS
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet_infer.skeleton import SKELETON_JOINTS
@@ -21,10 +21,10 @@ MM = 1e-3
 SWITCHES = list(itertools.product([True, False], [True, False], ["pixel", "coarse"], [29, 34]))
 
 
-def chosen(prediction, selection) -> torch.Tensor:
-    """The dense form's estimate at the selected pixels."""
-    x, y = selection.pixel.unbind(1)
-    return prediction.pixels[torch.arange(len(x)), :, y, x]
+def everywhere(network, crops) -> tuple[Prediction, torch.Tensor]:
+    """The dense form: what is computed for all pixels, and their estimates, N x P x H x W."""
+    prediction = network(crops)
+    return prediction, network.all_estimates(prediction).transpose(1, 2).unflatten(2, prediction.logits.shape[1:])
 
 
 # Dense and selected
@@ -43,19 +43,20 @@ def test_selecting_then_regressing_is_regressing_then_selecting(
     )
     network = lively_recovery(config).network
     with torch.no_grad():
-        prediction, selection = network(random_crops(6)), network.select(random_crops(6))
+        (prediction, pixels), selection = everywhere(network, random_crops(6)), network.select(random_crops(6))
     size = 3 * keypoints + (46 if swing_twist else 144) + 11
-    assert prediction.pixels.shape == (6, size, 16, 16)
+    assert pixels.shape == (6, size, 16, 16)
     assert selection.estimate.shape == (6, size)
     # The oracle's arg-max: the first cell, row by row, with the highest logit.
     for logits, (x, y) in zip(prediction.logits.numpy(), selection.pixel.tolist(), strict=True):
         assert np.unravel_index(logits.argmax(), logits.shape) == (y, x)
     assert len({tuple(pixel) for pixel in selection.pixel.tolist()}) > 1  # not one corner for all
     # 1e-5: the same products, summed in another order by kernels for one pixel and for many.
-    torch.testing.assert_close(selection.estimate, chosen(prediction, selection), atol=1e-5, rtol=0)
+    x, y = selection.pixel.unbind(1)
+    torch.testing.assert_close(selection.estimate, pixels[torch.arange(6), :, y, x], atol=1e-5, rtol=0)
     torch.testing.assert_close(selection.logit, prediction.logits.flatten(1).amax(1), atol=1e-5, rtol=0)
     # And the pixels differ by far more than that, so the test can tell them apart.
-    assert prediction.pixels.flatten(2).std(2).mean() > 0.01
+    assert pixels.flatten(2).std(2).mean() > 0.01
 
 
 @pytest.mark.parametrize("pixel", [(0, 0), (3, 10), (15, 2), (15, 15)])
@@ -68,10 +69,10 @@ def test_most_confident_pixel_decides(recovery, random_crops, pixel):
 
     network.confidence.register_forward_hook(raise_confidence)
     with torch.no_grad():
-        prediction, selection = network(random_crops(3)), network.select(random_crops(3))
+        (_, pixels), selection = everywhere(network, random_crops(3)), network.select(random_crops(3))
         result = recovery(random_crops(3), default_cameras(3))
     assert selection.pixel.tolist() == [[x, y]] * 3
-    torch.testing.assert_close(selection.estimate, prediction.pixels[:, :, y, x], atol=1e-5, rtol=0)
+    torch.testing.assert_close(selection.estimate, pixels[:, :, y, x], atol=1e-5, rtol=0)
     assert result.reference_pixel.tolist() == [[x, y]] * 3
     assert result.reference_pixel.dtype == torch.int32
     torch.testing.assert_close(result.confidence, torch.ones(3))
@@ -104,10 +105,10 @@ def test_without_residuals_every_pixel_gives_the_coarse_estimate_and_its_mesh(re
     with torch.no_grad():
         for parameter in network.heads.parameters():
             parameter.zero_()
-        prediction = network(random_crops(3))
+        prediction, pixels = everywhere(network, random_crops(3))
         result = recovery(random_crops(3), default_cameras(3))
         coarse = recovery.decoder(network.layout.split(prediction.coarse), default_cameras(3))
-    assert torch.equal(prediction.pixels, prediction.coarse[:, :, None, None].expand_as(prediction.pixels))
+    assert torch.equal(pixels, prediction.coarse[:, :, None, None].expand_as(pixels))
     torch.testing.assert_close(result.vertices, coarse.vertices, atol=0.001 * MM, rtol=0)
     assert (prediction.coarse[0] - prediction.coarse[1]).abs().max() > 1e-3  # and it depends on the crop
 
@@ -119,8 +120,8 @@ def test_a_heads_bias_is_added_to_the_coarse_estimate(recovery, random_crops, rn
         for parameter in network.heads.parameters():
             parameter.zero_()
         network.heads.pixel.bias.copy_(shift)
-        prediction = network(random_crops(2))
-    torch.testing.assert_close(prediction.pixels[..., 7, 3], prediction.coarse + shift, atol=1e-6, rtol=0)
+        prediction, pixels = everywhere(network, random_crops(2))
+    torch.testing.assert_close(pixels[..., 7, 3], prediction.coarse + shift, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("swing_twist", [True, False])
@@ -218,7 +219,7 @@ def test_mixed_precision_gives_float32_results(mixed, random_crops):
     with torch.no_grad():
         prediction, selection = mixed.network(random_crops(1)), mixed.network.select(random_crops(1))
         result = mixed(random_crops(1), default_cameras(1))
-    for tensor in (*prediction[:4], selection.estimate, selection.logit, *result):
+    for tensor in (*prediction[:3], selection.estimate, selection.logit, *result):
         assert tensor.dtype == (torch.int32 if tensor is result.reference_pixel else torch.float32)
 
 
@@ -244,12 +245,12 @@ def test_points_are_computed_in_float32(lively_recovery, tiny_config, random_cro
 def test_mixed_precision_moves_the_mesh_by_little(recovery, mixed, random_crops):
     crops, cameras = random_crops(6), default_cameras(6)
     with torch.no_grad():
-        prediction, reduced = recovery.network(crops), mixed.network(crops)
+        pixels, reduced = (everywhere(each.network, crops)[1] for each in (recovery, mixed))
         full, half = recovery(crops, cameras), mixed(crops, cameras)
         # Close rivals may change places, so estimates are compared pixel by pixel, and meshes where they agree.
         # Measured 0.009, of crop sides, depth ranges, twists and betas alike.
-        assert (prediction.pixels - reduced.pixels).abs().max() < 0.02
-        assert (prediction.pixels - reduced.pixels).abs().max() > 0
+        assert (pixels - reduced).abs().max() < 0.02
+        assert (pixels - reduced).abs().max() > 0
         same = (full.reference_pixel == half.reference_pixel).all(1)
         assert same.sum() >= 4
         relative = [r.vertices[same] - r.translation[same][:, None] for r in (full, half)]
@@ -297,9 +298,9 @@ def test_keypoints_of_pixels_start_at_the_pixel_in_both_forms(tiny_config, livel
     network = lively_recovery(dataclasses.replace(tiny_config, keypoint_origin="pixel")).network
     crops = random_crops(2)
     with torch.no_grad():
-        dense, selection = network(crops), network.select(crops)
-        index = selection.pixel[:, 1] * network.config.grid + selection.pixel[:, 0]
-        chosen = dense.pixels.flatten(2)[torch.arange(2), :, index]
+        (_, pixels), selection = everywhere(network, crops), network.select(crops)
+        x, y = selection.pixel.unbind(1)
+        chosen = pixels[torch.arange(2), :, y, x]
         # Float32 sums in another order.
         assert (chosen - selection.estimate).abs().max() < 1e-5
         for parameter in network.heads.parameters():

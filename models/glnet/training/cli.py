@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,10 @@ from glnet_infer.console import errors_reported, new_app, print_json, print_resu
 from glnet_infer.errors import CheckpointError, OutputError, install_hint
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from glnet.training.evaluation import Evaluation
     from glnet.training.trainer import Trainer
 
 STATE, CHECKPOINT, LOG = "state.pt", "checkpoint.pth", "log.jsonl"
@@ -30,9 +35,11 @@ def train() -> None:
 def fit(
     directory: Annotated[Path, typer.Argument(help="For state, checkpoint and log; resumed if it holds a state.")],
     config: Annotated[str, typer.Option(help="Preset or .json file of the network.")] = "demo",
+    initial: Annotated[Path | None, typer.Option(help="Checkpoint whose weights to start from.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 20_000,
-    batch: Annotated[int, typer.Option(min=1, help="Crops per step.")] = 32,
+    batch: Annotated[int, typer.Option(min=2, help="Crops per step, of all processes together.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Its highest value.")] = 1e-3,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16, where that is safe.")] = "bfloat16",
     pool: Annotated[int, typer.Option(min=1, help="Blocks of 256 rendered crops to draw from.")] = 16,
     refresh: Annotated[int, typer.Option(min=1, help="Steps between two newly rendered blocks of 256 crops.")] = 16,
     curriculum: Annotated[int, typer.Option(min=0, help="Blocks until the full spread of poses.")] = 300,
@@ -40,39 +47,62 @@ def fit(
     costs: Annotated[str, typer.Option(help="keypoints, keypoints+depth or keypoints+depth+rotation.")] = "keypoints",
     static_matching: Annotated[bool, typer.Option(help="Positives around the root instead of by cost.")] = False,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of photographs to put behind the persons.")] = None,
+    data: Annotated[Path | None, typer.Option(help="JSON list of real datasets (docs/training.md).")] = None,
+    synthetic: Annotated[float, typer.Option(help="Share of rendered crops; the others come from --data.")] = 1.0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between two saved states.")] = 200,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
 ) -> None:
-    """Train until the last step; SIGTERM and Ctrl-C save the state first, and the same command goes on from it."""
+    """Train until the last step; SIGTERM and Ctrl-C save the state first, and the same command goes on from it.
+
+    Several processes, on one GPU each or on the CPU: torchrun --nproc-per-node N --no-python glnet-train fit ...
+    """
     with errors_reported():
         trainer = _trainer()
         from glnet.body import Body, find_body, load_body
+        from glnet.checkpoint import Checkpoint
         from glnet.config import load_config
+        from glnet.training.datasets import load_mixture
         from glnet.training.matching import Matching
-        from glnet.training.trainer import Recipe
+        from glnet.training.processes import Processes
+        from glnet.training.recipe import Recipe
 
-        body = Body(load_body(find_body("demo")))
+        network = load_config(config)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
+        body = Body(load_body(find_body(network.body)))
+        real = None if data is None else load_mixture(data, body, network.crop, seed)
+        processes = Processes.join()
         if (directory / STATE).is_file():
-            training = trainer.load(directory / STATE, body, backgrounds)
+            training = trainer.load(directory / STATE, body, backgrounds, real, processes)
             talk.print(f"going on from step {training.step}; the options of its first start hold")
         else:
             recipe = Recipe(
                 steps=steps,
                 batch=batch,
                 learning_rate=learning_rate,
+                precision=precision,
+                synthetic=synthetic,
                 blocks=pool,
                 refresh=refresh,
                 curriculum=curriculum,
                 seed=seed,
             )
-            matching = Matching(dynamic=not static_matching, positives=positives, costs=costs)
-            training = trainer(load_config(config), recipe, body, matching=matching, backgrounds=backgrounds)
+            training = trainer(
+                network,
+                recipe,
+                body,
+                matching=Matching(dynamic=not static_matching, positives=positives, costs=costs),
+                backgrounds=backgrounds,
+                real=real,
+                initial=None if initial is None else Checkpoint.load(initial),
+                processes=processes,
+            )
         _fit(training, directory, save_every)
-        print_result(str(directory / CHECKPOINT))
+        processes.leave()
+        if processes.rank == 0:
+            print_result(str(directory / CHECKPOINT))
 
 
 def _trainer() -> "type[Trainer]":
@@ -84,24 +114,28 @@ def _trainer() -> "type[Trainer]":
 
 
 def _fit(training: "Trainer", directory: Path, save_every: int) -> None:
-    stopping = False
+    asked = False
 
     def stop(signum: int, frame: object) -> None:
-        nonlocal stopping
-        stopping = True
+        nonlocal asked
+        asked = True
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    first = training.processes.rank == 0
     try:
-        with (directory / LOG).open("a") as log:
+        with (directory / LOG).open("a") if first else nullcontext() as log:
             for line in _logged(training):
-                log.write(json.dumps(line) + "\n")
-                if training.step % save_every == 0 or stopping:
-                    log.flush()
-                    _save(training, directory)
+                stopping = training.processes.any(asked)
+                if first:
+                    log.write(json.dumps(line) + "\n")
+                    if training.step % save_every == 0 or stopping:
+                        log.flush()
+                        _save(training, directory)
                 if stopping:
                     talk.print(f"stopped at step {training.step}; the same command goes on")
                     raise typer.Exit(130)
-        _save(training, directory)
+        if first:
+            _save(training, directory)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -113,7 +147,7 @@ def _logged(training: "Trainer") -> Iterator[dict[str, float]]:
     last = training.recipe.steps
     for terms in training.run(last):
         seconds = time.monotonic() - start
-        if training.step % 20 == 0 or training.step == last:
+        if training.processes.rank == 0 and (training.step % 20 == 0 or training.step == last):
             shown = "  ".join(f"{name} {terms[name]:.3f}" for name in ("loss", "keypoints", "depths", "confidence"))
             talk.print(f"step {training.step}/{last}  {seconds:.0f} s  {shown}", markup=False)
         yield {"step": training.step, "seconds": round(seconds, 2), **{k: round(v, 5) for k, v in terms.items()}}
@@ -128,6 +162,7 @@ def _save(training: "Trainer", directory: Path) -> None:
 def evaluate_command(
     target: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle.", readable=False)],
     crops: Annotated[int, typer.Option(min=1, help="Held-out synthetic crops.")] = 1024,
+    pictures: Annotated[Path | None, typer.Option(help="Picture of the best, median and worst crops to write.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Score a checkpoint or a bundle on held-out synthetic crops, beside the standing mean body."""
@@ -141,26 +176,40 @@ def evaluate_command(
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
 
-        body = Body(load_body(find_body("demo")))
         if target.is_dir():
             bundle = Bundle.open(target)
-            if bundle.manifest.body.name != "demo":
-                raise CheckpointError(
-                    f"{target} cannot be scored on synthetic crops.",
-                    why=f"its body is {bundle.manifest.body.name!r}, that of the crops is the demo body",
-                    fix="score it on photographs with labels",
-                )
+            mesh = load_body(find_body(bundle.manifest.body.name))
             backend, size = open_backend("onnxruntime-cpu", bundle), bundle.manifest.crop.size
         else:
             network = Checkpoint.load(target).network()
-            backend, size = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop.size
-        result = evaluate(backend, body, size, crops)
+            mesh = load_body(find_body(network.config.body))
+            backend, size = TorchBackend(MeshRecovery(network, Body(mesh)).eval()), network.config.crop.size
+        result = evaluate(backend, Body(mesh), size, crops)
+        if pictures is not None:
+            _draw(result, mesh.faces, pictures)
         found, baseline = result.scores.summary(), result.baseline.summary()
         if as_json:
             print_json({"backend": backend.name, "found": found.as_dict(), "standing": baseline.as_dict()})
             return
         print_result(f"{backend.name:<16} {found}")
         print_result(f"{'standing body':<16} {baseline}")
+
+
+def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
+    """Write crops of least, middle and greatest error with their meshes."""
+    import cv2
+
+    from glnet.training.pictures import best_median_worst, sheet
+
+    rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())
+    shown = result.shown
+    picture = sheet(shown.crops[rows], shown.vertices[rows], faces, shown.cameras[rows])
+    try:
+        written = cv2.imwrite(str(path), picture[..., ::-1])
+    except cv2.error:
+        written = False
+    if not written:
+        raise OutputError(f"{path} was not written.", fix="give a .png or .jpg in a folder that can be written")
 
 
 @app.command()
@@ -172,9 +221,9 @@ def smoke(
         trainer = _trainer()
         from glnet.body import Body, find_body, load_body
         from glnet.config import load_config
-        from glnet.training.trainer import Recipe
+        from glnet.training.recipe import Recipe
 
-        recipe = Recipe(steps=steps, batch=8, warmup=5, block=64, blocks=1, refresh=steps, bf16=False)
+        recipe = Recipe(steps=steps, batch=8, warmup=5, block=64, blocks=1, refresh=steps, precision="float32")
         training = trainer(load_config("demo"), recipe, Body(load_body(find_body("demo"))))
         losses = [terms["loss"] for terms in training.run(steps)]
         tenth = max(len(losses) // 10, 1)

@@ -2,27 +2,51 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
 from glnet.estimate import default_cameras
 from glnet.recovery import DecodedBody, Decoder, Recovery, standing_estimate
-from glnet.training.metrics import Scores, keypoint_error, mpjpe, pa_mpjpe, pve
+from glnet.training.datasets.coco import COCO_TO_SKELETON
+from glnet.training.metrics import COCO_SIGMAS, Scores, keypoint_error, mpjpe, oks, pa_mpjpe, pve
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
+from glnet.training.synthetic.scene import project
 from glnet_infer.backends import Backend
+from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 
 BATCH = 16
 
-HELD_OUT_SEED = 1 << 40
+HELD_OUT_SEED = 1 << 50
 """Training draws its seeds from below."""
+
+COVERED = 0.5
+"""Share of its box that a person covers, about, for the similarity of keypoints: COCO takes the segmentation's area."""
+
+
+class Shown(NamedTuple):
+    """Crops and what was recovered from them, for pictures.
+
+    Attributes:
+        crops: N x S x S x 3, RGB.
+        cameras: N x 4, of the crops.
+        vertices: N x V x 3, camera coordinates, metres.
+    """
+
+    crops: NDArray[np.uint8]
+    cameras: NDArray[np.float32]
+    vertices: NDArray[np.float32]
 
 
 class Evaluation(NamedTuple):
-    """Scores of the crops, and of answering every crop with the standing mean body."""
+    """Scores of the crops, of answering every crop with the standing mean body, and what there is to see."""
 
     scores: Scores
     baseline: Scores
+    shown: Shown
 
 
 def evaluate(backend: Backend, body: Body, crop_size: int, crops: int, seed: int = HELD_OUT_SEED) -> Evaluation:
@@ -32,22 +56,23 @@ def evaluate(backend: Backend, body: Body, crop_size: int, crops: int, seed: int
         backend: What runs the graph; its body must be ``body``.
         body: The body in the crops.
         crop_size: The network's.
-        crops: How many.
+        crops: How many; their meshes are kept, 150 kB each.
         seed: Of the crops.
     """
     source = SyntheticSource(body, crop_size, seed=seed)
     standing = _standing(body)
-    scores, baseline = Scores(), Scores()
+    scores, baseline, shown = Scores(), Scores(), []
     for start in range(0, crops, BATCH):
         sample = source.sample(min(BATCH, crops - start))
-        outputs = backend.run(sample.crops.numpy(), sample.cameras.numpy())
+        arrays = sample.crops.numpy(), sample.cameras.numpy()
+        outputs = backend.run(*arrays)
+        shown.append(Shown(*arrays, outputs["vertices"]))
         found = Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
         truth = body.pose(sample.rotations, sample.betas)
-        _add(scores, found.vertices, found.joints, truth, sample, found.keypoints_2d, crop_size)
+        scores.add(**_errors(found.vertices, found.joints, truth), **_keypoints(found, truth, sample, crop_size))
         count = len(sample.crops)
-        everybody = (standing.vertices.expand(count, -1, -1), standing.joints.expand(count, -1, -1))
-        _add(baseline, *everybody, truth, sample, None, crop_size)
-    return Evaluation(scores, baseline)
+        baseline.add(**_errors(standing.vertices.expand(count, -1, -1), standing.joints.expand(count, -1, -1), truth))
+    return Evaluation(scores, baseline, Shown(*(np.concatenate(parts) for parts in zip(*shown, strict=True))))
 
 
 def _standing(body: Body) -> DecodedBody:
@@ -57,24 +82,32 @@ def _standing(body: Body) -> DecodedBody:
     return decoder(standing_estimate(decoder, config.keypoints), default_cameras(1))
 
 
-def _add(
-    scores: Scores,
-    vertices: torch.Tensor,
-    joints: torch.Tensor,
-    truth: tuple[torch.Tensor, torch.Tensor],
-    sample: SyntheticSample,
-    keypoints: torch.Tensor | None,
-    crop_size: int,
-) -> None:
-    """Joints are SMPL's 24, rooted at the pelvis."""
+def _errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Errors in space. Joints are SMPL's 24, rooted at the pelvis."""
     true_vertices, true_joints = truth
-    metrics = {
-        "mpjpe_mm": mpjpe(joints[:, :24], true_joints[:, :24]),
-        "pa_mpjpe_mm": pa_mpjpe(joints[:, :24], true_joints[:, :24]),
+    joints, true_joints = joints[:, :BODY_JOINTS], true_joints[:, :BODY_JOINTS]
+    return {
+        "mpjpe_mm": mpjpe(joints, true_joints),
+        "pa_mpjpe_mm": pa_mpjpe(joints, true_joints),
         "pve_mm": pve(vertices, true_vertices, found_root=joints[:, 0], truth_root=true_joints[:, 0]),
     }
-    if keypoints is not None:
-        placed = true_joints + sample.translation.unsqueeze(1)
-        seen = placed[..., :2] / placed[..., 2:] * sample.cameras[:, None, :2] + sample.cameras[:, None, 2:]
-        metrics["keypoint_px"] = keypoint_error(keypoints[:, :29], (seen + 0.5) * crop_size, sample.visibility)
-    scores.add(**metrics)
+
+
+def _keypoints(found: Recovery, truth: tuple[Tensor, Tensor], sample: SyntheticSample, size: int) -> dict[str, Tensor]:
+    """Errors in the crop: all visible keypoints in pixels, those that COCO has too by its similarity."""
+    placed = truth[1] + sample.translation.unsqueeze(1)
+    places = (project(placed, sample.cameras) + 0.5) * size
+    keypoints = found.keypoints_2d[:, :SKELETON_JOINTS]
+    shared = [JOINT_NAMES.index(name) for name in COCO_TO_SKELETON]
+    extent = places.amax(1) - places.amin(1)
+    return {
+        "keypoint_px": keypoint_error(keypoints, places, sample.visibility),
+        "oks": oks(
+            keypoints[:, shared],
+            places[:, shared],
+            sample.visibility[:, shared],
+            COVERED * extent.prod(1),
+            [COCO_SIGMAS[index] for index in COCO_TO_SKELETON.values()],
+        ),
+        "confidence": found.confidence,
+    }

@@ -1,8 +1,8 @@
 """The poster's training objective: L_all = λ_cls L_cls + λ_2D L_2D + λ_3D L_3D, the latter two on positive pixels only.
 
 The poster gives the sum and the matching, not the parts' forms or weights; these follow HybrIK (Li et al., CVPR 2021),
-whose estimate this is: L1 on keypoints and depths in cells of the pixel grid, squared errors on twists, shape, rotation
-matrices and scale.
+whose estimate this is: L1 on keypoints and depths, squared errors on twists, shape, rotation matrices and scale. Keypoints
+and depths weigh as if they were measured in cells of a 48 x 48 grid, whatever the network's.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class LossWeights:
 
     Attributes:
         confidence: λ_cls, the focal loss over all pixels.
-        keypoints: λ_2D, of positive pixels.
-        depths: Of λ_3D.
+        keypoints: λ_2D, of positive pixels, per crop side.
+        depths: Of λ_3D, per ``depth_range``.
         twists: Of λ_3D; twists or 6D rotations.
         betas: Of λ_3D.
         scale: Of λ_3D.
@@ -36,8 +36,8 @@ class LossWeights:
     """
 
     confidence: float = 1.0
-    keypoints: float = 1.0
-    depths: float = 1.0
+    keypoints: float = 48.0
+    depths: float = 48.0
     twists: float = 1.0
     betas: float = 0.1
     scale: float = 1.0
@@ -66,7 +66,7 @@ class Objective(nn.Module):
     """L_all of a batch, and the guidance where there is one.
 
     Args:
-        network: Whose predictions are judged.
+        network: What is trained.
         decoder: For the rotation matrices of the pose term.
         matching: How positives are chosen.
         weights: Of the terms.
@@ -82,18 +82,20 @@ class Objective(nn.Module):
         guidance: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.network = network
         self.layout = network.layout
         self.decoder = decoder
         self.matching = matching
+        self.compared = sum(self.layout.sizes[: len(matching.components)])
         self.weights = weights
         self.guidance = guidance
-        self.grid = network.config.grid
 
     def forward(self, prediction: Prediction, targets: Targets) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms by name; their sum is the loss."""
-        index = positives(prediction, targets, self.layout, self.matching)
-        picked = prediction.pixels.flatten(2).gather(2, index[:, None].expand(-1, prediction.pixels.shape[1], -1))
-        refined = self.layout.split(picked.transpose(1, 2))
+        with torch.no_grad():
+            estimates = self.network.all_estimates(prediction, self.compared) if self.matching.dynamic else None
+        index = positives(prediction.logits, estimates, targets, self.matching)
+        refined = self.layout.split(self.network.estimates(prediction, index))
         coarse = self.layout.split(prediction.coarse[:, None])
         weights = self.weights
         terms = {
@@ -111,16 +113,14 @@ class Objective(nn.Module):
     def _regression(self, estimate: Estimate, targets: Targets) -> dict[str, Tensor]:
         """Weighted regression terms of N x P estimates."""
         truth, weights = targets.estimate, self.weights
-        cells = self.grid
 
         def term(error: Tensor, known: Tensor) -> Tensor:
             return weighted_mean(error, known[:, None].expand(error.shape))
 
         return {
             "keypoints": weights.keypoints
-            * cells
             * term((estimate.keypoints - truth.keypoints[:, None]).abs().mean(-1), targets.keypoint_weights),
-            "depths": weights.depths * cells * term((estimate.depths - truth.depths[:, None]).abs(), targets.depth_weights),
+            "depths": weights.depths * term((estimate.depths - truth.depths[:, None]).abs(), targets.depth_weights),
             "twists": weights.twists
             * term((estimate.rotation - truth.rotation[:, None]).square().mean(-1), targets.rotation_weights),
             "betas": weights.betas

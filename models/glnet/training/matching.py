@@ -11,13 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from glnet.estimate import EstimateLayout
-from glnet.network import Prediction
 from glnet.training.targets import Targets
 from glnet_infer.errors import CheckpointError
 
 COSTS = ("keypoints", "keypoints+depth", "keypoints+depth+rotation")
 """The poster's Table 6; the classification cost is always there."""
+
+WEIGHTS = {"keypoints": "keypoint_weights", "depths": "depth_weights", "rotation": "rotation_weights"}
+"""Which of the targets' weights go with a part of the estimate."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Matching:
     alpha: float = 0.25
     beta: float = 2.0
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The parts of an estimate that are compared, the first ones of its vector."""
+        return ("keypoints", "depths", "rotation")[: COSTS.index(self.costs) + 1]
+
     def __post_init__(self) -> None:
         if self.costs not in COSTS:
             raise CheckpointError(f"There are no matching costs {self.costs!r}.", fix=f"choose one of {', '.join(COSTS)}")
@@ -45,44 +51,56 @@ class Matching:
             raise CheckpointError(f"{self.positives} positives per person cannot be trained.", fix="use 1 or more")
 
 
-def positives(prediction: Prediction, targets: Targets, layout: EstimateLayout, matching: Matching) -> Int[Tensor, "n p"]:
-    """Flat indices of each crop's positive pixels, ``y * grid + x``, all distinct."""
+def positives(
+    logits: Float[Tensor, "n h w"],
+    estimates: Float[Tensor, "n h*w p"] | None,
+    targets: Targets,
+    matching: Matching,
+) -> Int[Tensor, "n k"]:
+    """Each crop's positive pixels as ``y * grid + x``, all distinct.
+
+    Args:
+        logits: Confidences of all pixels before the sigmoid.
+        estimates: Of all pixels, at least :attr:`Matching.components` of them; static matching does not need any.
+        targets: The labels.
+        matching: How to choose.
+    """
     with torch.no_grad():
         if matching.dynamic:
-            costs = matching_costs(prediction, targets, layout, matching)
+            costs = matching_costs(logits, estimates, targets, matching)
         else:
-            costs = _distances_to_root(prediction, targets)
+            costs = _distances_to_root(logits, targets)
         return costs.topk(matching.positives, dim=1, largest=False).indices
 
 
 def matching_costs(
-    prediction: Prediction, targets: Targets, layout: EstimateLayout, matching: Matching
+    logits: Float[Tensor, "n h w"],
+    estimates: Float[Tensor, "n h*w p"],
+    targets: Targets,
+    matching: Matching,
 ) -> Float[Tensor, "n h*w"]:
     """The poster's L_match of every pixel: focal term of its confidence plus error of its estimate's 2D components.
 
     Components are sums over their values, as DETR sums box errors, scaled to what they would be were all labels known:
     so a person with few visible joints weighs confidence and keypoints alike.
     """
-    logits = prediction.logits.flatten(1)
+    logits = logits.flatten(1)
     cost = -matching.alpha * logits.sigmoid().neg().add(1).pow(matching.beta) * functional.logsigmoid(logits)
-    estimate = layout.split(prediction.pixels.flatten(2).transpose(1, 2))
-    truth = targets.estimate
-    errors = [((estimate.keypoints - truth.keypoints[:, None]).abs().sum(-1), targets.keypoint_weights)]
-    if "depth" in matching.costs:
-        errors.append(((estimate.depths - truth.depths[:, None]).abs(), targets.depth_weights))
-    if "rotation" in matching.costs:
-        errors.append(((estimate.rotation - truth.rotation[:, None]).abs().sum(-1), targets.rotation_weights))
-    for error, weights in errors:
-        known = weights.sum(-1, keepdim=True)
-        mean = (error * weights[:, None]).sum(-1) / known.clamp_min(1e-6)
-        cost = cost + weights.shape[-1] * mean
+    first = 0
+    for name in matching.components:
+        truth, known = getattr(targets.estimate, name).flatten(1), getattr(targets, WEIGHTS[name])
+        found = estimates[..., first : first + truth.shape[1]]
+        first += truth.shape[1]
+        weights = known * (known.shape[1] / known.sum(1, keepdim=True).clamp_min(1e-6))
+        weights = weights.repeat_interleave(truth.shape[1] // known.shape[1], dim=1).unsqueeze(1)
+        cost = cost + torch.cdist(found * weights, truth.unsqueeze(1) * weights, p=1).squeeze(2)
     return cost
 
 
-def _distances_to_root(prediction: Prediction, targets: Targets) -> Float[Tensor, "n h*w"]:
+def _distances_to_root(logits: Tensor, targets: Targets) -> Float[Tensor, "n h*w"]:
     """Squared distance of every pixel to the root's true keypoint, in grid cells."""
-    grid = prediction.logits.shape[-1]
-    cells = torch.arange(grid, device=prediction.logits.device)
+    grid = logits.shape[-1]
+    cells = torch.arange(grid, device=logits.device)
     root = (targets.estimate.keypoints[:, 0] + 0.5) * grid - 0.5
     dx, dy = cells - root[:, :1], cells - root[:, 1:]
     return (dy.square()[:, :, None] + dx.square()[:, None, :]).flatten(1)

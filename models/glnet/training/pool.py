@@ -4,20 +4,15 @@ Block k of the pool is a function of the seed and k alone, so a resumed training
 goes on with the very same crops.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from glnet.training.targets import Targets
-
-Block = tuple[Tensor, Targets]
-"""Crops N x S x S x 3 uint8, and what the network should say about them."""
+from glnet.training.targets import Batch
 
 
 class CropPool:
-    """A window over an endless sequence of rendered blocks.
+    """A window over an endless sequence of rendered blocks of one size.
 
     Args:
         render: Renders block k.
@@ -25,31 +20,28 @@ class CropPool:
         first: Oldest block to hold.
     """
 
-    def __init__(self, render: Callable[[int], Block], blocks: int, first: int = 0) -> None:
+    def __init__(self, render: Callable[[int], Batch], blocks: int, first: int = 0) -> None:
         self._render = render
+        self._blocks = blocks
         self.first = first
-        self._held = deque(render(first + k) for k in range(blocks))
+        # Block k lies in slot k modulo the number of slots, so that draws find the same crops after a resume.
+        self._held = [render(first + (slot - first) % blocks) for slot in range(blocks)]
 
     def advance(self) -> None:
         """Replace the oldest block by the next."""
-        self._held.popleft()
+        self._held[self.first % self._blocks] = self._render(self.first + self._blocks)
         self.first += 1
-        self._held.append(self._render(self.first + len(self._held)))
 
-    def draw(self, count: int, generator: torch.Generator) -> Block:
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
         """Crops drawn evenly from all that is held."""
-        size = len(self._held[0][0])
-        chosen = torch.randint(len(self._held) * size, (count,), generator=generator)
-        picked = [(self._held[int(i) // size], int(i) % size) for i in chosen]
-        crops = torch.stack([block[0][row] for block, row in picked])
-        return crops, _stack([_row(block[1], row) for block, row in picked])
-
-
-def _row(targets: Targets, row: int) -> Targets:
-    estimate = type(targets.estimate)(*(part[row] for part in targets.estimate))
-    return Targets(estimate, *(part[row] for part in targets[1:]))
-
-
-def _stack(rows: list[Targets]) -> Targets:
-    estimate = type(rows[0].estimate)(*(torch.stack(parts) for parts in zip(*(row.estimate for row in rows), strict=True)))
-    return Targets(estimate, *(torch.stack(parts) for parts in zip(*(row[1:] for row in rows), strict=True)))
+        size = len(self._held[0].crops)
+        chosen = torch.randint(self._blocks * size, (count,), generator=generator).sort().values
+        picked = []
+        for slot in chosen.div(size, rounding_mode="floor").unique().tolist():
+            rows = (chosen[chosen.div(size, rounding_mode="floor") == slot] % size).to(self._held[slot].crops.device)
+            block = self._held[slot]
+            picked.append((block.crops[rows], block.targets.map(lambda part, rows=rows: part[rows])))
+        return Batch(
+            torch.cat([crops for crops, _ in picked]),
+            type(self._held[0].targets).concatenate([targets for _, targets in picked]),
+        )

@@ -1,7 +1,9 @@
 """What a network should have said about a crop, and how much of it is known."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,3 +34,24 @@ class Targets(NamedTuple):
     rotations: Float[Tensor, "n 24 3 3"]
     pose_weights: Float[Tensor, "n 24"]
     cameras: Float[Tensor, "n 4"]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Targets":
+        """The same change of every tensor."""
+        return Targets(Estimate(*map(change, self.estimate)), *map(change, self[1:]))
+
+    @staticmethod
+    def concatenate(parts: Sequence["Targets"]) -> "Targets":
+        """The crops of several targets, one after the other."""
+        estimate = Estimate(*(torch.cat(values) for values in zip(*(part.estimate for part in parts), strict=True)))
+        return Targets(estimate, *(torch.cat(values) for values in zip(*(part[1:] for part in parts), strict=True)))
+
+
+class Batch(NamedTuple):
+    """Crops N x S x S x 3 uint8, RGB, and what the network should say about them."""
+
+    crops: Tensor
+    targets: Targets
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(self.crops.to(device), self.targets.map(lambda part: part.to(device)))

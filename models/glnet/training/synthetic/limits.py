@@ -21,7 +21,7 @@ mesh folds; the levels of the spine share out the range of the whole. Flexion of
 import torch
 from torch import Tensor
 
-from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, MIRROR_PAIRS
+from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, mirror_order
 
 AXES = 4
 INDEX = {name: joint for joint, name in enumerate(JOINT_NAMES[:BODY_JOINTS])}
@@ -61,19 +61,10 @@ def joint_limits() -> Tensor:
     return limits
 
 
-def mirror_order() -> list[int]:
-    """For each joint, the one on the other side (itself, where there is none)."""
-    order = list(range(BODY_JOINTS))
-    for left, right in MIRROR_PAIRS:
-        if right < BODY_JOINTS:
-            order[left], order[right] = right, left
-    return order
-
-
 def mirror_signs() -> Tensor:
     """24 x 4: what the angles of a mirrored pose are multiplied by, after the sides have changed places."""
     signs = torch.ones(BODY_JOINTS, AXES)
-    central = [joint for joint, other in enumerate(mirror_order()) if joint == other]
+    central = [joint for joint, other in enumerate(mirror_order(BODY_JOINTS)) if joint == other]
     signs[central, 1:3] = -1
     return signs
 
@@ -96,7 +87,7 @@ class JointAngles:
 
     def __init__(self, device: torch.device) -> None:
         self.low, self.high = joint_limits().to(device).unbind(-1)
-        self.order = torch.tensor(mirror_order(), device=device)
+        self.order = torch.tensor(mirror_order(BODY_JOINTS), device=device)
         self.signs = mirror_signs().to(device)
         sided = torch.ones(BODY_JOINTS, AXES)
         right = [INDEX[name] for name in INDEX if name.startswith("right_")]

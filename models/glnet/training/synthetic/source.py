@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class SyntheticSource:
         seed: Of all random numbers.
         device: Where everything is computed.
         backgrounds: A folder of photographs to use behind the persons beside procedural pictures.
-        difficulty: 0 (whole, frontal, standing persons, clear pictures) to 1 (everything); may be changed between samples.
+        difficulty: 0 (whole, frontal, standing persons, clear pictures) to 1 (everything); see also :meth:`begin`.
 
     Raises:
         InputError: ``difficulty`` is outside 0 to 1, or the folder holds no photograph.
@@ -96,14 +96,10 @@ class SyntheticSource:
             chunks = [self._chunk(min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
         return SyntheticSample(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
-    def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs to go on with the very next sample; plain tensors and numbers."""
-        return {"generator": self.draw.generator.get_state(), "difficulty": self.difficulty}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where :meth:`state` was taken, in a source made with the same arguments on the same kind of device."""
-        self.draw.generator.set_state(state["generator"].cpu())
-        self.difficulty = state["difficulty"]
+    def begin(self, seed: int, difficulty: float) -> None:
+        """Start the sequence of a seed, whatever was sampled before."""
+        self.draw.generator.manual_seed(seed)
+        self.difficulty = difficulty
 
     def _chunk(self, count: int) -> SyntheticSample:
         draw, difficulty, size = self.draw, self.difficulty, self.crop_size

@@ -1,0 +1,137 @@
+"""What is trained on: rendered crops from a pool, real crops from a mixture, by step."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from glnet.config import GLNetConfig
+from glnet.recovery import Decoder
+from glnet.training.augmentation import augment
+from glnet.training.datasets import Mixture, collate
+from glnet.training.pool import CropPool
+from glnet.training.processes import Processes
+from glnet.training.recipe import Recipe
+from glnet.training.synthetic import SyntheticSample, SyntheticSource
+from glnet.training.targets import Batch, Targets
+from glnet_infer.errors import InputError
+
+READERS = 4
+"""Threads that read real images; OpenCV decodes outside Python's lock."""
+
+_STEP_SEEDS = 1 << 31
+"""Seeds of steps lie above those of blocks."""
+
+
+def make_targets(decoder: Decoder, sample: SyntheticSample, keypoints: int) -> Targets:
+    """Labels of synthetic crops: all known, but of keypoints that are hidden or outside, which no picture shows.
+
+    Depths, rotations and shape of hidden joints are kept: the whole body is what has to be recovered.
+    """
+    estimate = decoder.encode(sample.rotations, sample.betas, sample.translation, sample.cameras)
+    extra = keypoints - estimate.keypoints.shape[1]
+    pad = torch.nn.functional.pad
+    estimate = estimate._replace(
+        keypoints=pad(estimate.keypoints, (0, 0, 0, extra)), depths=pad(estimate.depths, (0, extra))
+    )
+    # A hidden keypoint still has a place; it counts less than one that is seen.
+    seen = sample.visibility.to(sample.betas)
+    ones = torch.ones_like
+    one = ones(sample.betas[:, :1])
+    return Targets(
+        estimate=estimate,
+        keypoint_weights=pad(0.2 + 0.8 * seen, (0, extra)),
+        depth_weights=pad(ones(seen), (0, extra)),
+        rotation_weights=ones(estimate.rotation[..., 0]),
+        shape_weights=one,
+        scale_weights=one,
+        rotations=sample.rotations,
+        pose_weights=ones(sample.rotations[..., 0, 0]),
+        cameras=sample.cameras,
+    )
+
+
+class Batches:
+    """The batch of every step, which depends on seed, step and process alone.
+
+    Args:
+        recipe: Shares, sizes and seed.
+        config: The network that is trained.
+        decoder: Makes the labels of rendered crops.
+        source: Renders crops.
+        processes: Each process draws its own crops.
+        real: Real crops; needed where the recipe leaves room for them.
+
+    Raises:
+        InputError: Real crops are wanted and there is no mixture, or the other way round.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: GLNetConfig,
+        decoder: Decoder,
+        source: SyntheticSource,
+        processes: Processes,
+        real: Mixture | None = None,
+    ) -> None:
+        own = recipe.batch // processes.count
+        if own * processes.count != recipe.batch or own < 2:
+            raise InputError(
+                f"{recipe.batch} crops per step cannot be shared by {processes.count} processes.",
+                why="each needs the same number, two at least",
+                fix="choose another --batch",
+            )
+        self._rendered = round(own * recipe.synthetic)
+        self._real = own - self._rendered
+        if (self._real > 0) != (real is not None):
+            raise InputError(
+                "Shares and datasets do not agree.",
+                why=f"{self._real} of {own} crops per process are real, and there {'are' if real else 'is'} "
+                f"{'datasets' if real else 'no dataset'}",
+                fix="give --data together with --synthetic below 1",
+            )
+        self.recipe, self.config, self.processes = recipe, config, processes
+        self._decoder, self._source, self._mixture = decoder, source, real
+        self._pool: CropPool | None = None
+        self._readers = ThreadPoolExecutor(READERS) if real else None
+        self._ahead: tuple[int, Future[Batch]] | None = None
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step, on the process's device. Steps come in order, from wherever a training starts."""
+        own = torch.Generator().manual_seed(self._seed(_STEP_SEEDS + step * self.processes.count + self.processes.rank))
+        parts = []
+        if self._rendered:
+            parts.append(self._pool_at(step).draw(self._rendered, own))
+        if self._real:
+            parts.append(self._real_at(step))
+        targets = Targets.concatenate([part.targets for part in parts])
+        return augment(Batch(torch.cat([part.crops for part in parts]), targets), own)
+
+    def _seed(self, number: int) -> int:
+        return (self.recipe.seed << 34) + number
+
+    def _pool_at(self, step: int) -> CropPool:
+        first = step // self.recipe.refresh
+        if self._pool is None:
+            self._pool = CropPool(self._render, self.recipe.blocks, first)
+        while self._pool.first < first:
+            self._pool.advance()
+        return self._pool
+
+    def _render(self, block: int) -> Batch:
+        """This process's block number ``block``, whatever was rendered before."""
+        number = block * self.processes.count + self.processes.rank
+        self._source.begin(self._seed(number), min(1.0, number / max(self.recipe.curriculum, 1)))
+        sample = self._source.sample(self.recipe.block)
+        return Batch(sample.crops, make_targets(self._decoder, sample, self.config.keypoints))
+
+    def _real_at(self, step: int) -> Batch:
+        """Real crops of a step; those of the next are read meanwhile."""
+        batch = self._ahead[1] if self._ahead and self._ahead[0] == step else self._read(step)
+        self._ahead = (step + 1, self._read(step + 1))
+        return batch.result().to(self.processes.device)
+
+    def _read(self, step: int) -> "Future[Batch]":
+        first = (step * self.processes.count + self.processes.rank) * self._real
+        samples = [self._readers.submit(self._mixture.load, first + index) for index in range(self._real)]
+        return self._readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))

@@ -1,0 +1,60 @@
+"""How to train: the numbers of a training, apart from the network's and the data's."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from glnet_infer.errors import CheckpointError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: Length of the training; the learning rate is planned for it.
+        batch: Crops per step, of all processes together.
+        learning_rate: Its highest value (AdamW), reached after ``warmup`` steps, then falling as a cosine to 1 %.
+        warmup: Steps of linear growth.
+        weight_decay: AdamW's.
+        clip: Largest norm of the gradient.
+        average: Share of the old weights that the running average keeps per step; the average is what is evaluated.
+        precision: What the network computes in where that is safe (autocast); one of :data:`PRECISIONS`.
+        synthetic: Share of rendered crops; the rest comes from real datasets.
+        block: Crops rendered at a time.
+        blocks: Blocks that each process holds in its pool.
+        refresh: Steps between two new blocks.
+        curriculum: Blocks until the full spread of poses and views is reached.
+        seed: Of everything.
+    """
+
+    steps: int = 20_000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    average: float = 0.998
+    precision: str = "bfloat16"
+    synthetic: float = 1.0
+    block: int = 256
+    blocks: int = 16
+    refresh: int = 8
+    curriculum: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise CheckpointError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
+        if not 0 <= self.synthetic <= 1:
+            raise CheckpointError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
+
+    def rate(self, step: int) -> float:
+        """Share of the highest learning rate at a step."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
