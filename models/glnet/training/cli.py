@@ -1,9 +1,6 @@
 """``glnet-train``: train on synthetic crops, score a checkpoint or a bundle, try the whole loop in two minutes."""
 
-import json
 import signal
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
     from glnet.training.evaluation import Evaluation
     from glnet.training.trainer import Trainer
 
-STATE, CHECKPOINT, LOG = "state.pt", "checkpoint.pth", "log.jsonl"
+STATE, CHECKPOINT = "state.pt", "checkpoint.pth"
 SMOKE_STEPS, SMOKE_FACTOR = 40, 0.75
 
 app = new_app()
@@ -114,6 +111,8 @@ def _trainer() -> "type[Trainer]":
 
 
 def _fit(training: "Trainer", directory: Path, save_every: int) -> None:
+    from glnet.training.monitor import Monitor
+
     asked = False
 
     def stop(signum: int, frame: object) -> None:
@@ -121,36 +120,30 @@ def _fit(training: "Trainer", directory: Path, save_every: int) -> None:
         asked = True
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    first = training.processes.rank == 0
+    # One process speaks for all.
+    monitor = Monitor(directory, training.recipe.steps, training.source) if training.processes.rank == 0 else None
+    stopping = False
     try:
-        with (directory / LOG).open("a") if first else nullcontext() as log:
-            for line in _logged(training):
+        with monitor.follow(training.step) if monitor else nullcontext():
+            for terms in training.run(training.recipe.steps):
                 stopping = training.processes.any(asked)
-                if first:
-                    log.write(json.dumps(line) + "\n")
-                    if training.step % save_every == 0 or stopping:
-                        log.flush()
+                if monitor:
+                    monitor.step(training.step, terms)
+                    if monitor.wants_picture(training.step):
+                        monitor.picture(training.step, training.recovery())
+                    if training.step % save_every == 0 and not stopping:
+                        monitor.flush()
                         _save(training, directory)
                 if stopping:
-                    talk.print(f"stopped at step {training.step}; the same command goes on")
-                    raise typer.Exit(130)
-        if first:
+                    break
+        if monitor:
             _save(training, directory)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _logged(training: "Trainer") -> Iterator[dict[str, float]]:
-    """Train, saying the losses now and then."""
-    start = time.monotonic()
-    last = training.recipe.steps
-    for terms in training.run(last):
-        seconds = time.monotonic() - start
-        if training.processes.rank == 0 and (training.step % 20 == 0 or training.step == last):
-            shown = "  ".join(f"{name} {terms[name]:.3f}" for name in ("loss", "keypoints", "depths", "confidence"))
-            talk.print(f"step {training.step}/{last}  {seconds:.0f} s  {shown}", markup=False)
-        yield {"step": training.step, "seconds": round(seconds, 2), **{k: round(v, 5) for k, v in terms.items()}}
+    if stopping:
+        talk.print(f"stopped at step {training.step}; the same command goes on")
+        raise typer.Exit(130)
 
 
 def _save(training: "Trainer", directory: Path) -> None:
@@ -178,15 +171,15 @@ def evaluate_command(
 
         if target.is_dir():
             bundle = Bundle.open(target)
-            mesh = load_body(find_body(bundle.manifest.body.name))
+            body = Body(load_body(find_body(bundle.manifest.body.name)))
             backend, size = open_backend("onnxruntime-cpu", bundle), bundle.manifest.crop.size
         else:
             network = Checkpoint.load(target).network()
-            mesh = load_body(find_body(network.config.body))
-            backend, size = TorchBackend(MeshRecovery(network, Body(mesh)).eval()), network.config.crop.size
-        result = evaluate(backend, Body(mesh), size, crops)
+            body = Body(load_body(find_body(network.config.body)))
+            backend, size = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop.size
+        result = evaluate(backend, body, size, crops)
         if pictures is not None:
-            _draw(result, mesh.faces, pictures)
+            _draw(result, body.data.faces, pictures)
         found, baseline = result.scores.summary(), result.baseline.summary()
         if as_json:
             print_json({"backend": backend.name, "found": found.as_dict(), "standing": baseline.as_dict()})

@@ -18,7 +18,7 @@ from glnet.body.smpl import Body
 from glnet.checkpoint import Checkpoint, save_atomically
 from glnet.config import GLNetConfig
 from glnet.random_init import random_recovery
-from glnet.recovery import Decoder
+from glnet.recovery import Decoder, MeshRecovery
 from glnet.training.batches import Batches
 from glnet.training.datasets import Mixture
 from glnet.training.guidance import Guidance
@@ -101,8 +101,8 @@ class Trainer:
         # Gradients of float16 need scaling, or the small ones vanish.
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.step = 0
-        source = SyntheticSource(body, config.crop.size, seed=recipe.seed, device=device, backgrounds=backgrounds)
-        self.batches = Batches(recipe, config, self.decoder, source, processes, real)
+        self.source = SyntheticSource(body, config.crop.size, seed=recipe.seed, device=device, backgrounds=backgrounds)
+        self.batches = Batches(recipe, config, self.decoder, self.source, processes, real)
 
     def run(self, until: int) -> Iterator[dict[str, float]]:
         """Train up to step ``until``, giving each step's weighted loss terms."""
@@ -135,6 +135,10 @@ class Trainer:
                 old.lerp_(new, 1 - keep)
             else:
                 old.copy_(new)
+
+    def recovery(self) -> MeshRecovery:
+        """The averaged network with its decoder, where the training runs."""
+        return MeshRecovery(self.averaged, self.decoder.body).eval()
 
     def checkpoint(self) -> Checkpoint:
         """The averaged network as a checkpoint."""
