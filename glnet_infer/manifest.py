@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,6 +148,65 @@ class NetworkRecord:
     config: dict[str, Any]
 
 
+ENGINE_FLAVORS = ("tensorrt", "tensorrt-rtx")
+ENGINE_STATES = ("built, not run", "run")
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """A TensorRT engine, and what it was built for.
+
+    Attributes:
+        flavor: One of :data:`ENGINE_FLAVORS`.
+        version: Of TensorRT; another version does not load the engine.
+        compute_capabilities: GPUs that it runs on, such as ``8.9``.
+        built_on: Name of the GPU that built it; empty when it was built ahead of time, without one.
+        precision: ``mixed`` or ``fp32``, read back.
+        profile: Fewest, usual and most crops of one call.
+        tensors: Type of every input and output by its name, read back.
+        layers: What was read back of the layers: counts of the heavy ones by type, and where that comes from.
+        state: One of :data:`ENGINE_STATES`.
+        parity: The comparison with PyTorch; empty where the engine was not run.
+        seconds: The build took so long.
+    """
+
+    file: FileRecord
+    flavor: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    built_on: str
+    precision: str
+    profile: tuple[int, int, int]
+    tensors: dict[str, str]
+    layers: dict[str, Any]
+    state: str
+    parity: dict[str, Any]
+    seconds: float
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, in words."""
+        problems = []
+        name = self.file.file
+        if not _is_file_name(name):
+            problems.append(f"the engine file {name!r} is not a file name")
+        for key, value, known in (
+            ("flavor", self.flavor, ENGINE_FLAVORS),
+            ("precision", self.precision, ("mixed", "fp32")),
+            ("state", self.state, ENGINE_STATES),
+        ):
+            if value not in known:
+                problems.append(f"{key} of the engine {name!r} is {value!r}, not one of {', '.join(known)}")
+        if not (isinstance(self.version, str) and self.version):
+            problems.append(f"version of the engine {name!r} is {self.version!r}, not a version")
+        capabilities = self.compute_capabilities
+        if not capabilities or not all(isinstance(one, str) and re.fullmatch(r"\d+\.\d", one) for one in capabilities):
+            problems.append(f"compute_capabilities of the engine {name!r} are {capabilities!r}, not such as 8.9")
+        counts = self.profile
+        if len(counts) != 3 or not all(type(n) is int for n in counts) or not 1 <= counts[0] <= counts[1] <= counts[2]:
+            problems.append(f"profile of the engine {name!r} is {counts!r}, not three growing numbers of crops")
+        return problems
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Everything that a runtime must know of a bundle before it loads a graph."""
@@ -158,7 +218,7 @@ class Manifest:
     crop: CropSpec
     graph: GraphRecord
     parity: dict[str, Any]
-    engines: tuple[dict[str, Any], ...] = ()
+    engines: tuple[EngineRecord, ...] = ()
     inputs: tuple[TensorSpec, ...] = GRAPH_INPUTS
     outputs: tuple[TensorSpec, ...] = GRAPH_OUTPUTS
     schema: int = field(default=SCHEMA_VERSION)
@@ -224,7 +284,7 @@ class Manifest:
             crop=_build(CropSpec, document["crop"]),
             graph=_build(GraphRecord, graph, file=_build(FileRecord, graph["file"])),
             parity=document["parity"],
-            engines=tuple(document["engines"]),
+            engines=tuple(_engine_record(entry) for entry in document["engines"]),
             inputs=tuple(_tensor_spec(entry) for entry in document["inputs"]),
             outputs=tuple(_tensor_spec(entry) for entry in document["outputs"]),
         )
@@ -233,8 +293,10 @@ class Manifest:
         """What a runtime could not work with, in words."""
         problems = self.crop.problems()
         for role, file in (("graph", self.graph.file), ("topology", self.body.topology)):
-            if not isinstance(file.file, str) or Path(file.file).name != file.file:
+            if not _is_file_name(file.file):
                 problems.append(f"the {role} file {file.file!r} is not a file name")
+        for engine in self.engines:
+            problems += engine.problems()
         if self.graph.precision not in ("fp32", "mixed"):
             problems.append(f"graph.precision is {self.graph.precision!r}")
         for found, wanted in ((self.inputs, GRAPH_INPUTS), (self.outputs, GRAPH_OUTPUTS)):
@@ -261,6 +323,20 @@ def _why_no_bundle(path: Path) -> str:
     if path.is_dir():
         return f"there is no {MANIFEST_NAME} in it"
     return "it is a file, not a directory" if path.exists() else "there is no such directory"
+
+
+def _engine_record(entry: dict[str, Any]) -> EngineRecord:
+    return _build(
+        EngineRecord,
+        entry,
+        file=_build(FileRecord, entry["file"]),
+        compute_capabilities=tuple(entry["compute_capabilities"]),
+        profile=tuple(entry["profile"]),
+    )
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and Path(name).name == name
 
 
 def _tensor_spec(entry: dict[str, Any]) -> TensorSpec:

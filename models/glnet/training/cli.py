@@ -206,6 +206,40 @@ def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
 
 
 @app.command()
+def compare(
+    directory: Annotated[Path, typer.Argument(help="For the scores of each row; rows already there are kept.")],
+    config: Annotated[
+        str, typer.Option(help="Preset or .json file of the network, but for the compared switches.")
+    ] = "demo",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of every row.")] = 2000,
+    batch: Annotated[int, typer.Option(min=2, help="Crops per step.")] = 16,
+    curriculum: Annotated[int, typer.Option(min=0, help="Blocks until the full spread of poses.")] = 15,
+    crops: Annotated[int, typer.Option(min=1, help="Held-out crops to score on.")] = 512,
+    row: Annotated[list[str] | None, typer.Option(help="Only this row; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+) -> None:
+    """Train the rows of the poster's Table 2 on the same budget, and print the table."""
+    with errors_reported():
+        _trainer()
+        from glnet.body import Body, find_body, load_body
+        from glnet.config import load_config
+        from glnet.training.comparison import ROWS, as_markdown, train_rows
+        from glnet.training.recipe import Recipe
+
+        unknown = set(row or []) - set(ROWS)
+        if unknown:
+            raise typer.BadParameter(f"rows are {', '.join(ROWS)}")
+        network = load_config(config)
+        recipe = Recipe(
+            steps=steps, batch=batch, warmup=100, average=0.99, blocks=8, refresh=64, curriculum=curriculum, seed=seed
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+        body = Body(load_body(find_body(network.body)))
+        scores = train_rows(directory, network, recipe, body, crops, row or list(ROWS), lambda text: talk.print(text))
+        print_result(as_markdown(scores))
+
+
+@app.command()
 def smoke(
     steps: Annotated[int, typer.Option(min=2, help="Length.")] = SMOKE_STEPS,
 ) -> None:

@@ -1,0 +1,155 @@
+"""What half precision costs: the mixed-precision module against the float32 one, in millimetres, without a GPU.
+
+Precision lives in the module, so PyTorch on a CPU computes what an engine with the same types computes, up to the order of
+sums. Processors are slow at half-precision convolutions, so they may be emulated: :class:`EmulatedHalf` computes every
+operator in float32 and rounds its result to half, which is what kernels with float32 accumulators do.
+"""
+
+import copy
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from glnet.recovery import MeshRecovery, Recovery
+from glnet.rotations import rotation_angle
+
+BATCH = 8
+"""Crops at a time: bounds memory."""
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """Mixed precision against float32 on the same crops.
+
+    Distances in space are relative to the root joint; the root's own distance from the camera is given apart, as a share of
+    it, for it is what the whole body's size in the image says. Pixel choices may differ where two pixels nearly tie.
+
+    Attributes:
+        crops: How many.
+        vertices_mean_mm: Mean over all vertices and crops.
+        vertices_p99_mm: 99th percentile over them.
+        vertices_max_mm: Largest.
+        joints_max_mm: Largest distance between two joints.
+        keypoints_max_px: Largest distance between two regressed keypoints, crop pixels.
+        rotations_max_deg: Largest angle between two rotations relative to the parent.
+        distance_max_share: Largest change of the root's distance from the camera, relative to it.
+        pixel_agreement: Share of crops that choose the same pixel.
+        tied: For every other crop, how far its vertices move on average (mm), and by how much float32 prefers its own pixel
+            (difference of the confidences' logits).
+        small_effect: Share of crops that choose the same pixel, or whose vertices move by less than 2 mm on average.
+    """
+
+    crops: int
+    vertices_mean_mm: float
+    vertices_p99_mm: float
+    vertices_max_mm: float
+    joints_max_mm: float
+    keypoints_max_px: float
+    rotations_max_deg: float
+    distance_max_share: float
+    pixel_agreement: float
+    tied: tuple[tuple[float, float], ...]
+    small_effect: float
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return asdict(self)
+
+
+SMALL_EFFECT_MM = 2.0
+"""Mean vertex distance up to which another pixel's answer counts as the same: a small part of any error on photographs."""
+
+
+def compare_precisions(
+    recovery: MeshRecovery,
+    crops: UInt8[Tensor, "n s s 3"],
+    cameras: Float[Tensor, "n 4"],
+    *,
+    emulated: bool = False,
+) -> PrecisionReport:
+    """Run a float32 module and its mixed-precision copy.
+
+    Args:
+        recovery: In float32.
+        crops: RGB.
+        cameras: Of the crops.
+        emulated: Emulate half precision (:class:`EmulatedHalf`) instead of running it.
+    """
+    mixed = copy.deepcopy(recovery)
+    mixed.network.use_mixed_precision()
+    vertices, largest, tied, moved = [], [], [], []
+    for start in range(0, len(crops), BATCH):
+        batch = crops[start : start + BATCH], cameras[start : start + BATCH]
+        with torch.no_grad():
+            reference, logits = recovery(*batch), recovery.network(batch[0]).logits.flatten(1)
+            with EmulatedHalf() if emulated else nullcontext():
+                found = mixed(*batch)
+        distances = _relative_distances(found.vertices, reference.vertices, found, reference)
+        vertices.append(distances)
+        root = torch.stack([found.joints[:, 0], reference.joints[:, 0]]).double().norm(dim=-1)
+        largest.append(
+            torch.stack(
+                [
+                    _relative_distances(found.joints, reference.joints, found, reference).amax(),
+                    (found.keypoints_2d - reference.keypoints_2d).norm(dim=-1).amax().double(),
+                    rotation_angle(found.rotations.double(), reference.rotations.double()).amax(),
+                    ((root[0] - root[1]).abs() / root[1]).amax(),
+                ]
+            )
+        )
+        grid = recovery.network.config.grid
+        chosen = (found.reference_pixel[:, 1] * grid + found.reference_pixel[:, 0]).long()
+        margin = logits.amax(1) - logits.gather(1, chosen[:, None]).squeeze(1)
+        other = (found.reference_pixel != reference.reference_pixel).any(1)
+        moved.append(torch.where(other, distances.mean(1), 0))
+        tied += [(float(a), float(b)) for a, b in zip(distances.mean(1)[other], margin[other], strict=True)]
+    every = torch.cat(vertices)
+    joints, keypoints, rotations, distance = torch.stack(largest).amax(0).tolist()
+    return PrecisionReport(
+        crops=len(crops),
+        vertices_mean_mm=every.mean().item(),
+        vertices_p99_mm=every.flatten().kthvalue(max(1, round(0.99 * every.numel()))).values.item(),
+        vertices_max_mm=every.max().item(),
+        joints_max_mm=joints,
+        keypoints_max_px=keypoints,
+        rotations_max_deg=rotations,
+        distance_max_share=distance,
+        pixel_agreement=1 - len(tied) / len(crops),
+        tied=tuple(tied),
+        small_effect=(torch.cat(moved) < SMALL_EFFECT_MM).double().mean().item(),
+    )
+
+
+def _relative_distances(found: Tensor, reference: Tensor, first: Recovery, second: Recovery) -> Tensor:
+    """Distances of points relative to the roots, millimetres, float64."""
+    found, reference = found.double() - first.joints[:, :1], reference.double() - second.joints[:, :1]
+    return 1000 * (found - reference).norm(dim=-1)
+
+
+class EmulatedHalf(TorchDispatchMode):
+    """Half-precision operators computed in float32, weights and results rounded to half."""
+
+    def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        result = operator(*pytree.tree_map(_widened, arguments), **pytree.tree_map(_widened, keywords or {}))
+        asked = (keywords or {}).get("dtype")
+        if asked is not None or not _has_half(arguments):
+            return result
+        return pytree.tree_map(lambda part: part.half() if _is(part, torch.float32) else part, result)
+
+
+def _is(value: Any, kind: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.dtype == kind
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if _is(value, torch.float16) else value
+
+
+def _has_half(arguments: Any) -> bool:
+    return any(_is(part, torch.float16) for part in pytree.tree_leaves(arguments))

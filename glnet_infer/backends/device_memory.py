@@ -1,0 +1,150 @@
+"""GPU memory, copies and CUDA graphs by cuda-core: the only module that knows it.
+
+cuda-core works in the GPU's primary context, which TensorRT and PyTorch use too, so pointers pass freely between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_infer.errors import BackendError, install_hint, one_line
+
+
+def import_cuda_core(extra: str) -> Any:
+    """The module ``cuda.core``.
+
+    Args:
+        extra: What of this library brings it, for the message.
+
+    Raises:
+        BackendError: It is not installed, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module("cuda.core")
+    except Exception as error:  # without its bindings, or with those of another CUDA, it fails in several ways
+        raise BackendError("cuda-core is not installed.", why=one_line(error), fix=install_hint(extra)) from error
+
+
+class DeviceMemory:
+    """A stream of one GPU, buffers for the work on it, and CUDA graphs of that work.
+
+    Used by one thread at a time. What is allocated lives until :meth:`close`.
+
+    Args:
+        extra: What of this library brings cuda-core, for the message.
+        ordinal: Which GPU, in CUDA's order.
+
+    Raises:
+        BackendError: cuda-core is missing, or the GPU does not start.
+    """
+
+    def __init__(self, extra: str, ordinal: int = 0) -> None:
+        core = import_cuda_core(extra)
+        self._view = core.Buffer.from_handle
+        self._buffers: list[Any] = []
+        self._graphs: list[Any] = []
+        with _failures_said("start the GPU"):
+            self._device = core.Device(ordinal)
+            self._device.set_current()
+            # A stream of our own: on the default stream TensorRT synchronises the whole device at every call.
+            self._stream: Any = self._device.create_stream()
+            self._on_device = core.DeviceMemoryResource(self._device)
+            # Pages that the driver may copy from and to without a detour; from the plain allocator, since pools of
+            # pinned memory are not supported on every GPU.
+            self._on_host = core.LegacyPinnedMemoryResource()
+
+    @property
+    def stream(self) -> int:
+        """The stream's CUDA handle."""
+        return int(self._stream.handle)
+
+    def activate(self) -> None:
+        """Make the GPU the calling thread's own; needed in every thread that uses it."""
+        with _failures_said("use the GPU"):
+            self._device.set_current()
+
+    def allocate(self, size: int) -> Any:
+        """A buffer on the GPU of so many bytes; its address is ``int(buffer.handle)``."""
+        with _failures_said(f"allocate {size} bytes on the GPU"):
+            buffer = self._on_device.allocate(size, stream=self._stream)
+        self._buffers.append(buffer)
+        return buffer
+
+    def allocate_staging(self, size: int) -> tuple[Any, NDArray[np.uint8]]:
+        """A pinned buffer on the host of so many bytes, zeroed, and the array of its bytes."""
+        with _failures_said(f"allocate {size} bytes of pinned memory"):
+            buffer = self._on_host.allocate(size)
+        self._buffers.append(buffer)
+        # cuda-core's buffers do not offer Python's buffer protocol, so the array is laid over the address.
+        array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(buffer.handle)))
+        array[:] = 0
+        return buffer, array
+
+    def part(self, buffer: Any, size: int) -> Any:
+        """The first bytes of a buffer, as a buffer: copies take whole ones."""
+        return self._view(int(buffer.handle), size, owner=buffer)
+
+    def copy(self, target: Any, source: Any) -> None:
+        """Queue a copy between buffers of one size, at most one of them on the host."""
+        with _failures_said("copy"):
+            target.copy_from(source, stream=self._stream)
+
+    def synchronize(self) -> None:
+        """Wait for all that was queued; failures of kernels surface here."""
+        with _failures_said("finish the work"):
+            self._stream.sync()
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """A CUDA graph of what a function queues on the stream; the function is called once and nothing runs."""
+        with _failures_said("capture a CUDA graph"):
+            builder = self._stream.create_graph_builder()
+            try:
+                # Only this thread is barred from what would break the capture: clones run on in theirs.
+                builder.begin_building("thread_local")
+                work()
+                graph = builder.end_building().complete()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first failure is the one to tell
+                    builder.close()  # else the stream would go on capturing
+                raise
+            builder.close()
+        self._graphs.append(graph)
+        return graph
+
+    def launch(self, graph: Any) -> None:
+        """Queue a captured graph."""
+        with _failures_said("launch a CUDA graph"):
+            graph.launch(self._stream)
+
+    def close(self) -> None:
+        """Wait for the work and free everything. Calling it twice is allowed."""
+        if self._stream is None:
+            return
+        with contextlib.suppress(Exception):  # a failed GPU must not keep the rest from being freed
+            self._stream.sync()
+        for part in (*self._graphs, *self._buffers, self._stream):
+            with contextlib.suppress(Exception):
+                part.close()
+        self._graphs, self._buffers, self._stream = [], [], None
+
+
+@contextlib.contextmanager
+def _failures_said(doing: str) -> Iterator[None]:
+    """Turn cuda-core's exceptions, which share no public base class, into errors of this library."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"CUDA failed to {doing}.",
+            why=one_line(error),
+            fix="free memory of the GPU (nvidia-smi lists its users), or start the program again; see glnet-doctor",
+        ) from error

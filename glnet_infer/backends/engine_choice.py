@@ -1,0 +1,104 @@
+"""Which of a bundle's engines runs here, decided by the manifest before any engine is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from glnet_infer import devices
+from glnet_infer.backends.device_memory import import_cuda_core
+from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, modules_of
+from glnet_infer.bundle import Bundle
+from glnet_infer.devices import Gpu
+from glnet_infer.errors import BackendError
+from glnet_infer.manifest import ENGINE_FLAVORS, EngineRecord
+
+RTX_COMPUTE_CAPABILITIES = frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})
+"""GPUs that TensorRT for RTX compiles for; data centre GPUs such as Hopper's are not among them."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine that fits this machine.
+
+    Attributes:
+        record: Of the bundle's manifest.
+        trt: TensorRT's module that runs it.
+        gpu: The GPU that it runs on.
+    """
+
+    record: EngineRecord
+    trt: ModuleType
+    gpu: Gpu
+
+
+def choose_engine(bundle: Bundle) -> EngineChoice:
+    """The bundle's engine for the first GPU of this machine; TensorRT's before TensorRT for RTX's.
+
+    Raises:
+        BackendError: There is no GPU or no engine, TensorRT is not installed, or no engine was built for this GPU and
+            the installed version.
+    """
+    found = devices.gpus()
+    if not found:
+        raise BackendError(
+            "TensorRT needs an NVIDIA GPU, and there is none here.",
+            why="the NVIDIA driver offers no GPU to this process",
+            fix="check nvidia-smi and CUDA_VISIBLE_DEVICES, or run on the CPU with the backend onnxruntime-cpu",
+        )
+    records = sorted(bundle.manifest.engines, key=lambda record: ENGINE_FLAVORS.index(record.flavor))
+    if not records:
+        raise BackendError(
+            f"The bundle {bundle.directory} has no TensorRT engine.",
+            why="it was exported without --trt",
+            fix=f"glnet-export CHECKPOINT -o {bundle.directory} --trt",
+        )
+    refusals = []
+    for record in records:
+        try:
+            return EngineChoice(record, _fitting_module(record, found[0], bundle), found[0])
+        except BackendError as error:
+            refusals.append(error)
+    if len(refusals) == 1:
+        raise refusals[0]
+    raise BackendError(
+        f"None of the {len(refusals)} TensorRT engines of {bundle.directory} runs here.",
+        why="; ".join(f"{record.file.file}: {error.what} {error.why}" for record, error in zip(records, refusals, strict=True)),
+        fix="; or ".join(dict.fromkeys(error.fix for error in refusals)),
+    ) from refusals[0]
+
+
+def _fitting_module(record: EngineRecord, gpu: Gpu, bundle: Bundle) -> ModuleType:
+    """The installed module that runs an engine."""
+    modules = modules_of(record.flavor)
+    import_cuda_core(EXTRAS[record.flavor])
+    fitting = [module for module in modules if _same_version(record.version, module.__version__)]
+    is_for_gpu = gpu.compute_capability in record.compute_capabilities
+    if fitting and is_for_gpu:
+        return fitting[0]
+    title = TITLES[record.flavor]
+    versions = ", ".join(dict.fromkeys(module.__version__ for module in modules))
+    fix = _rebuild(record, gpu, bundle)
+    if not fitting:
+        fix += f", or install what built it: pip install {record.flavor}=={record.version}"
+    raise BackendError(
+        f"The engine {record.file.file} does not fit this machine.",
+        why=f"built for sm {', '.join(record.compute_capabilities)} with {title} {record.version}; "
+        f"here sm {gpu.compute_capability} ({gpu.name}) with {title} {versions}",
+        fix=fix if is_for_gpu or fitting else _rebuild(record, gpu, bundle),
+    )
+
+
+def _same_version(built: str, installed: str) -> bool:
+    """Whether an installed TensorRT is the one that built an engine, as far as both say: 1.7.1 is any build of 1.7.1."""
+    pairs = zip(built.split("."), installed.split("."), strict=False)
+    return all(left == right for left, right in pairs)
+
+
+def _rebuild(record: EngineRecord, gpu: Gpu, bundle: Bundle) -> str:
+    command = f"glnet-export CHECKPOINT -o {bundle.directory} --trt"
+    if record.flavor == "tensorrt":
+        return f"rebuild on this machine with {command}"
+    if gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
+        return f"rebuild on this machine with TensorRT ({command}); TensorRT for RTX does not support this GPU"
+    return f"rebuild with {command} --sm {gpu.compute_capability.replace('.', '')}"

@@ -1,0 +1,89 @@
+"""The cost of half precision, as PyTorch on a CPU measures it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from glnet.estimate import default_cameras
+from glnet.random_init import settle_batch_norms
+from glnet_export.precision import EmulatedHalf, compare_precisions
+from glnet_export.textures import textured_crops
+
+
+@pytest.fixture(scope="module")
+def recovery(small_recovery):
+    """Random weights whose pixels differ from each other, so that an estimate depends on the features."""
+    recovery = copy.deepcopy(small_recovery)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for head in (recovery.network.heads.pixel, recovery.network.heads.parts, recovery.network.confidence):
+            head.weight.normal_(std=3e-3)
+    settle_batch_norms(recovery.network, crops(8))
+    return recovery.eval()
+
+
+def crops(count):
+    return torch.from_numpy(textured_crops(count, 256, seed=4))
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_the_report_is_what_a_plain_comparison_gives(recovery, emulated):
+    report = compare_precisions(recovery, crops(10), default_cameras(10), emulated=emulated)
+    mixed = copy.deepcopy(recovery)
+    mixed.network.use_mixed_precision()
+    with torch.no_grad():
+        full = recovery(crops(10), default_cameras(10))
+        with EmulatedHalf() if emulated else torch.no_grad():
+            half = mixed(crops(10), default_cameras(10))
+    points = [(result.vertices - result.joints[:, :1]).double().numpy() for result in (full, half)]
+    distances = 1000 * np.linalg.norm(points[0] - points[1], axis=-1)
+    # 2 %: batches of 8 and 10 sum their convolutions in another order, which half precision shows.
+    assert report.vertices_mean_mm == pytest.approx(distances.mean(), rel=0.02)
+    assert report.vertices_p99_mm == pytest.approx(np.percentile(distances, 99), rel=0.1)
+    assert report.vertices_max_mm == pytest.approx(distances.max(), rel=0.2)
+    same = (full.reference_pixel == half.reference_pixel).all(1).double().mean()
+    assert report.pixel_agreement == pytest.approx(float(same), abs=0.11)
+    assert report.crops == 10 and 0 < report.distance_max_share < 0.01
+    assert len(report.tied) == round((1 - report.pixel_agreement) * 10)
+
+
+def test_emulated_half_precision_is_as_far_from_float32_as_the_real_one(recovery):
+    mixed = copy.deepcopy(recovery)
+    mixed.network.use_mixed_precision()
+    pictures = crops(4)
+    with torch.no_grad():
+        full, real = recovery.network(pictures), mixed.network(pictures)
+        with EmulatedHalf():
+            emulated = mixed.network(pictures)
+    assert emulated.pixel_features.dtype == real.pixel_features.dtype == torch.float16
+    assert emulated.logits.dtype == torch.float32
+    errors = [
+        float((each.pixel_features.float() - full.pixel_features).square().mean().sqrt()) for each in (real, emulated)
+    ]
+    apart = float((real.pixel_features.float() - emulated.pixel_features.float()).square().mean().sqrt())
+    # Both round every result; they differ by the order of sums alone, so each is nearer to the other than to float32.
+    assert errors[1] == pytest.approx(errors[0], rel=0.25)
+    assert apart < errors[0]
+
+
+def test_other_choices_of_pixels_are_told(recovery):
+    """With a confidence that prefers another pixel in half precision alone."""
+    partial = copy.deepcopy(recovery)
+    precision = {}
+    partial.network.local_encoding.pixel.register_forward_hook(lambda *call: precision.update(seen=call[-1].dtype))
+
+    def prefer(_layer, _inputs, logits):
+        if precision["seen"] == torch.float16:
+            logits[:5, :, 3, 4] = 100
+
+    partial.network.confidence.register_forward_hook(prefer)
+    report = compare_precisions(partial, crops(8), default_cameras(8))
+    with torch.no_grad():
+        logits = recovery.network(crops(8)).logits
+    assert report.pixel_agreement == 3 / 8
+    moved, margins = zip(*report.tied, strict=True)
+    expected = (logits.flatten(1).amax(1) - logits[:, 3, 4])[:5]
+    np.testing.assert_allclose(margins, expected, atol=1e-4)
+    assert report.small_effect == pytest.approx(1 - sum(move >= 2 for move in moved) / 8)
