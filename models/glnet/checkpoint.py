@@ -1,5 +1,6 @@
 """Checkpoints: a network's configuration and weights in one file, read without running code."""
 
+import dataclasses
 import pickle
 import re
 from dataclasses import dataclass
@@ -108,6 +109,11 @@ class Checkpoint:
             for name, value in network.state_dict().items()
         }
         return cls(network.config, state)
+
+    def compact(self) -> "Checkpoint":
+        """The same with weights rounded to half precision: half the size, and what half-precision engines keep of them."""
+        state = {name: value.half() if value.is_floating_point() else value for name, value in self.state.items()}
+        return dataclasses.replace(self, state=state)
 
     @classmethod
     def load(cls, path: str | Path, config: GLNetConfig | None = None) -> "Checkpoint":

@@ -172,22 +172,22 @@ _W18_SMALL = HRNetConfig(
 _DEMO = HRNetConfig(
     stem_blocks=1,
     stem_channels=32,
-    channels=(16, 32, 64, 128),
+    channels=(16, 32, 96, 192),
     modules=(1, 1, 1),
     blocks=2,
     head_channels=(16, 16, 32, 32),
     feature_channels=256,
-)  # the trunk of W18-small with a small head
+)  # W18-small with wider coarse branches, which cost little time, and a small head
 _W48 = HRNetConfig(channels=(48, 96, 192, 384))
 
 PRESETS: dict[str, GLNetConfig] = {
     "demo": GLNetConfig(
         name="demo",
         backbone=_DEMO,
-        crop=CropSpec(size=192),
+        crop=CropSpec(size=128),
         keypoint_origin="pixel",
-        pixel_channels=96,
-        part_channels=24,
+        pixel_channels=64,
+        part_channels=8,
     ),
     "w18-small": GLNetConfig(name="w18-small", backbone=_W18_SMALL, pixel_channels=128, part_channels=32),
     "w32": GLNetConfig(name="w32"),

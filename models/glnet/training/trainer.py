@@ -5,6 +5,7 @@ kind of machine with as many processes ends with the same weights as one that wa
 """
 
 import copy
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -84,7 +85,7 @@ class Trainer:
         network = random_recovery(config, body, recipe.seed).network
         if initial is not None:
             network = Checkpoint(config, initial.state).network()
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device)
         self.decoder = Decoder(config, copy.deepcopy(body)).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -94,7 +95,9 @@ class Trainer:
         self._step: nn.Module = _Step(objective, precision)
         if processes.count > 1:
             # Buffers are constants, and running statistics that do not enter the training: each process keeps its own.
-            self._step = DistributedDataParallel(self._step, broadcast_buffers=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of a successor that torch 2.9 lacks
+                self._step = DistributedDataParallel(self._step, broadcast_buffers=False)
         self.averaged = copy.deepcopy(self.network).eval()
         self._parameters = [*self.network.parameters(), *self.guidance.parameters()]
         self.optimizer = torch.optim.AdamW(self._parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)

@@ -87,11 +87,11 @@ def test_the_learning_rate_rises_then_falls():
 
 
 def test_a_few_steps_lower_the_loss():
-    """The product's own smoke test, shorter: a loss that falls by a quarter."""
-    result = CliRunner().invoke(app, ["smoke", "--steps", "20"])
+    """The product's own smoke test, shorter: a loss that falls by two fifths."""
+    result = CliRunner().invoke(app, ["smoke", "--steps", "30"])
     assert result.exit_code == 0, result.output
     first, last = (float(word) for word in result.stdout.split()[1::2])
-    assert last < 0.75 * first
+    assert last < 0.6 * first
 
 
 def test_a_checkpoint_and_its_bundle_score_alike(small_recovery, demo_body, shared_bundle):
