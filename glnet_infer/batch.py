@@ -107,6 +107,8 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
     with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
         _make_directory(job.output)
         talk.print(repr(recoverer), markup=False, soft_wrap=True)
+        if recoverer.backend_reason:
+            talk.print(f"It could be faster: {recoverer.backend_reason}", style="yellow", markup=False, soft_wrap=True)
         if recoverer.bundle.manifest.network.weights == "random":
             talk.print("These weights are random: the meshes mean nothing.", style="yellow")
         for path in _with_progress(job.images):

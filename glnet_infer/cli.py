@@ -54,7 +54,7 @@ def infer(
             "--format", "-f", help="overlay, glb, obj, ply, npz or json; repeatable.", show_default="overlay, glb, npz"
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime-cpu or onnxruntime-cuda.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime-cuda or onnxruntime-cpu.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of CPU kernels.", show_default="the backend's")
     ] = None,

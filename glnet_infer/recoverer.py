@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.backends import Backend, Outputs, open_backend
+from glnet_infer.backends import Backend, Outputs, choose_backend, open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.crops import CropSquares, cut_crops
@@ -36,7 +36,11 @@ class MeshRecoverer:
         BundleError: The bundle is missing, damaged or changed.
         BackendError: The backend is not installed or cannot start.
 
-    With ONNX Runtime, one recoverer may be called from several threads at once.
+    With ONNX Runtime, one recoverer may be called from several threads at once. With TensorRT, give each thread its own, on
+    a clone of the backend (docs/backends.md).
+
+    Attributes:
+        backend_reason: Why ``auto`` took nothing faster although there is a GPU; empty where nothing is lost.
     """
 
     def __init__(
@@ -53,6 +57,10 @@ class MeshRecoverer:
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
         self.bundle = Bundle.open(bundle)
         self.batch_size = batch_size
+        self.backend_reason = ""
+        if backend == "auto":
+            choice = choose_backend(self.bundle)
+            backend, self.backend_reason = choice.name, choice.reason
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
 
     @property

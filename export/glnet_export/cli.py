@@ -3,17 +3,28 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_profile
 from glnet_infer.console import Version, errors_reported, new_app, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
 app = new_app()
+
+
+class Flavor(str, Enum):
+    """Products that build engines."""
+
+    CLASSIC = "tensorrt"
+    RTX = "tensorrt-rtx"
 
 
 @app.command()
@@ -47,20 +58,66 @@ def export_command(
     min_pixel_agreement: Annotated[
         float, typer.Option(min=0, max=1, help="Fail when a smaller share of crops chooses the same pixel.")
     ] = 1.0,
+    trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine too, in mixed precision.")] = False,
+    flavor: Annotated[
+        Flavor | None,
+        typer.Option(
+            help="Of the engine: TensorRT builds on the GPU that will run it, TensorRT for RTX ahead of time.",
+            show_default="tensorrt where it is installed and has a GPU",
+        ),
+    ] = None,
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SM,...",
+            help="Compute capabilities to compile for, such as 86,89,120; tensorrt-rtx only.",
+            show_default="this machine's GPU, or 86,89,120",
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIN:OPT:MAX", help="Fewest, most usual and most crops in a run of the engine.", show_default="1:4:16"
+        ),
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(min=0, max=5, help="Effort of the engine's builder.", show_default="the builder's own"),
+    ] = None,
+    workspace: Annotated[
+        int | None,
+        typer.Option(min=1, help="Scratch memory of the engine's layers, MiB.", show_default="all of the GPU's"),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(help="File that speeds up the next build; tensorrt only.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
     _: Version = False,
 ) -> None:
-    """Export a GLNet checkpoint to a bundle: one ONNX graph, its manifest, and a parity report in millimetres."""
+    """Export a GLNet checkpoint to a bundle: one ONNX graph, its manifest, and a parity report in millimetres.
+
+    With --trt, a TensorRT engine too.
+    """
     if (checkpoint is None) == (random_init is None):
         raise typer.BadParameter("give either a checkpoint or --random-init")
     if random_init is not None and config is not None:
         raise typer.BadParameter("--random-init names the configuration already; leave --config out")
+    given = {
+        "--flavor": flavor,
+        "--sm": sm,
+        "--batch": batch,
+        "--level": level,
+        "--workspace": workspace,
+        "--timing-cache": timing_cache,
+    }
+    engine = _engine_options(trt, given)
     signal.signal(signal.SIGTERM, _interrupt)
     with errors_reported(as_json):
         with talk.status("starting"):
             try:
                 from glnet_export.parity import ParityBounds
-                from glnet_export.pipeline import Source, export
+                from glnet_export.pipeline import ENGINE_STAGES, STAGES, Source, export
             except (ImportError, OSError) as error:  # a broken torch raises OSError
                 raise ExportError(
                     "The export is not installed.", why=first_line(error), fix=install_hint("cpu,export")
@@ -74,38 +131,96 @@ def export_command(
             pixel_agreement=min_pixel_agreement,
         )
         source = Source(checkpoint, random_init or config, seed, body)
-        manifest = export(source, target, parity_crops=parity_crops, bounds=bounds, stage=_Stages().show)
+        stages = _Stages(len(STAGES if engine is None else ENGINE_STAGES))
+        manifest = export(
+            source,
+            target,
+            parity_crops=parity_crops,
+            bounds=bounds,
+            engine=engine,
+            stage=stages.show,
+            progress=stages.advance,
+        )
         if as_json:
             print_json(manifest.to_document())
         else:
             print_result(str(target))
 
 
-class _Stages:
-    """A line per stage, with what it found and how long it took."""
+def _engine_options(trt: bool, given: dict[str, Any]) -> EngineOptions | None:
+    """What the options of the engine say.
 
-    def __init__(self) -> None:
+    Raises:
+        typer.BadParameter: They make no sense, or there are some but no --trt.
+    """
+    asked = {option: value for option, value in given.items() if value is not None}
+    if not trt:
+        if asked:
+            raise typer.BadParameter(f"{', '.join(asked)} is about the engine: add --trt")
+        return None
+    flavor = asked.get("--flavor")
+    if flavor is Flavor.CLASSIC and "--sm" in asked:
+        raise typer.BadParameter("TensorRT compiles for the GPU that it builds on: --sm needs --flavor tensorrt-rtx")
+    return EngineOptions(
+        flavor=None if flavor is None else flavor.value,
+        compute_capabilities=_parsed("--sm", parse_compute_capabilities, asked, ()),
+        profile=_parsed("--batch", parse_profile, asked, EngineOptions.profile),
+        level=asked.get("--level"),
+        workspace=asked.get("--workspace"),
+        timing_cache=asked.get("--timing-cache"),
+    )
+
+
+def _parsed(option: str, parse: Callable[[str], Any], given: dict[str, Any], default: Any) -> Any:
+    if option not in given:
+        return default
+    try:
+        return parse(given[option])
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {error}") from None
+
+
+class _Stages:
+    """A line per stage, with what it found and how long it took; while it lasts, a bar."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
         self.count = 0
+        self._bar: Progress | None = None
 
     @contextlib.contextmanager
     def show(self, name: str) -> Iterator[list[str]]:
-        from glnet_export.pipeline import STAGES
-
         self.count += 1
-        label = f"{self.count}/{len(STAGES)} {name}"
+        label = f"{self.count}/{self.total} {name}"
         found: list[str] = []
         start = time.monotonic()
         outcome = "failed"
+        bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), console=talk
+        )
+        bar.add_task(label, total=None)
         try:
-            with talk.status(label):
+            with Live(
+                bar, console=talk, transient=True
+            ):  # Progress by itself prints empty lines where there is no terminal
+                self._bar = bar
                 yield found
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "stopped"
             raise
         finally:
+            self._bar = None
             line = f"{label:<12} {outcome:<7} {time.monotonic() - start:6.1f} s  {'; '.join(found)}"
             talk.print(line.rstrip(), markup=False, soft_wrap=True)
+
+    def advance(self, phase: str, fraction: float) -> None:
+        """Fill the present stage's bar; may be called from any thread."""
+        bar = self._bar
+        if bar is not None:
+            (task,) = bar.tasks
+            name = task.description.partition(":")[0]
+            bar.update(task.id, description=f"{name}: {phase.lower()}", total=1, completed=fraction)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

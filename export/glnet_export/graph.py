@@ -14,6 +14,7 @@ import torch
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import Sampler, sample_by_gather
+from glnet_export.engine_options import LARGEST_BATCH
 from glnet_infer.errors import ExportError, first_line
 from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
@@ -43,7 +44,7 @@ def trace(recovery: MeshRecovery, path: Path, sampler: Sampler = sample_by_gathe
     eager_sampler, encoding.sample = encoding.sample, sampler
     crops = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
     cameras = torch.ones(TRACE_BATCH, 4)
-    batch = torch.export.Dim("N", min=1, max=4096)
+    batch = torch.export.Dim("N", min=1, max=LARGEST_BATCH)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -67,8 +68,29 @@ def trace(recovery: MeshRecovery, path: Path, sampler: Sampler = sample_by_gathe
         ) from error
     finally:
         encoding.sample = eager_sampler
+    _cast_first(model)
     _strip(model)
     onnx.save(model, path)
+
+
+def _cast_first(model: onnx.ModelProto) -> None:
+    """Let nothing but a cast use the bytes: TensorRT allows an input of bytes on this condition.
+
+    The tracer may read the number of crops from them; the cast has the same shape.
+    """
+    graph, crops = model.graph, GRAPH_INPUTS[0].name
+    users = [node for node in graph.node if crops in node.input]
+    cast = next((node for node in users if node.op_type == "Cast"), None)
+    if cast is None or len(users) == 1:
+        return
+    for node in users:
+        if node is not cast:
+            node.input[:] = [cast.output[0] if name == crops else name for name in node.input]
+    position = next(index for index, node in enumerate(graph.node) if node is cast)
+    moved = onnx.NodeProto()
+    moved.CopyFrom(cast)
+    del graph.node[position]
+    graph.node.insert(0, moved)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -79,7 +79,9 @@ class ParityReport:
         return misses
 
 
-def compare(recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], seed: int = 0) -> ParityReport:
+def compare(
+    recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], seed: int = 0, batch_size: int = BATCH
+) -> ParityReport:
     """Run both on the same crops and measure.
 
     Cameras vary from crop to crop, so that the whole range of the second input is compared too.
@@ -89,14 +91,15 @@ def compare(recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], 
         backend: Runs the export.
         crops: N x C x C x 3.
         seed: Of the cameras.
+        batch_size: Crops at a time.
     """
     generator = np.random.default_rng(seed)
     cameras = np.tile(np.array(DEFAULT_CAMERA, dtype=np.float32), (len(crops), 1))
     cameras[:, :2] *= generator.uniform(0.25, 1, (len(crops), 1))
     cameras[:, 2:] += generator.uniform(-1, 1, (len(crops), 2))
     same, differences = [], defaultdict(list)
-    for start in range(0, len(crops), BATCH):
-        batch = slice(start, start + BATCH)
+    for start in range(0, len(crops), batch_size):
+        batch = slice(start, start + batch_size)
         with torch.inference_mode():
             reference = recovery(torch.from_numpy(crops[batch]), torch.from_numpy(cameras[batch]))
         outputs = backend.run(crops[batch], cameras[batch])

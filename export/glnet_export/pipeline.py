@@ -1,4 +1,4 @@
-"""The export: load, trace, check, compare, publish."""
+"""The export: load, trace, check, compare, build an engine where one is asked for, publish."""
 
 import contextlib
 import datetime
@@ -18,17 +18,24 @@ from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
+from glnet.sampling import sample_by_grid
+from glnet_export.engine import RUN, build, runs_here
+from glnet_export.engine_options import EngineOptions
 from glnet_export.graph import GraphFacts, check, trace
-from glnet_export.parity import ParityBounds, compare
+from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers, mixed_copy
+from glnet_export.parity import BATCH, ParityBounds, ParityReport, compare
+from glnet_export.progress import Progress, silent
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
-from glnet_infer.backends import open_backend
+from glnet_export.toolkit import RTX, Toolkit, choose
+from glnet_infer.backends import Backend, open_backend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.manifest import (
     GRAPH_NAME,
     TOPOLOGY_NAME,
     BodyRecord,
+    EngineRecord,
     FileRecord,
     GraphRecord,
     Manifest,
@@ -39,6 +46,9 @@ from glnet_infer.version import __version__
 
 STAGES = ("load", "trace", "check", "parity", "publish")
 """In this order."""
+
+ENGINE_STAGES = (*STAGES[:-1], "mixed", "build", "run", STAGES[-1])
+"""In this order, with an engine: the graph in mixed precision, the engine, its comparison with PyTorch."""
 
 SETTLING_CROPS = 8
 """Crops that give a random network its batch statistics."""
@@ -109,7 +119,9 @@ def export(
     *,
     parity_crops: int = 16,
     bounds: ParityBounds | None = None,
+    engine: EngineOptions | None = None,
     stage: Stage = _silent,
+    progress: Progress = silent,
 ) -> Manifest:
     """Make a bundle.
 
@@ -118,7 +130,9 @@ def export(
         output: The bundle's directory; an earlier bundle there is replaced when the new one is complete.
         parity_crops: Crops to compare ONNX Runtime with PyTorch on.
         bounds: What the comparison must keep.
+        engine: How to build a TensorRT engine; none is built where None.
         stage: Told of each stage.
+        progress: Told of the phases of the engine's build, from another thread.
 
     Returns:
         The manifest.
@@ -126,8 +140,18 @@ def export(
     Raises:
         GlnetError: A stage failed; nothing is left at the output but what was there before.
     """
+    toolkit = None if engine is None else choose(engine)  # before minutes of tracing
     try:
-        return _export(source, output, parity_crops, bounds, stage)
+        with bundle_under_construction(output) as (directory, publish):
+            recovery, manifest = _add_graph(directory, source, parity_crops, bounds, stage)
+            if engine is not None and toolkit is not None:
+                record = _add_engine(directory, manifest, recovery, toolkit, engine, parity_crops, stage, progress)
+                manifest = replace(manifest, engines=(record,))
+            with stage("publish") as found:
+                manifest.write(directory)
+                publish()
+                found.append(str(output))
+        return manifest
     except OSError as error:  # a full disk, above all
         raise OutputError(
             f"The bundle was not written to {output}.",
@@ -136,33 +160,83 @@ def export(
         ) from error
 
 
-def _export(source: Source, output: Path, parity_crops: int, bounds: ParityBounds | None, stage: Stage) -> Manifest:
-    with bundle_under_construction(output) as (directory, publish):
-        with stage("load") as found:
-            recovery, network, body_file = source.load()
-            parameters = sum(parameter.numel() for parameter in recovery.parameters())
-            body = recovery.decoder.body.data
-            found.append(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
-            trained_with = recovery.network.config.body
-            if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
-                found.append(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
-        graph = directory / GRAPH_NAME
-        with stage("trace") as found:
-            trace(recovery, graph)
-            found.append(f"{graph.stat().st_size / 1e6:.0f} MB")
-        with stage("check") as found:
-            facts = check(graph)
-            found.append(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
-        np.savez_compressed(directory / TOPOLOGY_NAME, faces=body.faces)
-        manifest = _manifest(directory, network, recovery, body_file, facts)
-        manifest.write(directory)
-        with stage("parity") as found:
-            manifest = replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
-        with stage("publish") as found:
-            manifest.write(directory)
-            publish()
-            found.append(str(output))
-    return manifest
+def _add_graph(
+    directory: Path, source: Source, parity_crops: int, bounds: ParityBounds | None, stage: Stage
+) -> tuple[MeshRecovery, Manifest]:
+    """The float32 graph, compared with PyTorch: a whole bundle but for its publication."""
+    with stage("load") as found:
+        recovery, network, body_file = source.load()
+        parameters = sum(parameter.numel() for parameter in recovery.parameters())
+        body = recovery.decoder.body.data
+        found.append(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
+        trained_with = recovery.network.config.body
+        if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
+            found.append(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
+    graph = directory / GRAPH_NAME
+    with stage("trace") as found:
+        trace(recovery, graph)
+        found.append(f"{graph.stat().st_size / 1e6:.0f} MB")
+    with stage("check") as found:
+        facts = check(graph)
+        found.append(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
+    np.savez_compressed(directory / TOPOLOGY_NAME, faces=body.faces)
+    manifest = _manifest(directory, network, recovery, body_file, facts)
+    manifest.write(directory)
+    with stage("parity") as found:
+        manifest = replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
+    return recovery, manifest
+
+
+def _add_engine(
+    directory: Path,
+    manifest: Manifest,
+    recovery: MeshRecovery,
+    toolkit: Toolkit,
+    options: EngineOptions,
+    parity_crops: int,
+    stage: Stage,
+    progress: Progress,
+) -> EngineRecord:
+    """The graph in mixed precision, and the engine that is built from it."""
+    graph = directory / MIXED_GRAPH_NAME
+    with stage("mixed") as found:
+        mixed = mixed_copy(recovery)
+        # What half precision costs, without a GPU: glnet_export.precision.compare_precisions; to be reported here.
+        trace(mixed, graph, sampler=sample_by_grid)  # TensorRT has the operator; ONNX Runtime's CPU is better without
+        facts = check(graph)
+        found.append(f"{graph.stat().st_size / 1e6:.0f} MB, opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
+    with stage("build") as found:
+        found.append(str(toolkit))
+        if options.timing_cache is not None and toolkit.flavor is RTX:
+            found.append(f"{options.timing_cache} is not used: {RTX.title} measures nothing when it builds")
+        record = build(graph, directory, toolkit, options, half_layers=half_layers(mixed), progress=progress)
+        # The graph stays in the bundle: trtexec and servers build from it where the GPU is, without PyTorch.
+        record = replace(record, layers={**record.layers, "graph": asdict(record_file(graph))})
+        found.append(
+            f"{record.file.file}, {record.file.bytes / 1e6:.0f} MB, {record.precision} precision "
+            f"({record.layers['half']} heavy layers in half, {record.layers['float']} in float32), "
+            f"batch {':'.join(map(str, record.profile))}"
+        )
+    with stage("run") as found:
+        if not runs_here(record.compute_capabilities):
+            found.append(f"{record.state}: no GPU here that the engine is built for")
+            return record
+        replace(manifest, engines=(record,)).write(directory)
+        backend = open_backend("tensorrt", Bundle.open(directory))
+        try:
+            return _run_engine(record, backend, recovery, parity_crops, found)
+        finally:
+            backend.close()
+
+
+def _run_engine(
+    record: EngineRecord, backend: Backend, recovery: MeshRecovery, crops: int, found: list[str]
+) -> EngineRecord:
+    """Compare an engine with the float32 module; its figures are reported, and not yet judged."""
+    pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
+    report = compare(recovery, backend, pictures, batch_size=min(BATCH, record.profile[2]))
+    found.append(_figures(report))
+    return replace(record, state=RUN, parity={"backend": backend.name, **report.to_document()})
 
 
 def _manifest(
@@ -197,11 +271,7 @@ def _parity(
     pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
     report = compare(recovery, backend, pictures)
     backend.close()
-    found.append(
-        f"{report.crops} crops: vertices {report.vertices_mm:.4f} mm, joints {report.joints_mm:.4f} mm, "
-        f"keypoints {report.keypoints_px:.4f} px, rotations {report.rotations_deg:.4f} degrees (largest), "
-        f"same pixel in {report.pixel_agreement:.0%}"
-    )
+    found.append(_figures(report))
     misses = report.misses(bounds)
     if misses:
         raise ExportError(
@@ -211,3 +281,11 @@ def _parity(
             "another pixel: look at pixel_agreement. Bounds are options: glnet-export --help",
         )
     return {"backend": "onnxruntime-cpu", **report.to_document(), "bounds": asdict(bounds)}
+
+
+def _figures(report: ParityReport) -> str:
+    return (
+        f"{report.crops} crops: vertices {report.vertices_mm:.4f} mm, joints {report.joints_mm:.4f} mm, "
+        f"keypoints {report.keypoints_px:.4f} px, rotations {report.rotations_deg:.4f} degrees (largest), "
+        f"same pixel in {report.pixel_agreement:.0%}"
+    )

@@ -75,6 +75,8 @@ def _foreign_entries(directory: Path) -> list[str]:
     except BundleError:
         return names
     own = {MANIFEST_NAME, manifest.graph.file.file, manifest.body.topology.file}
+    for engine in manifest.engines:
+        own |= {engine.file.file, engine.layers.get("graph", {}).get("file")}
     return [name for name in names if name not in own]
 
 

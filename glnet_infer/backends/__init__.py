@@ -2,41 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from glnet_infer import devices
 from glnet_infer.backends.base import Backend, Outputs
 from glnet_infer.bundle import Bundle
-from glnet_infer.errors import BackendError
+from glnet_infer.errors import BackendError, first_line
 
-BACKENDS = ("auto", "onnxruntime-cpu", "onnxruntime-cuda")
+BACKENDS = ("auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu")
 
-__all__ = ["BACKENDS", "Backend", "Outputs", "open_backend"]
+__all__ = ["BACKENDS", "Backend", "BackendChoice", "Outputs", "choose_backend", "open_backend"]
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """What ``auto`` stands for here.
+
+    Attributes:
+        name: One of the other :data:`BACKENDS`.
+        reason: Why nothing faster was taken although there is a GPU; empty where nothing is lost.
+    """
+
+    name: str
+    reason: str = ""
+
+
+def choose_backend(bundle: Bundle) -> BackendChoice:
+    """The fastest backend that can run a bundle here.
+
+    TensorRT where GPU, engine and module fit each other; else ONNX Runtime, on the GPU where it is built for that.
+    """
+    if not devices.gpus():
+        return BackendChoice("onnxruntime-cpu")
+    refusals = []
+    if bundle.manifest.engines:  # a bundle without engines is meant for ONNX Runtime
+        from glnet_infer.backends.engine_choice import choose_engine
+
+        try:
+            choose_engine(bundle)
+        except BackendError as error:
+            refusals.append(f"no TensorRT: {error.what} {error.why}".rstrip())
+        else:
+            return BackendChoice("tensorrt")
+    obstacle = _obstacle_to_cuda()
+    if not obstacle:
+        return BackendChoice("onnxruntime-cuda", "; ".join(refusals))
+    return BackendChoice("onnxruntime-cpu", "; ".join([*refusals, f"no CUDA: {obstacle}"]))
 
 
 def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
     """Open a backend.
 
     Args:
-        name: One of :data:`BACKENDS`. ``auto`` takes the GPU where ONNX Runtime is built for it and there is one, else
-            the CPU; a backend asked for by name is opened or refused, never replaced.
+        name: One of :data:`BACKENDS`. ``auto`` takes what :func:`choose_backend` says; a backend asked for by name is
+            opened or refused, never replaced.
         bundle: What to run.
         threads: Threads of CPU kernels.
 
     Raises:
         BackendError: No such backend, or it cannot start.
+        BundleError: The engine that it would run is missing or damaged.
     """
-    from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
-
     if name == "auto":
-        name = "onnxruntime-cuda" if _cuda_is_usable() else "onnxruntime-cpu"
+        name = choose_backend(bundle).name
     if name not in BACKENDS:
         raise BackendError(f"There is no backend {name!r}.", fix=f"backends: {', '.join(BACKENDS)}")
+    if name == "tensorrt":
+        from glnet_infer.backends.tensorrt import TensorRtBackend
+
+        return TensorRtBackend(bundle)
+    from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
+
     return OnnxRuntimeBackend(bundle, name.removeprefix("onnxruntime-"), threads)
 
 
-def _cuda_is_usable() -> bool:
-    from glnet_infer.devices import gpus
-
+def _obstacle_to_cuda() -> str:
+    """Why ONNX Runtime cannot use the GPU; empty where it can."""
     try:
         import onnxruntime
-    except ImportError:
-        return False  # opening the CPU backend then says what to install
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers() and bool(gpus())
+    except ImportError as error:  # opening the CPU backend then says what to install
+        return first_line(error)
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return ""
+    return f"this ONNX Runtime {onnxruntime.__version__} is built without it; onnxruntime-gpu has it"

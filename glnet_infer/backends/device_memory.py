@@ -103,7 +103,7 @@ class DeviceMemory:
 
     def capture(self, work: Callable[[], None]) -> Any:
         """A CUDA graph of what a function queues on the stream; the function is called once and nothing runs."""
-        with _failures_said("capture a CUDA graph"):
+        with _failures_said("capture a CUDA graph", "do without: TensorRtBackend(bundle, cuda_graphs=False)"):
             builder = self._stream.create_graph_builder()
             try:
                 # Only this thread is barred from what would break the capture: clones run on in theirs.
@@ -135,16 +135,15 @@ class DeviceMemory:
         self._graphs, self._buffers, self._stream = [], [], None
 
 
+_FIX = "free memory of the GPU (nvidia-smi lists its users), or start the program again; see glnet-doctor"
+
+
 @contextlib.contextmanager
-def _failures_said(doing: str) -> Iterator[None]:
+def _failures_said(doing: str, fix: str = _FIX) -> Iterator[None]:
     """Turn cuda-core's exceptions, which share no public base class, into errors of this library."""
     try:
         yield
     except BackendError:
         raise
     except Exception as error:
-        raise BackendError(
-            f"CUDA failed to {doing}.",
-            why=one_line(error),
-            fix="free memory of the GPU (nvidia-smi lists its users), or start the program again; see glnet-doctor",
-        ) from error
+        raise BackendError(f"CUDA failed to {doing}.", why=one_line(error), fix=fix) from error

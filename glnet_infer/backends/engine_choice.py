@@ -63,7 +63,9 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
         raise refusals[0]
     raise BackendError(
         f"None of the {len(refusals)} TensorRT engines of {bundle.directory} runs here.",
-        why="; ".join(f"{record.file.file}: {error.what} {error.why}" for record, error in zip(records, refusals, strict=True)),
+        why="; ".join(
+            f"{record.file.file}: {error.what} {error.why}" for record, error in zip(records, refusals, strict=True)
+        ),
         fix="; or ".join(dict.fromkeys(error.fix for error in refusals)),
     ) from refusals[0]
 
@@ -79,13 +81,13 @@ def _fitting_module(record: EngineRecord, gpu: Gpu, bundle: Bundle) -> ModuleTyp
     title = TITLES[record.flavor]
     versions = ", ".join(dict.fromkeys(module.__version__ for module in modules))
     fix = _rebuild(record, gpu, bundle)
-    if not fitting:
+    if is_for_gpu:
         fix += f", or install what built it: pip install {record.flavor}=={record.version}"
     raise BackendError(
         f"The engine {record.file.file} does not fit this machine.",
         why=f"built for sm {', '.join(record.compute_capabilities)} with {title} {record.version}; "
         f"here sm {gpu.compute_capability} ({gpu.name}) with {title} {versions}",
-        fix=fix if is_for_gpu or fitting else _rebuild(record, gpu, bundle),
+        fix=fix,
     )
 
 

@@ -100,7 +100,5 @@ def modules_of(flavor: str) -> list[ModuleType]:
         except Exception as error:  # a module whose libraries are missing or broken raises what it likes
             failures.append(one_line(error))
     if not found:
-        raise BackendError(
-            f"{TITLES[flavor]} is not installed.", why="; ".join(failures), fix=install_hint(EXTRAS[flavor])
-        )
+        raise BackendError(f"{TITLES[flavor]} is not installed.", why="; ".join(failures), fix=install_hint(EXTRAS[flavor]))
     return found

@@ -1,0 +1,255 @@
+"""From an ONNX graph to a TensorRT engine: one builder for classic TensorRT and TensorRT for RTX."""
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from glnet_export.engine_options import EngineOptions
+from glnet_export.progress import Progress, new_monitor, silent
+from glnet_export.readback import NetworkFacts, read_engine, read_network
+from glnet_export.toolkit import CLASSIC, RTX, Toolkit
+from glnet_infer import devices
+from glnet_infer.backends.tensorrt_module import TensorRtLog, log_of
+from glnet_infer.bundle import record_file
+from glnet_infer.errors import ExportError, one_line
+from glnet_infer.manifest import ENGINE_STATES, GRAPH_INPUTS, GRAPH_OUTPUTS, EngineRecord
+
+NOT_RUN, RUN = ENGINE_STATES
+
+Said = Callable[[], str]
+"""What TensorRT said since the build began."""
+
+_Value = TypeVar("_Value")
+
+
+def build(
+    graph: Path,
+    directory: Path,
+    toolkit: Toolkit,
+    options: EngineOptions,
+    *,
+    half_layers: int,
+    progress: Progress = silent,
+) -> EngineRecord:
+    """Build an engine and write it into a directory, under a name that says what it is.
+
+    Ctrl-C stops the builder after its present step (seconds); nothing is written then.
+
+    Args:
+        graph: ONNX file with the inputs and outputs of ``glnet_infer.manifest``.
+        directory: Where the engine goes.
+        toolkit: What builds it, and for which GPUs.
+        options: How.
+        half_layers: Convolutions and matrix products that must come out in half precision; 0 for a float32 graph.
+        progress: Told of the builder's phases, from another thread.
+
+    Returns:
+        The engine's entry in the manifest; types are read back from what TensorRT made of the graph.
+
+    Raises:
+        ExportError: TensorRT refuses the graph or fails, or types are not those that were meant.
+        KeyboardInterrupt: The build was interrupted.
+    """
+    monitor = new_monitor(toolkit.trt, progress)
+    # The builder runs beside the main thread, which alone gets signals: in a callback, an exception would have to pass
+    # through TensorRT.
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(_compile, graph, toolkit, options, half_layers, monitor)
+        try:
+            plan = work.result()
+        except KeyboardInterrupt:
+            monitor.cancel()
+            raise
+    name = f"model.{_tag(toolkit)}.{plan.facts.precision}.engine"
+    (directory / name).write_bytes(plan.data)
+    layers = plan.facts.to_document()
+    if plan.engine_types:
+        layers["engine"] = plan.engine_types
+    return EngineRecord(
+        file=record_file(directory / name),
+        flavor=toolkit.flavor.name,
+        version=toolkit.version,
+        compute_capabilities=toolkit.compute_capabilities,
+        built_on=toolkit.gpu,
+        precision=plan.facts.precision,
+        profile=options.profile,
+        tensors=plan.facts.tensors,
+        layers=layers,
+        state=NOT_RUN,
+        parity={},
+        seconds=round(plan.seconds, 1),
+    )
+
+
+def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
+    """Whether the first GPU of this machine is one that an engine was built for."""
+    return any(gpu.compute_capability in compute_capabilities for gpu in devices.gpus()[:1])
+
+
+def _tag(toolkit: Toolkit) -> str:
+    """Such as ``rtx-sm86-sm89``."""
+    return "-".join([toolkit.flavor.tag, *(f"sm{each.replace('.', '')}" for each in toolkit.compute_capabilities)])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A serialized engine: its bytes, what the network was, types of its own layers, and how long the build took."""
+
+    data: Any
+    facts: NetworkFacts
+    engine_types: dict[str, int]
+    seconds: float
+
+
+def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, half_layers: int, monitor: Any) -> _Plan:
+    trt, log = toolkit.trt, log_of(toolkit.trt)
+    said = functools.partial(log.since, log.mark())
+    start = time.monotonic()
+    try:
+        builder = _made(trt.Builder(log.logger), "a builder", toolkit, said)
+        network = _made(builder.create_network(_network_flags(trt)), "a network", toolkit, said)
+        parse(trt, network, graph, log)
+        facts = read_network(network)
+        _check(facts, half_layers)
+        config = _made(builder.create_builder_config(), "a configuration", toolkit, said)
+        _configure(config, toolkit, options, said)
+        profile = _made(builder.create_optimization_profile(), "a profile", toolkit, said)
+        fill_profile(profile, network, options.profile)
+        if config.add_optimization_profile(profile) < 0:
+            raise _failed("TensorRT does not take the batch sizes.", said)
+        config.progress_monitor = monitor
+        data = builder.build_serialized_network(network, config)
+    except (RuntimeError, TypeError, ValueError) as error:  # what its bindings raise
+        raise _failed(f"{toolkit.flavor.title} failed.", said, error) from error
+    if monitor.failure is not None:
+        raise monitor.failure
+    if data is None:
+        raise _failed(f"{toolkit.flavor.title} did not build the engine.", said)
+    seconds = time.monotonic() - start
+    if options.timing_cache is not None and toolkit.flavor is CLASSIC:
+        _save_timing_cache(config, options.timing_cache)
+    readable = runs_here(toolkit.compute_capabilities)
+    return _Plan(data, facts, read_engine(trt, log.logger, data) if readable else {}, seconds)
+
+
+def _network_flags(trt: Any) -> int:
+    """Strong typing: without the flag, TensorRT 10 would choose types itself. Later versions have nothing else."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def parse(trt: Any, network: Any, graph: Path, log: TensorRtLog) -> None:
+    """Read an ONNX file into a network.
+
+    Raises:
+        ExportError: With the parser's words and the nodes that it does not take.
+    """
+    mark = log.mark()
+    parser = trt.OnnxParser(network, log.logger)
+    if parser.parse_from_file(str(graph)):
+        return
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    words = [f"{error.desc()}{_place(error)}" for error in errors]
+    raise ExportError(
+        f"TensorRT does not read {graph.name}.",
+        why="; ".join(dict.fromkeys(words)) or log.since(mark),
+        fix="use the versions in constraints.txt",
+    )
+
+
+def _place(error: Any) -> str:
+    """The node of a parser's error."""
+    operator, name = error.node_operator(), error.node_name()
+    return f" (at {' '.join(filter(None, (operator, name)))})" if operator or name else ""
+
+
+def _check(facts: NetworkFacts, half_layers: int) -> None:
+    """Stop before the long part where types or tensors are not the promised ones."""
+    promised = {spec.name: spec.dtype for spec in (*GRAPH_INPUTS, *GRAPH_OUTPUTS)}
+    if facts.tensors != promised:
+        wrong = sorted(set(facts.tensors.items()) ^ set(promised.items()))
+        raise ExportError(
+            "The engine would have other inputs or outputs than promised.",
+            why=", ".join(f"{name} {dtype}" for name, dtype in wrong),
+            fix="use the versions in constraints.txt",
+        )
+    found = facts.count("float16")
+    if found < half_layers:
+        raise ExportError(
+            "The engine would not compute in half precision where it should.",
+            why=f"{half_layers} convolutions and matrix products were meant to; {found} do in what TensorRT read",
+            fix="use the versions in constraints.txt; report it together with the checkpoint's configuration",
+        )
+
+
+def _configure(config: Any, toolkit: Toolkit, options: EngineOptions, said: Said) -> None:
+    trt = toolkit.trt
+    # TF32 keeps 10 bits of what the graph says is float32; emulated in the kinematics, it moves vertices by up to 8 mm.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # The runtime records runs as CUDA graphs. Without the flag, an engine of TensorRT for RTX may allocate memory
+        # while it runs, which a recording does not allow. With it, what could not be recorded fails here already.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if devices.gpus():
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for read_engine
+    if options.level is not None:
+        config.builder_optimization_level = options.level
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace << 20)
+        if config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) != options.workspace << 20:
+            raise _failed(f"TensorRT does not take a workspace of {options.workspace} MiB.", said)
+    if toolkit.flavor is RTX:
+        config.num_compute_capabilities = len(toolkit.compute_capabilities)
+        for index, target in enumerate(toolkit.compute_capabilities):
+            value = trt.ComputeCapability.__members__[f"SM{target.replace('.', '')}"]
+            if not config.set_compute_capability(value, index):
+                raise _failed(f"{RTX.title} does not take compute capability {target}.", said)
+    elif options.timing_cache is not None:
+        _load_timing_cache(config, options.timing_cache, said)
+
+
+def fill_profile(profile: Any, network: Any, batches: tuple[int, int, int]) -> None:
+    """Set the numbers of crops for all inputs; their other sides are fixed."""
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        sides = tuple(tensor.shape)[1:]
+        profile.set_shape(tensor.name, *((batch, *sides) for batch in batches))
+
+
+def _load_timing_cache(config: Any, path: Path, said: Said) -> None:
+    data = path.read_bytes() if path.exists() else b""
+    cache = config.create_timing_cache(data)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise _failed(f"TensorRT does not take the timing cache {path}.", said, fix="delete the file, or name another one")
+
+
+def _save_timing_cache(config: Any, path: Path) -> None:
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(cache.serialize())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _made(value: _Value | None, what: str, toolkit: Toolkit, said: Said) -> _Value:
+    if value is None:
+        raise _failed(f"{toolkit.flavor.title} did not make {what}.", said)
+    return value
+
+
+def _failed(what: str, said: Said, error: BaseException | None = None, fix: str = "") -> ExportError:
+    """An error with TensorRT's own words."""
+    return ExportError(
+        what,
+        why="; ".join([said(), *([one_line(error)] if error is not None else [])]),
+        fix=fix or "try other options of the engine (glnet-export --help), or another version of TensorRT",
+    )

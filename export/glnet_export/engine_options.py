@@ -1,0 +1,60 @@
+"""What may be asked of an engine, and how it is written on a command line."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+LARGEST_BATCH = 4096
+"""Crops in one run: what graphs are traced for."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to build an engine.
+
+    Attributes:
+        flavor: ``tensorrt`` or ``tensorrt-rtx``; None chooses by what is installed and which GPU is present.
+        compute_capabilities: GPUs to compile for, such as ``8.9``; TensorRT for RTX only. Empty: this machine's, or the
+            usual ones.
+        profile: Smallest, most usual and largest number of crops in one run.
+        level: Effort of the builder, 0 to 5; its own choice where None.
+        workspace: Scratch memory that layers may use on the GPU, MiB; no limit of ours where None.
+        timing_cache: File that keeps the builder's measurements for the next build; classic TensorRT only.
+    """
+
+    flavor: str | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    profile: tuple[int, int, int] = (1, 4, 16)
+    level: int | None = None
+    workspace: int | None = None
+    timing_cache: Path | None = None
+
+
+def parse_profile(text: str) -> tuple[int, int, int]:
+    """``1:4:16`` as numbers of crops.
+
+    Raises:
+        ValueError: It is written otherwise, or not in ascending order.
+    """
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not MIN:OPT:MAX, such as 1:4:16")
+    smallest, usual, largest = (int(number) for number in match.groups())
+    if not 1 <= smallest <= usual <= largest <= LARGEST_BATCH:
+        raise ValueError(f"{text!r} is not 1 <= MIN <= OPT <= MAX <= {LARGEST_BATCH}")
+    return smallest, usual, largest
+
+
+def parse_compute_capabilities(text: str) -> tuple[str, ...]:
+    """``86,89,120`` as ``8.6``, ``8.9``, ``12.0``; in this order, each once.
+
+    Raises:
+        ValueError: It is written otherwise.
+    """
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", part.strip(), re.IGNORECASE)
+        if match is None:
+            raise ValueError(f"{part.strip()!r} is not a compute capability, such as 89")
+        found.append(f"{int(match[1])}.{match[2]}")
+    return tuple(dict.fromkeys(found))

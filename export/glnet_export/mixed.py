@@ -1,0 +1,25 @@
+"""The module in mixed precision, from which engines are built: types lie in the module, and the graph takes them over."""
+
+import copy
+
+import torch
+from torch import nn
+
+from glnet.recovery import MeshRecovery
+
+MIXED_GRAPH_NAME = "model.mixed.onnx"
+
+
+def mixed_copy(recovery: MeshRecovery) -> MeshRecovery:
+    """A copy with backbone and Local Encoding Module in half precision; the original stays the float32 reference."""
+    mixed = copy.deepcopy(recovery)
+    mixed.network.use_mixed_precision()
+    return mixed
+
+
+def half_layers(recovery: MeshRecovery) -> int:
+    """How many convolutions and linear layers compute in half precision: what an engine of the module must have."""
+    return sum(
+        isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and layer.weight.dtype == torch.float16
+        for layer in recovery.modules()
+    )
