@@ -92,6 +92,22 @@ def export_command(
         Path | None,
         typer.Option(help="File that speeds up the next build; tensorrt only.", show_default=False),
     ] = None,
+    fp32: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Modules of the engine that stay in float32, such as 'backbone.stage4'; repeatable."
+        ),
+    ] = None,
+    precision_crops: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rendered crops to compare half precision with float32 on.", show_default="32"),
+    ] = None,
+    max_half_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Fail when half precision moves vertices by more, in millimetres on average.", show_default="1.0"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
     _: Version = False,
 ) -> None:
@@ -110,6 +126,9 @@ def export_command(
         "--level": level,
         "--workspace": workspace,
         "--timing-cache": timing_cache,
+        "--fp32": fp32,
+        "--precision-crops": precision_crops,
+        "--max-half-error": max_half_error,
     }
     engine = _engine_options(trt, given)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -117,7 +136,7 @@ def export_command(
         with talk.status("starting"):
             try:
                 from glnet_export.parity import ParityBounds
-                from glnet_export.pipeline import ENGINE_STAGES, STAGES, Source, export
+                from glnet_export.pipeline import STAGES, STAGES_WITH_ENGINE, Source, export
             except (ImportError, OSError) as error:  # a broken torch raises OSError
                 raise ExportError(
                     "The export is not installed.", why=first_line(error), fix=install_hint("cpu,export")
@@ -131,7 +150,7 @@ def export_command(
             pixel_agreement=min_pixel_agreement,
         )
         source = Source(checkpoint, random_init or config, seed, body)
-        stages = _Stages(len(STAGES if engine is None else ENGINE_STAGES))
+        stages = _Stages(len(STAGES if engine is None else STAGES_WITH_ENGINE))
         manifest = export(
             source,
             target,
@@ -168,6 +187,9 @@ def _engine_options(trt: bool, given: dict[str, Any]) -> EngineOptions | None:
         level=asked.get("--level"),
         workspace=asked.get("--workspace"),
         timing_cache=asked.get("--timing-cache"),
+        float32_modules=tuple(asked.get("--fp32", ())),
+        precision_crops=asked.get("--precision-crops", EngineOptions.precision_crops),
+        max_half_error_mm=asked.get("--max-half-error", EngineOptions.max_half_error_mm),
     )
 
 

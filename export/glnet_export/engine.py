@@ -13,9 +13,9 @@ from glnet_export.engine_options import EngineOptions
 from glnet_export.progress import Progress, new_monitor, silent
 from glnet_export.readback import NetworkFacts, read_engine, read_network
 from glnet_export.toolkit import CLASSIC, RTX, Toolkit
-from glnet_infer import devices
 from glnet_infer.backends.tensorrt_module import TensorRtLog, log_of
 from glnet_infer.bundle import record_file
+from glnet_infer.devices import gpus
 from glnet_infer.errors import ExportError, one_line
 from glnet_infer.manifest import ENGINE_STATES, GRAPH_INPUTS, GRAPH_OUTPUTS, EngineRecord
 
@@ -88,7 +88,7 @@ def build(
 
 def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
     """Whether the first GPU of this machine is one that an engine was built for."""
-    return any(gpu.compute_capability in compute_capabilities for gpu in devices.gpus()[:1])
+    return any(gpu.compute_capability in compute_capabilities for gpu in gpus()[:1])
 
 
 def _tag(toolkit: Toolkit) -> str:
@@ -195,7 +195,7 @@ def _configure(config: Any, toolkit: Toolkit, options: EngineOptions, said: Said
         # The runtime records runs as CUDA graphs. Without the flag, an engine of TensorRT for RTX may allocate memory
         # while it runs, which a recording does not allow. With it, what could not be recorded fails here already.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    if devices.gpus():
+    if gpus():
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for read_engine
     if options.level is not None:
         config.builder_optimization_level = options.level

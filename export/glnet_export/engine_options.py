@@ -20,6 +20,9 @@ class EngineOptions:
         level: Effort of the builder, 0 to 5; its own choice where None.
         workspace: Scratch memory that layers may use on the GPU, MiB; no limit of ours where None.
         timing_cache: File that keeps the builder's measurements for the next build; classic TensorRT only.
+        float32_modules: Names of modules that stay in float32, with ``*`` and ``?``.
+        precision_crops: Rendered crops that half precision is compared with float32 on.
+        max_half_error_mm: Largest mean vertex error that it may cost.
     """
 
     flavor: str | None = None
@@ -28,6 +31,9 @@ class EngineOptions:
     level: int | None = None
     workspace: int | None = None
     timing_cache: Path | None = None
+    float32_modules: tuple[str, ...] = ()
+    precision_crops: int = 32
+    max_half_error_mm: float = 1.0
 
 
 def parse_profile(text: str) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """The module in mixed precision, from which engines are built: types lie in the module, and the graph takes them over."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,10 +11,18 @@ from glnet.recovery import MeshRecovery
 MIXED_GRAPH_NAME = "model.mixed.onnx"
 
 
-def mixed_copy(recovery: MeshRecovery) -> MeshRecovery:
-    """A copy with backbone and Local Encoding Module in half precision; the original stays the float32 reference."""
+def mixed_copy(recovery: MeshRecovery, keep: Sequence[str] = ()) -> MeshRecovery:
+    """A copy with backbone and Local Encoding Module in half precision; the original stays the float32 reference.
+
+    Args:
+        recovery: In float32.
+        keep: Names of modules that stay in float32.
+
+    Raises:
+        ExportError: A name is no module's.
+    """
     mixed = copy.deepcopy(recovery)
-    mixed.network.use_mixed_precision()
+    mixed.network.use_mixed_precision(keep)
     return mixed
 
 

@@ -63,6 +63,13 @@ class ParityReport:
     translation_mm: float
     confidence: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.crops} crops: vertices {self.vertices_mm:.4f} mm, joints {self.joints_mm:.4f} mm, "
+            f"keypoints {self.keypoints_px:.4f} px, rotations {self.rotations_deg:.4f} degrees (largest), "
+            f"same pixel in {self.pixel_agreement:.0%}"
+        )
+
     def to_document(self) -> dict[str, Any]:
         """Plain values for the manifest."""
         return asdict(self)

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,21 @@ from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
-from glnet.sampling import sample_by_grid
-from glnet_export.engine import RUN, build, runs_here
 from glnet_export.engine_options import EngineOptions
+from glnet_export.engine_stages import ENGINE_STAGES, add_engine
 from glnet_export.graph import GraphFacts, check, trace
-from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers, mixed_copy
-from glnet_export.parity import BATCH, ParityBounds, ParityReport, compare
-from glnet_export.progress import Progress, silent
+from glnet_export.parity import ParityBounds, compare
+from glnet_export.progress import Progress, Stage, silent
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
-from glnet_export.toolkit import RTX, Toolkit, choose
-from glnet_infer.backends import Backend, open_backend
+from glnet_export.toolkit import choose
+from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.manifest import (
     GRAPH_NAME,
     TOPOLOGY_NAME,
     BodyRecord,
-    EngineRecord,
     FileRecord,
     GraphRecord,
     Manifest,
@@ -47,8 +44,7 @@ from glnet_infer.version import __version__
 STAGES = ("load", "trace", "check", "parity", "publish")
 """In this order."""
 
-ENGINE_STAGES = (*STAGES[:-1], "mixed", "build", "run", STAGES[-1])
-"""In this order, with an engine: the graph in mixed precision, the engine, its comparison with PyTorch."""
+STAGES_WITH_ENGINE = (*STAGES[:-1], *ENGINE_STAGES, STAGES[-1])
 
 SETTLING_CROPS = 8
 """Crops that give a random network its batch statistics."""
@@ -104,10 +100,6 @@ class Source:
         return Body(load_body(path)), record_file(path)
 
 
-Stage = Callable[[str], contextlib.AbstractContextManager[list[str]]]
-"""Entered with a stage's name around its work; the list that it gives receives a line of findings."""
-
-
 @contextlib.contextmanager
 def _silent(_: str) -> Iterator[list[str]]:
     yield []
@@ -145,7 +137,7 @@ def export(
         with bundle_under_construction(output) as (directory, publish):
             recovery, manifest = _add_graph(directory, source, parity_crops, bounds, stage)
             if engine is not None and toolkit is not None:
-                record = _add_engine(directory, manifest, recovery, toolkit, engine, parity_crops, stage, progress)
+                record = add_engine(directory, manifest, recovery, toolkit, engine, parity_crops, stage, progress)
                 manifest = replace(manifest, engines=(record,))
             with stage("publish") as found:
                 manifest.write(directory)
@@ -187,58 +179,6 @@ def _add_graph(
     return recovery, manifest
 
 
-def _add_engine(
-    directory: Path,
-    manifest: Manifest,
-    recovery: MeshRecovery,
-    toolkit: Toolkit,
-    options: EngineOptions,
-    parity_crops: int,
-    stage: Stage,
-    progress: Progress,
-) -> EngineRecord:
-    """The graph in mixed precision, and the engine that is built from it."""
-    graph = directory / MIXED_GRAPH_NAME
-    with stage("mixed") as found:
-        mixed = mixed_copy(recovery)
-        # What half precision costs, without a GPU: glnet_export.precision.compare_precisions; to be reported here.
-        trace(mixed, graph, sampler=sample_by_grid)  # TensorRT has the operator; ONNX Runtime's CPU is better without
-        facts = check(graph)
-        found.append(f"{graph.stat().st_size / 1e6:.0f} MB, opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
-    with stage("build") as found:
-        found.append(str(toolkit))
-        if options.timing_cache is not None and toolkit.flavor is RTX:
-            found.append(f"{options.timing_cache} is not used: {RTX.title} measures nothing when it builds")
-        record = build(graph, directory, toolkit, options, half_layers=half_layers(mixed), progress=progress)
-        # The graph stays in the bundle: trtexec and servers build from it where the GPU is, without PyTorch.
-        record = replace(record, layers={**record.layers, "graph": asdict(record_file(graph))})
-        found.append(
-            f"{record.file.file}, {record.file.bytes / 1e6:.0f} MB, {record.precision} precision "
-            f"({record.layers['half']} heavy layers in half, {record.layers['float']} in float32), "
-            f"batch {':'.join(map(str, record.profile))}"
-        )
-    with stage("run") as found:
-        if not runs_here(record.compute_capabilities):
-            found.append(f"{record.state}: no GPU here that the engine is built for")
-            return record
-        replace(manifest, engines=(record,)).write(directory)
-        backend = open_backend("tensorrt", Bundle.open(directory))
-        try:
-            return _run_engine(record, backend, recovery, parity_crops, found)
-        finally:
-            backend.close()
-
-
-def _run_engine(
-    record: EngineRecord, backend: Backend, recovery: MeshRecovery, crops: int, found: list[str]
-) -> EngineRecord:
-    """Compare an engine with the float32 module; its figures are reported, and not yet judged."""
-    pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
-    report = compare(recovery, backend, pictures, batch_size=min(BATCH, record.profile[2]))
-    found.append(_figures(report))
-    return replace(record, state=RUN, parity={"backend": backend.name, **report.to_document()})
-
-
 def _manifest(
     directory: Path, network: NetworkRecord, recovery: MeshRecovery, body_file: FileRecord, facts: GraphFacts
 ) -> Manifest:
@@ -271,7 +211,7 @@ def _parity(
     pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
     report = compare(recovery, backend, pictures)
     backend.close()
-    found.append(_figures(report))
+    found.append(str(report))
     misses = report.misses(bounds)
     if misses:
         raise ExportError(
@@ -281,11 +221,3 @@ def _parity(
             "another pixel: look at pixel_agreement. Bounds are options: glnet-export --help",
         )
     return {"backend": "onnxruntime-cpu", **report.to_document(), "bounds": asdict(bounds)}
-
-
-def _figures(report: ParityReport) -> str:
-    return (
-        f"{report.crops} crops: vertices {report.vertices_mm:.4f} mm, joints {report.joints_mm:.4f} mm, "
-        f"keypoints {report.keypoints_px:.4f} px, rotations {report.rotations_deg:.4f} degrees (largest), "
-        f"same pixel in {report.pixel_agreement:.0%}"
-    )

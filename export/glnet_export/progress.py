@@ -1,8 +1,12 @@
-"""How far TensorRT's builder is, and how to stop it."""
+"""What an export tells of its stages, how far TensorRT's builder is, and how to stop it."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
+
+Stage = Callable[[str], contextlib.AbstractContextManager[list[str]]]
+"""Entered with a stage's name around its work; the list that it gives receives a line of findings."""
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and how much of the whole is done, 0 to 1 and never less than before."""

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from glnet_export.engine_options import EngineOptions
-from glnet_infer import devices
 from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES
-from glnet_infer.devices import Gpu
+from glnet_infer.devices import Gpu, gpus
 from glnet_infer.errors import ExportError, first_line, install_hint
 
 
@@ -78,7 +77,7 @@ def choose(options: EngineOptions) -> Toolkit:
     Raises:
         ExportError: It is not installed, too old, has no GPU to build on, or does not know the GPUs that are asked for.
     """
-    here = devices.gpus()
+    here = gpus()
     if options.flavor == RTX.name:
         return _rtx(options, here, "as asked")
     if options.flavor == CLASSIC.name:

@@ -38,6 +38,7 @@ class LocalEncodingModule(nn.Module):
         channels, part_channels, parts = config.pixel_channels, config.part_channels, len(PARTS)
         self.from_coarse = config.point_origin == "coarse"
         self.sample: Sampler = sample_by_grid
+        self.precision = torch.float32
         self.pixel = nn.Conv2d(config.backbone.channels[0], channels, 3, padding=1)
         self.guide = nn.Linear(config.backbone.feature_channels, channels)
         self.fuse = nn.Conv2d(channels, channels, 1)
@@ -81,9 +82,8 @@ class LocalEncodingModule(nn.Module):
             pooled: The global feature.
             coarse_keypoints: Coarse keypoints in crop sides from the centre; the first 29 are the skeleton's.
         """
-        precision = self.pixel.weight.dtype
-        pixels = self.pixel(features.to(precision)).relu()
-        fused = self.fuse(pixels + self.guide(pooled.to(precision))[:, :, None, None])
+        pixels = self.pixel(features.to(self.precision)).relu()
+        fused = self.fuse(pixels + self.guide(pooled.to(self.precision))[:, :, None, None])
         if not self.enriched:
             return LocalEncoding(fused.relu(), None, None)
         points = self._points(pixels, coarse_keypoints)

@@ -1,6 +1,7 @@
 """GLNet: a coarse estimate from the whole crop, a residual and a confidence from every pixel, the best pixel decides."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from glnet.estimate import Estimate, EstimateLayout
 from glnet.hrnet import HRNet, initialize
 from glnet.local_encoding import LocalEncodingModule
 from glnet.parts import PARTS
+from glnet.precision import keep_in_float32
 
 
 class Normalization(nn.Module):
@@ -109,6 +111,7 @@ class GLNet(nn.Module):
         super().__init__()
         self.config = config
         self.layout = EstimateLayout(config)
+        self.precision = torch.float32  # of the backbone
         self.normalization = Normalization(config)
         self.backbone = HRNet(config.backbone)
         self.coarse = nn.Linear(config.backbone.feature_channels, self.layout.size)
@@ -136,22 +139,27 @@ class GLNet(nn.Module):
             self.coarse.bias.copy_(vector)
             self.heads.pixel.bias.copy_(vector * self.from_pixel.sum(0))
 
-    def use_mixed_precision(self) -> "GLNet":
+    def use_mixed_precision(self, keep: Sequence[str] = ()) -> "GLNet":
         """Put backbone and Local Encoding Module into half precision, in place.
 
         The rest stays in float32, with explicit casts at the borders: normalisation, part points and sampling,
         confidence logits (half precision would tie close pixels), residuals and all that follows. The module's own types
         are what PyTorch, ONNX and TensorRT run.
+
+        Args:
+            keep: Names of modules that stay in float32 (:func:`glnet.precision.keep_in_float32`).
         """
+        self.precision = self.local_encoding.precision = torch.float16
         self.backbone.half()
         for layer in self.local_encoding.children():  # not the module's own constants, which points are computed from
             layer.half()
+        keep_in_float32(self, keep)
         return self
 
     def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> Prediction:
         """Coarse estimate, confidences and features of all pixels."""
         images = self.normalization(crops)
-        features = self.backbone(images.to(self.backbone.conv1.weight.dtype))
+        features = self.backbone(images.to(self.precision))
         coarse = self.coarse(features.pooled.float())
         keypoints = self.layout.split(coarse).keypoints
         encoding = self.local_encoding(features.pixels, features.pooled, keypoints)

@@ -24,7 +24,7 @@ from glnet_export.engine import NOT_RUN, _configure, build, fill_profile
 from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_profile
 from glnet_export.graph import _cast_first, trace
 from glnet_export.mixed import half_layers, mixed_copy
-from glnet_export.pipeline import ENGINE_STAGES, Source, export
+from glnet_export.pipeline import STAGES_WITH_ENGINE, Source, export
 from glnet_export.progress import Phases
 from glnet_export.publish import bundle_under_construction
 from glnet_export.readback import count_engine_types
@@ -36,7 +36,8 @@ from glnet_infer.bundle import Bundle, check_file
 from glnet_infer.devices import Gpu
 from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
-ADA = EngineOptions(flavor="tensorrt-rtx", compute_capabilities=("8.9",))
+# Random weights are no measure of half precision: two crops, and a bound for the mistakes of centimetres alone.
+ADA = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=2, max_half_error_mm=100)
 HERE = "tensorrt-rtx compiles without a GPU; install it with the extra rtx"
 
 
@@ -51,7 +52,8 @@ def machine(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
 
     def have(*gpus):
-        monkeypatch.setattr("glnet_infer.devices.gpus", lambda: list(gpus))
+        for module in ("toolkit", "engine"):
+            monkeypatch.setattr(f"glnet_export.{module}.gpus", lambda: list(gpus))
 
     have()
     return have
@@ -77,8 +79,10 @@ def exported(rtx, small_checkpoint, shared_bundle, tmp_path_factory):
             trace(recovery, path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("glnet_infer.devices.gpus", list)
-        patch.setattr("glnet_export.pipeline.trace", retrace)
+        for module in ("toolkit", "engine"):
+            patch.setattr(f"glnet_export.{module}.gpus", list)
+        for module in ("pipeline", "engine_stages"):
+            patch.setattr(f"glnet_export.{module}.trace", retrace)
         export(Source(small_checkpoint), path, engine=ADA, stage=stage, progress=lambda *each: progress.append(each))
     return path, told, progress
 
@@ -101,7 +105,10 @@ def toolkit(rtx):
 @pytest.fixture
 def retraced(monkeypatch, exported):
     """Replaces tracing by copies of the real export's graphs."""
-    monkeypatch.setattr("glnet_export.pipeline.trace", lambda _, path, **__: shutil.copy(exported[0] / path.name, path))
+    for module in ("pipeline", "engine_stages"):
+        monkeypatch.setattr(
+            f"glnet_export.{module}.trace", lambda _, path, **__: shutil.copy(exported[0] / path.name, path)
+        )
 
 
 def content(folder):
@@ -116,7 +123,7 @@ def test_the_bundle_holds_the_engine_and_its_graph(exported):
     assert sorted(content(path)) == [
         "manifest.json", "model.mixed.onnx", "model.onnx", "model.rtx-sm89.mixed.engine", "topology.npz"
     ]  # fmt: skip
-    assert tuple(told) == ENGINE_STAGES and told["run"] == [f"{NOT_RUN}: no GPU here that the engine is built for"]
+    assert tuple(told) == STAGES_WITH_ENGINE and told["run"] == [f"{NOT_RUN}: no GPU here that the engine is built for"]
     bundle = Bundle.open(path)
     (engine,) = bundle.manifest.engines
     assert check_file(path, engine.file).name == "model.rtx-sm89.mixed.engine"
@@ -148,7 +155,12 @@ def test_the_manifest_says_how_it_was_built(exported, rtx):
     (engine,) = Bundle.open(exported[0]).manifest.engines
     assert (engine.flavor, engine.version, engine.built_on) == ("tensorrt-rtx", rtx.__version__, "")
     assert (engine.compute_capabilities, engine.profile) == (("8.9",), (1, 4, 16))
-    assert (engine.state, engine.parity) == (NOT_RUN, {}) and 0 < engine.seconds < 300
+    assert (
+        engine.state == NOT_RUN
+        and list(engine.parity) == ["module"]
+        and engine.parity["module"]["crops"] == 2
+        and 0 < engine.seconds < 300
+    )
 
 
 def test_progress_grows_and_names_phases(exported):
@@ -670,7 +682,7 @@ def test_an_engine_that_runs_is_compared(
         assert [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
         return Engine(small_recovery)
 
-    monkeypatch.setattr("glnet_export.pipeline.open_backend", opened)
+    monkeypatch.setattr("glnet_export.engine_stages.open_backend", opened)
     manifest = export(Source(small_checkpoint), tmp_path / "b", engine=dataclasses.replace(ADA, profile=(1, 2, 3)))
     (engine,) = manifest.engines
     assert engine.state == "run" and engine.parity["crops"] == 16 and engine.parity["vertices_mm"] == 0
@@ -678,7 +690,27 @@ def test_an_engine_that_runs_is_compared(
     assert Bundle.open(tmp_path / "b").manifest.engines == manifest.engines
 
 
+# What half precision costs
+
+
+def test_half_precision_that_costs_too_much_is_refused(exported, retraced, small_checkpoint, tmp_path):
+    with pytest.raises(ExportError, match="Half precision") as caught:
+        export(Source(small_checkpoint), tmp_path / "b", engine=dataclasses.replace(ADA, max_half_error_mm=1e-9))
+    assert "--fp32" in caught.value.fix and "mm off" in caught.value.why
+    assert not (tmp_path / "b").exists()
+
+
+def test_modules_that_stay_in_float32_are_recorded(exported, retraced, small_checkpoint, tmp_path):
+    options = dataclasses.replace(ADA, float32_modules=("backbone.stage4",))
+    (engine,) = export(Source(small_checkpoint), tmp_path / "b", engine=options).engines
+    assert engine.layers["kept_in_float32"] == ["backbone.stage4"]
+
+
 # The command line
+
+
+QUICK = ("--precision-crops", "2", "--max-half-error", "100")
+"""Random weights are no measure of half precision."""
 
 
 def run(*arguments):
@@ -688,12 +720,26 @@ def run(*arguments):
 def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
     target = tmp_path / "b"
     result = run(
-        small_checkpoint, "-o", target, "--trt", "--sm", "86,89", "--batch", "1:2:4", "--timing-cache", "t", "--json"
+        small_checkpoint,
+        "-o",
+        target,
+        "--trt",
+        "--sm",
+        "86,89",
+        "--batch",
+        "1:2:4",
+        "--timing-cache",
+        "t",
+        *QUICK,
+        "--json",
     )
     assert result.exit_code == 0, result.stderr
     lines = result.stderr.splitlines()
-    assert [line.split()[:3] for line in lines] == [[f"{i}/8", name, "done"] for i, name in enumerate(ENGINE_STAGES, 1)]
-    assert "TensorRT for RTX" in lines[5] and "half" in lines[5] and "t is not used" in lines[5] and NOT_RUN in lines[6]
+    assert [line.split()[:3] for line in lines] == [
+        [f"{i}/9", name, "done"] for i, name in enumerate(STAGES_WITH_ENGINE, 1)
+    ]
+    assert "2 crops" in lines[5]
+    assert "TensorRT for RTX" in lines[6] and "half" in lines[6] and "t is not used" in lines[6] and NOT_RUN in lines[7]
     (engine,) = json.loads(result.stdout)["engines"]
     assert engine["file"]["file"] == "model.rtx-sm86-sm89.mixed.engine" and engine["profile"] == [1, 2, 4]
     assert np.isin(["model.mixed.onnx", engine["file"]["file"]], [path.name for path in target.iterdir()]).all()

@@ -1,6 +1,7 @@
 """The cost of half precision, as PyTorch on a CPU measures it."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from glnet.estimate import default_cameras
 from glnet.random_init import settle_batch_norms
-from glnet_export.precision import EmulatedHalf, compare_precisions
+from glnet_export.mixed import half_layers, mixed_copy
+from glnet_export.precision import EmulatedHalf, PrecisionBounds, compare_precisions
 from glnet_export.textures import textured_crops
+from glnet_infer.errors import ExportError
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +33,8 @@ def crops(count):
 
 @pytest.mark.parametrize("emulated", [False, True])
 def test_the_report_is_what_a_plain_comparison_gives(recovery, emulated):
-    report = compare_precisions(recovery, crops(10), default_cameras(10), emulated=emulated)
-    mixed = copy.deepcopy(recovery)
-    mixed.network.use_mixed_precision()
+    mixed = mixed_copy(recovery)
+    report = compare_precisions(recovery, mixed, crops(10), default_cameras(10), emulated=emulated)
     with torch.no_grad():
         full = recovery(crops(10), default_cameras(10))
         with EmulatedHalf() if emulated else torch.no_grad():
@@ -50,8 +52,7 @@ def test_the_report_is_what_a_plain_comparison_gives(recovery, emulated):
 
 
 def test_emulated_half_precision_is_as_far_from_float32_as_the_real_one(recovery):
-    mixed = copy.deepcopy(recovery)
-    mixed.network.use_mixed_precision()
+    mixed = mixed_copy(recovery)
     pictures = crops(4)
     with torch.no_grad():
         full, real = recovery.network(pictures), mixed.network(pictures)
@@ -79,7 +80,7 @@ def test_other_choices_of_pixels_are_told(recovery):
             logits[:5, :, 3, 4] = 100
 
     partial.network.confidence.register_forward_hook(prefer)
-    report = compare_precisions(partial, crops(8), default_cameras(8))
+    report = compare_precisions(partial, mixed_copy(partial), crops(8), default_cameras(8))
     with torch.no_grad():
         logits = recovery.network(crops(8)).logits
     assert report.pixel_agreement == 3 / 8
@@ -87,3 +88,30 @@ def test_other_choices_of_pixels_are_told(recovery):
     expected = (logits.flatten(1).amax(1) - logits[:, 3, 4])[:5]
     np.testing.assert_allclose(margins, expected, atol=1e-4)
     assert report.small_effect == pytest.approx(1 - sum(move >= 2 for move in moved) / 8)
+
+
+def test_modules_can_be_kept_in_float32(recovery):
+    """Each kept module brings the result nearer to float32's; with all of them kept, casts between modules are left."""
+    everything = ["backbone", "local_encoding.*"]
+    reports = [
+        compare_precisions(recovery, mixed_copy(recovery, keep), crops(6), default_cameras(6))
+        for keep in ([], ["backbone"], everything)
+    ]
+    errors = [report.vertices_mean_mm for report in reports]
+    assert errors[0] > errors[1] > errors[2]
+    counts = [
+        half_layers(mixed_copy(recovery, keep)) for keep in ([], ["backbone.stage4", "backbone.stage4.0"], everything)
+    ]
+    assert counts[0] > counts[1] > counts[2] == 0
+
+
+def test_names_of_modules_that_are_not_there_are_refused(recovery):
+    with pytest.raises(ExportError, match=r"stage9.*"):
+        mixed_copy(recovery, ["backbone.stage9*"])
+
+
+def test_reports_beyond_the_bounds_say_so(recovery):
+    report = compare_precisions(recovery, mixed_copy(recovery), crops(2), default_cameras(2))
+    assert not report.misses(PrecisionBounds(vertices_mean_mm=100, small_effect=0))
+    bad = dataclasses.replace(report, vertices_mean_mm=float("nan"), small_effect=0.5)
+    assert len(bad.misses(PrecisionBounds())) == 2

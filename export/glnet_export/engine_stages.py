@@ -1,0 +1,118 @@
+"""The stages that add a TensorRT engine to a bundle: trace in mixed precision, what that costs, build, run."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from glnet.recovery import MeshRecovery
+from glnet.sampling import sample_by_grid
+from glnet.training.synthetic import SyntheticSource
+from glnet_export.engine import RUN, build, runs_here
+from glnet_export.engine_options import EngineOptions
+from glnet_export.graph import check, trace
+from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers, mixed_copy
+from glnet_export.parity import BATCH, compare
+from glnet_export.precision import PrecisionBounds, compare_precisions
+from glnet_export.progress import Progress, Stage
+from glnet_export.textures import textured_crops
+from glnet_export.toolkit import RTX, Toolkit
+from glnet_infer.backends import Backend, open_backend
+from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.errors import ExportError
+from glnet_infer.manifest import EngineRecord, Manifest
+
+ENGINE_STAGES = ("mixed", "half", "build", "run")
+"""In this order: the graph in mixed precision, what half precision costs, the engine, its comparison with PyTorch."""
+
+_RENDERED_SEED = 1 << 51
+"""Of the persons that half precision is measured on; training draws its seeds from below."""
+
+
+def add_engine(
+    directory: Path,
+    manifest: Manifest,
+    recovery: MeshRecovery,
+    toolkit: Toolkit,
+    options: EngineOptions,
+    parity_crops: int,
+    stage: Stage,
+    progress: Progress,
+) -> EngineRecord:
+    """Put a graph in mixed precision into an unfinished bundle, and the engine that is built from it.
+
+    Args:
+        directory: The bundle's, with everything but an engine.
+        manifest: The bundle's so far.
+        recovery: In float32.
+        toolkit: What builds.
+        options: How.
+        parity_crops: Crops to compare the engine with PyTorch on, where it can run.
+        stage: Told of each stage.
+        progress: Told of the phases of the build.
+
+    Raises:
+        GlnetError: A stage failed.
+    """
+    graph = directory / MIXED_GRAPH_NAME
+    with stage("mixed") as found:
+        mixed = mixed_copy(recovery, options.float32_modules)
+        trace(mixed, graph, sampler=sample_by_grid)  # TensorRT has the operator; ONNX Runtime's CPU is better without
+        facts = check(graph)
+        found.append(f"{graph.stat().st_size / 1e6:.0f} MB, opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
+    with stage("half") as found:
+        parity = _half_parity(recovery, mixed, manifest.network.weights == "random", options, found)
+    with stage("build") as found:
+        found.append(str(toolkit))
+        if options.timing_cache is not None and toolkit.flavor is RTX:
+            found.append(f"{options.timing_cache} is not used: {RTX.title} measures nothing when it builds")
+        record = build(graph, directory, toolkit, options, half_layers=half_layers(mixed), progress=progress)
+        origin = {"graph": asdict(record_file(graph)), "kept_in_float32": list(options.float32_modules)}
+        # The graph stays in the bundle: trtexec and servers build from it where the GPU is, without PyTorch.
+        record = replace(record, layers={**record.layers, **origin}, parity={"module": parity})
+        found.append(
+            f"{record.file.file}, {record.file.bytes / 1e6:.0f} MB, {record.precision} precision "
+            f"({record.layers['half']} heavy layers in half, {record.layers['float']} in float32), "
+            f"batch {':'.join(map(str, record.profile))}"
+        )
+    with stage("run") as found:
+        if not runs_here(record.compute_capabilities):
+            found.append(f"{record.state}: no GPU here that the engine is built for")
+            return record
+        replace(manifest, engines=(record,)).write(directory)
+        backend = open_backend("tensorrt", Bundle.open(directory))
+        try:
+            return _run_engine(record, backend, recovery, parity_crops, found)
+        finally:
+            backend.close()
+
+
+def _half_parity(
+    recovery: MeshRecovery, mixed: MeshRecovery, random: bool, options: EngineOptions, found: list[str]
+) -> dict[str, Any]:
+    """What half precision costs on rendered persons, without a GPU."""
+    body = recovery.decoder.body
+    sample = SyntheticSource(body, recovery.network.config.crop.size, seed=_RENDERED_SEED).sample(options.precision_crops)
+    report = compare_precisions(recovery, mixed, sample.crops, sample.cameras, emulated=True)
+    found.append(str(report))
+    if random:
+        found.append("random weights: not judged")
+        return report.to_document()
+    bounds = PrecisionBounds(options.max_half_error_mm)
+    misses = report.misses(bounds)
+    if misses:
+        raise ExportError(
+            "Half precision costs too much.",
+            why="; ".join(misses),
+            fix="keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them",
+        )
+    return {**report.to_document(), "bounds": asdict(bounds)}
+
+
+def _run_engine(
+    record: EngineRecord, backend: Backend, recovery: MeshRecovery, crops: int, found: list[str]
+) -> EngineRecord:
+    """Compare an engine with the float32 module; its figures are reported, and not yet judged."""
+    pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
+    report = compare(recovery, backend, pictures, batch_size=min(BATCH, record.profile[2]))
+    found.append(str(report))
+    return replace(record, state=RUN, parity={**record.parity, "backend": backend.name, **report.to_document()})

@@ -1,0 +1,65 @@
+"""Modules that stay in float32 inside a network in half precision."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glnet_infer.errors import ExportError
+
+
+class InFloat32(nn.Module):
+    """A module in float32 between half-precision neighbours, with casts at its borders."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.float()
+
+    def forward(self, value: Any) -> Any:
+        """As the module itself; half in, half out."""
+        return _cast(self.module(_cast(value, torch.float32)), torch.float16)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Tensors in another type, alone, in lists or in named tuples."""
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    parts = [_cast(part, dtype) for part in value]
+    return parts if isinstance(value, list) else type(value)(*parts)
+
+
+def keep_in_float32(network: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Put the outermost modules whose names match a pattern back into float32, in place.
+
+    Args:
+        network: With modules in half precision.
+        patterns: Names as ``named_modules`` gives them, with ``*`` and ``?``: ``backbone.stage4``, ``*.fuse_layers``.
+
+    Returns:
+        Names of the modules.
+
+    Raises:
+        ExportError: A pattern matches no module in half precision.
+    """
+    names = [
+        name
+        for name, module in network.named_modules()
+        if name and any(parameter.dtype == torch.float16 for parameter in module.parameters())
+    ]
+    kept: list[str] = []
+    for pattern in patterns:
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        if not matching:
+            raise ExportError(
+                f"No module in half precision matches {pattern!r}.",
+                why=f"there are {', '.join(name for name in names if name.count('.') < 2)}",
+                fix="give a module's name; * stands for any text",
+            )
+        kept += matching
+    # Parents come before their children.
+    outermost = [name for name in names if name in kept and not any(name.startswith(f"{other}.") for other in kept)]
+    for name in outermost:
+        network.set_submodule(name, InFloat32(network.get_submodule(name)))
+    return outermost
