@@ -1,0 +1,46 @@
+"""The checkpoint that is shipped: what its model card claims, on fewer crops."""
+
+import pytest
+import torch
+
+from glnet.backend import TorchBackend
+from glnet.body.files import demo_directory
+from glnet.checkpoint import Checkpoint
+from glnet.config import PRESETS
+from glnet.recovery import MeshRecovery
+from glnet.training.evaluation import HELD_OUT_SEED, evaluate
+from glnet.training.synthetic import SyntheticSource
+from glnet_export.mixed import mixed_copy
+from glnet_export.precision import PrecisionBounds, compare_precisions
+
+
+@pytest.fixture(scope="module")
+def recovery(demo_body):
+    return MeshRecovery(Checkpoint.load(demo_directory() / "checkpoint.pth").network(), demo_body).eval()
+
+
+def test_it_is_small_and_of_the_preset(recovery):
+    assert recovery.network.config == PRESETS["demo"]
+    assert sum(path.stat().st_size for path in demo_directory().rglob("*") if path.is_file()) < 10e6
+
+
+def test_it_recovers_people_from_crops_that_it_has_not_seen(recovery, demo_body):
+    result = evaluate(TorchBackend(recovery), demo_body, recovery.network.config.crop.size, 96)
+    found, standing = result.scores.summary().as_dict(), result.baseline.summary().as_dict()
+    # The model card has the figures on 1,024 crops; 96 of them scatter by some percent.
+    assert found["mpjpe_mm"] < 0.5 * standing["mpjpe_mm"]
+    assert found["pa_mpjpe_mm"] < 0.6 * standing["pa_mpjpe_mm"]
+    assert found["coco_ap50"] > 0.5
+
+
+def test_half_precision_costs_less_than_a_millimetre(recovery):
+    """On 256 held-out crops, with real half-precision kernels: ``pytest -s`` prints the report."""
+    sample = SyntheticSource(recovery.decoder.body, recovery.network.config.crop.size, seed=HELD_OUT_SEED).sample(256)
+    report = compare_precisions(recovery, mixed_copy(recovery), sample.crops, sample.cameras)
+    print(report)
+    assert not report.misses(PrecisionBounds(vertices_mean_mm=1.0, small_effect=0.99))
+    emulated = compare_precisions(recovery, mixed_copy(recovery), sample.crops[:32], sample.cameras[:32], emulated=True)
+    # The same rounding in another order of sums.
+    real = compare_precisions(recovery, mixed_copy(recovery), sample.crops[:32], sample.cameras[:32])
+    assert emulated.vertices_mean_mm == pytest.approx(real.vertices_mean_mm, rel=0.3)
+    assert torch.tensor(emulated.vertices_p99_mm).isfinite()
