@@ -1,0 +1,73 @@
+"""Two runs side by side: ratios of medians, and which of them are more than chance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from glnet_bench.statistics import Interval, ratio_of_medians
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A row that both runs have.
+
+    Attributes:
+        part: Of the run, such as ``batch/8``.
+        backend: Its name.
+        what: ``engine``, ``end_to_end`` or a stage.
+        first: Median of the first run, milliseconds.
+        second: Of the second.
+        ratio: The second by the first, with its confidence interval.
+    """
+
+    part: str
+    backend: str
+    what: str
+    first: float
+    second: float
+    ratio: Interval
+
+    @property
+    def verdict(self) -> str:
+        """``faster`` or ``slower`` where the whole interval says so."""
+        if self.ratio.high < 1:
+            return "faster"
+        return "slower" if self.ratio.low > 1 else "no difference shown"
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def compare(first: dict[str, Any], second: dict[str, Any], *, confidence: float = 0.95) -> list[ComparedRow]:
+    """Every time that both runs have samples of."""
+    rows = []
+    for part, backends in first["parts"].items():
+        if not part.startswith(("batch/", "frame/")):
+            continue
+        for backend, row in backends.items():
+            other = second["parts"].get(part, {}).get(backend, {})
+            for what, found in row["parts"].items():
+                match = other.get("parts", {}).get(what)
+                if match is None:
+                    continue
+                ratio = ratio_of_medians(found["visits"], match["visits"], confidence=confidence)
+                rows.append(ComparedRow(part, backend, what, found["summary"]["p50"], match["summary"]["p50"], ratio))
+    return rows
+
+
+def table(rows: list[ComparedRow], confidence: float) -> str:
+    """The rows as Markdown."""
+    if not rows:
+        return "The two runs have no row in common."
+    lines = [
+        f"| part | backend | what | A p50 ms | B p50 ms | B / A | {confidence:.0%} interval | B is |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- | --- |",
+    ]
+    lines += [
+        f"| {row.part} | {row.backend} | {row.what} | {row.first:.3f} | {row.second:.3f} | {row.ratio.value:.3f} "
+        f"| {row.ratio.low:.3f} to {row.ratio.high:.3f} | {row.verdict} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

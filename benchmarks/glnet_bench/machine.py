@@ -1,0 +1,145 @@
+"""What was measured on: processors, driver, versions, and how quiet the machine was meanwhile."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from glnet_bench.nvidia import Nvml
+from glnet_infer.devices import gpus
+from glnet_infer.version import __version__
+
+_PROC, _CPU = Path("/proc"), Path("/sys/devices/system/cpu/cpu0")
+
+DISTRIBUTIONS = (
+    "numpy",
+    "opencv-python-headless",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-core",
+)
+"""Packages that times depend on."""
+
+BUSY = 0.2
+"""Load per core, from others, at which a machine is called busy."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def describe(nvml: Nvml | None) -> dict[str, Any]:
+    """The machine, in plain values; nothing that names its owner."""
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": _cpu_name(),
+        "cores": cores(),
+        "cpu_governor": _text(_CPU / "cpufreq/scaling_governor"),
+        "memory_bytes": _memory_total(),
+        "gpus": [f"{gpu.name}, compute capability {gpu.compute_capability}" for gpu in gpus()],
+        "driver": nvml.driver() if nvml else None,
+        "versions": _versions(),
+    }
+
+
+def watch(nvml: Nvml | None) -> dict[str, Any]:
+    """Clocks, throttling and load now; None for what cannot be read here."""
+    throttled = _text(_CPU / "thermal_throttle/core_throttle_count")
+    frequency = _text(_CPU / "cpufreq/scaling_cur_freq")
+    return {
+        "load_average": os.getloadavg()[0],
+        "cpu_mhz": int(frequency) / 1000 if frequency else _listed_mhz(),
+        "cpu_throttle_count": int(throttled) if throttled else None,
+        "gpu": nvml.state() if nvml else None,
+    }
+
+
+def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
+    """What in the notes of a run speaks against its figures.
+
+    Args:
+        watched: From :func:`watch`, the first before anything ran.
+        cores_used: Cores of the machine.
+    """
+    found: list[str] = []
+    if not watched:
+        return found
+    load = watched[0]["load_average"]
+    if load > BUSY * cores_used:
+        found.append(f"the machine was busy with other work before the run began (load {load:.1f} on {cores_used} cores)")
+    counts = [note["cpu_throttle_count"] for note in watched if note["cpu_throttle_count"] is not None]
+    if counts and counts[-1] > counts[0]:
+        found.append(f"the CPU throttled {counts[-1] - counts[0]} times")
+    reasons = sorted({reason for note in watched for reason in ((note["gpu"] or {}).get("throttled") or [])})
+    if reasons:
+        found.append(f"the GPU's clocks were held back: {', '.join(reasons)}")
+    clocks = [note["gpu"]["sm_mhz"] for note in watched if note["gpu"] and note["gpu"]["sm_mhz"]]
+    if clocks and min(clocks) < 0.9 * max(clocks):
+        found.append(f"the GPU's clock was not constant: {min(clocks)} to {max(clocks)} MHz")
+    return found
+
+
+def peak_memory() -> int | None:
+    """Most bytes of host memory that this process has held at once."""
+    return _status("VmHWM")
+
+
+def memory() -> int | None:
+    """Bytes of host memory that this process holds."""
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int | None:
+    """From the kernel, not from getrusage: that starts a child with what its parent held."""
+    for line in (_text(_PROC / "self/status") or "").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _versions() -> dict[str, str]:
+    found = {"glnet-infer": __version__}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_name() -> str:
+    for line in (_text(_PROC / "cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _listed_mhz() -> float | None:
+    for line in (_text(_PROC / "cpuinfo") or "").splitlines():
+        if line.startswith("cpu MHz"):
+            return float(line.partition(":")[2])
+    return None
+
+
+def _memory_total() -> int | None:
+    for line in (_text(_PROC / "meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,176 @@
+"""Timing several cases in turns: warm-up until stable, then short visits in an order that changes every round."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Timed = dict[str, float]
+"""Milliseconds by the name of what they were spent on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure.
+
+    Attributes:
+        samples: Timed calls of a case that are enough.
+        least: Timed calls of a case that are made however long they take.
+        seconds: After so much timed work a case needs no more than ``least`` calls.
+        visit: Most timed calls in a row, before another case has its turn.
+        warm_up_seconds: Warm-up ends after this, stable or not.
+        window: Calls in each of the two windows whose medians tell whether times are stable.
+        tolerance: Largest difference of these medians, relative to the smaller.
+    """
+
+    samples: int = 100
+    least: int = 5
+    seconds: float = 5.0
+    visit: int = 10
+    warm_up_seconds: float = 10.0
+    window: int = 5
+    tolerance: float = 0.05
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What it took until times were stable.
+
+    Attributes:
+        calls: Untimed calls.
+        seconds: That they took.
+        first: The first of them, milliseconds.
+        stable: Whether the last two windows agreed; if not, time had run out.
+    """
+
+    calls: int
+    seconds: float
+    first: float
+    stable: bool
+
+
+@dataclass
+class Case:
+    """Something to time.
+
+    Attributes:
+        key: What it is called, a backend say.
+        call: Does it once and says how long each part took.
+        primary: The part that tells whether warm-up is over.
+    """
+
+    key: str
+    call: Callable[[], Timed]
+    primary: str
+
+
+@dataclass
+class Measured:
+    """What was measured of a case.
+
+    Attributes:
+        visits: Samples in milliseconds by part, then visit by visit.
+        warm_up: None where the case failed in it.
+        failure: What the case raised, if it did; samples before that are kept.
+    """
+
+    visits: dict[str, list[list[float]]] = field(default_factory=dict)
+    warm_up: WarmUp | None = None
+    failure: Exception | None = None
+
+
+def warm_up(call: Callable[[], float], plan: Plan, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
+    """Call until the medians of two neighbouring windows agree, or time has run out.
+
+    Args:
+        call: Returns milliseconds.
+        plan: Windows, tolerance and the limit.
+        clock: Seconds, never going back.
+    """
+    start = clock()
+    times: list[float] = []
+    while True:
+        times.append(call())
+        if len(times) >= 2 * plan.window:
+            earlier = statistics.median(times[-2 * plan.window : -plan.window])
+            later = statistics.median(times[-plan.window :])
+            if abs(later - earlier) <= plan.tolerance * min(earlier, later):
+                return WarmUp(len(times), clock() - start, times[0], True)
+        if clock() - start >= plan.warm_up_seconds:
+            return WarmUp(len(times), clock() - start, times[0], False)
+
+
+def measure(
+    cases: list[Case], plan: Plan, *, seed: int = 0, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Measured]:
+    """Time cases in turns, so that a machine that slows down slows all of them.
+
+    Every round visits the unfinished cases in a new random order. A visit begins with an untimed call when another case ran
+    before it: caches hold the other's data then.
+
+    Args:
+        cases: With different keys. One that raises is dropped, and the others go on.
+        plan: How long.
+        seed: Of the order.
+        clock: Seconds, never going back.
+    """
+    results = {case.key: Measured() for case in cases}
+    waiting = []
+    for case in cases:
+        result = results[case.key]
+        try:
+            result.warm_up = warm_up(_primary(case), plan, clock)
+        except Exception as error:  # whatever a backend raises belongs to its row
+            result.failure = error
+        else:
+            waiting.append(_Turns(case, result, plan, clock))
+    order, last = random.Random(seed), waiting[-1] if waiting else None
+    while waiting:
+        order.shuffle(waiting)
+        for turns in list(waiting):
+            turns.visit(others_ran=turns is not last)
+            last = turns
+            if turns.finished:
+                waiting.remove(turns)
+    return results
+
+
+def _primary(case: Case) -> Callable[[], float]:
+    return lambda: case.call()[case.primary]
+
+
+class _Turns:
+    """A case's visits."""
+
+    def __init__(self, case: Case, result: Measured, plan: Plan, clock: Callable[[], float]) -> None:
+        self._case, self._result, self._plan, self._clock = case, result, plan, clock
+        self._count, self._seconds = 0, 0.0
+
+    @property
+    def finished(self) -> bool:
+        plan = self._plan
+        late = self._seconds >= plan.seconds and self._count >= plan.least
+        return self._result.failure is not None or self._count >= plan.samples or late
+
+    def visit(self, others_ran: bool) -> None:
+        """Make the next timed calls."""
+        try:
+            if others_ran:
+                self._case.call()
+            start = self._clock()
+            timed: list[Timed] = []
+            # A slow case must not hold the others up for a whole visit: five turns fill its time.
+            while len(timed) < min(self._plan.visit, self._plan.samples - self._count):
+                timed.append(self._case.call())
+                if self._clock() - start >= self._plan.seconds / 5:
+                    break
+        except Exception as error:  # as above
+            self._result.failure = error
+            return
+        self._count += len(timed)
+        self._seconds += self._clock() - start
+        for part in timed[0]:
+            self._result.visits.setdefault(part, []).append([times[part] for times in timed])

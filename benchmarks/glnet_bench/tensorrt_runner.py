@@ -1,0 +1,112 @@
+"""TensorRT and TensorRT for RTX: the runtime's own backend, and a session on the same engine whose steps are timed."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_bench.clocks import CudaEvents, Stopwatch
+from glnet_bench.nvidia import CudaDriver
+from glnet_bench.runners import Runner
+from glnet_bench.staged import StagedCalls
+from glnet_infer.backends import Outputs
+from glnet_infer.backends.device_memory import DeviceMemory
+from glnet_infer.backends.engine import Engine
+from glnet_infer.backends.engine_choice import choose_engine
+from glnet_infer.backends.session import Session
+from glnet_infer.backends.tensorrt import TensorRtBackend
+from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES
+from glnet_infer.bundle import Bundle
+
+
+def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
+    """Open both, each with its own copy of the engine's weights.
+
+    Args:
+        bundle: With engines of one flavor.
+        stopwatch: Instead of CUDA events.
+
+    Raises:
+        BackendError: No GPU, no TensorRT, or no engine that fits both.
+    """
+    choice = choose_engine(bundle)
+    record = choice.record
+    with contextlib.ExitStack() as opened:
+        backend = opened.enter_context(TensorRtBackend(bundle))
+        memory = DeviceMemory(EXTRAS[record.flavor])
+        opened.callback(memory.close)
+        steps = SessionSteps(Engine(bundle, choice), memory)
+        opened.callback(steps.close)
+        stopwatch = stopwatch or CudaEvents(CudaDriver().start(), memory.stream)
+        close = opened.pop_all().close
+
+    return Runner(
+        name=record.flavor,
+        backend=backend,
+        staged=StagedCalls(record.flavor, steps, stopwatch),
+        device="cuda",
+        precision=record.precision,
+        clock=stopwatch.what,
+        says=f"{TITLES[record.flavor]} {choice.trt.__version__}, {record.file.file}",
+        most=record.profile[2],
+        close=close,
+    )
+
+
+class SessionSteps(Session):
+    """A session that does in three steps what its parent does in one.
+
+    The parent's CUDA graph holds copies and engine; here the graph holds the engine alone, so that it can be timed alone.
+    """
+
+    def __init__(self, engine: Engine, memory: DeviceMemory) -> None:
+        super().__init__(engine, memory)
+        self._engine_graphs: dict[int, Any] = {}
+        self._count = 0
+
+    def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
+        """See :class:`glnet_bench.staged.Steps`."""
+        self._memory.activate()
+        self._count = len(crops)
+        self.inputs["crops"][: self._count] = crops
+        self.inputs["cameras"][: self._count] = cameras
+        size = self.size_for(self._count)
+        self._context(size)
+        for target, source in self._copies(size)[0]:
+            self._memory.copy(target, source)
+
+    def execute(self) -> None:
+        """See :class:`glnet_bench.staged.Steps`."""
+        size = self.size_for(self._count)
+        if not self._captures:
+            self._queue_engine(size)
+            return
+        if size not in self._engine_graphs:
+            self._queue_engine(size)  # what a first run allocates and chooses must not be captured
+            self._memory.synchronize()
+            self._engine_graphs[size] = self._memory.capture(lambda: self._queue_engine(size))
+        self._memory.launch(self._engine_graphs[size])
+
+    def download(self) -> Outputs:
+        """See :class:`glnet_bench.staged.Steps`."""
+        for target, source in self._copies(self.size_for(self._count))[1]:
+            self._memory.copy(target, source)
+        self._memory.synchronize()
+        return {name: array[: self._count].copy() for name, array in self.outputs.items()}
+
+    def close(self) -> None:
+        """Free everything, the engine too. Calling it twice is allowed."""
+        if not self.inputs:
+            return
+        self._engine_graphs.clear()
+        self._memory.activate()
+        self._engine.release()
+        super().close()
+
+    def _queue_engine(self, size: int) -> None:
+        mark = self._engine.log.mark()
+        if not self._context(size).execute_async_v3(self._memory.stream):
+            raise self._engine.failure(f"does not run {size} crops", mark)

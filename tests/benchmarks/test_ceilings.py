@@ -1,0 +1,90 @@
+"""Ceilings and the floor that follows from them."""
+
+import pytest
+
+from glnet_bench import ceilings
+from glnet_bench.ceilings import Ceilings, best, floor, measure_cpu
+from glnet_bench.operations import GraphCost, NodeCost
+from glnet_infer import BackendError
+
+MACHINE = Ceilings("cuda", operations=1e12, half_operations=4e12, bandwidth=1e11, how="by hand")
+
+
+def cost(*nodes, weights=0, interface=0):
+    return GraphCost(
+        crops=1,
+        operations=sum(node.operations for node in nodes if not node.half),
+        half_operations=sum(node.operations for node in nodes if node.half),
+        weights=weights,
+        interface=interface,
+        moved=sum(node.moved for node in nodes),
+        by_operator={},
+        not_counted=(),
+        nodes=nodes,
+    )
+
+
+def test_a_graph_of_much_arithmetic_is_bound_by_it():
+    times = floor(cost(NodeCost("Conv", 10**12, 10**6, False), weights=10**6), MACHINE)
+    assert times.bound == times.by_layer == pytest.approx(1000)
+
+
+def test_half_precision_has_its_own_ceiling():
+    nodes = NodeCost("Conv", 4 * 10**9, 0, True), NodeCost("MatMul", 10**9, 0, False)
+    assert floor(cost(*nodes), MACHINE).bound == pytest.approx(2)
+
+
+def test_a_graph_of_many_bytes_is_bound_by_them():
+    times = floor(cost(NodeCost("Gemm", 10, 10**9, False), weights=10**9), MACHINE)
+    assert times.bound == times.by_layer == pytest.approx(10)
+
+
+def test_each_layer_has_its_own_limit():
+    heavy, wide = NodeCost("Conv", 10**10, 0, False), NodeCost("Conv", 0, 10**9, False)
+    times = floor(cost(heavy, wide, interface=10), MACHINE)
+    assert times.bound == pytest.approx(10)  # features may stay in caches
+    assert times.by_layer == pytest.approx(20)
+
+
+def test_there_is_no_floor_without_the_ceiling():
+    machine = Ceilings("cpu", 1e12, None, 1e11, "by hand")
+    with pytest.raises(BackendError, match="no floor"):
+        floor(cost(NodeCost("Conv", 1, 0, True)), machine)
+
+
+def test_the_best_call_counts_and_the_first_does_not():
+    now, times = [0.0], iter([0.1, 5, 3, 4, 2, 6, 7])
+
+    def call():
+        now[0] += next(times)
+
+    assert best(call, 0, clock=lambda: now[0]) == pytest.approx(2)
+
+
+def test_best_goes_on_for_its_time():
+    now, calls = [0.0], []
+
+    def call():
+        now[0] += 0.01
+        calls.append(now[0])
+
+    best(call, 0.5, clock=lambda: now[0])
+    assert 50 <= len(calls) - 1 <= 51
+
+
+def test_a_cpus_ceilings_are_measured(monkeypatch):
+    monkeypatch.setattr(ceilings, "best", lambda call: (call(), 0.5)[1])
+    found = measure_cpu(2, sides=(8, 16), size=1 << 16)
+    assert found.operations == 2 * 16**3 / 0.5
+    assert found.bandwidth == 2 * (1 << 16) / 0.5
+    assert found.half_operations is None
+    assert "16 x 16 x 16" in found.how and "2 threads" in found.how
+
+
+def test_a_machine_without_a_gpu_says_so(monkeypatch):
+    def no_library(name):
+        raise OSError(f"{name}: not found")
+
+    monkeypatch.setattr("ctypes.CDLL", no_library)
+    with pytest.raises(BackendError, match="no NVIDIA driver"):
+        ceilings.measure_gpu(with_torch=False)

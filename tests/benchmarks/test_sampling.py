@@ -1,0 +1,151 @@
+"""Warm-up and turns, on a clock that only the cases move."""
+
+import itertools
+
+import pytest
+
+from glnet_bench.sampling import Case, Plan, measure, warm_up
+from glnet_bench.statistics import Summary
+
+PLAN = Plan(samples=20, least=5, seconds=100, visit=4, warm_up_seconds=60)
+
+
+class Clock:
+    """Seconds that pass only when somebody works."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, milliseconds):
+        self.now += milliseconds / 1000
+        return milliseconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def worker(clock, times):
+    """A call that takes the next of these times, and the last one for ever after."""
+    coming = itertools.chain(times, itertools.repeat(times[-1]))
+    return lambda: clock.work(next(coming))
+
+
+def case(clock, key, times, log=None):
+    call = worker(clock, times)
+
+    def timed():
+        if log is not None:
+            log.append(key)
+        milliseconds = call()
+        return {"whole": milliseconds, "half": milliseconds / 2}
+
+    return Case(key, timed, "whole")
+
+
+def test_warm_up_ends_when_two_windows_agree(clock):
+    found = warm_up(worker(clock, [500, 80, 40, 20, 15, 12, 11, 10]), PLAN, clock)
+    assert found.stable
+    assert found.first == 500
+    # Windows of five: medians 12 and 10 at the 11th call are too far apart, 11 and 10 too, then 10 and 10.
+    assert found.calls == 15
+    assert found.seconds == pytest.approx((500 + 80 + 40 + 20 + 15 + 12 + 11 + 8 * 10) / 1000)
+
+
+def test_a_steady_call_needs_two_windows(clock):
+    assert warm_up(worker(clock, [10]), PLAN, clock).calls == 10
+
+
+def test_a_single_slow_call_does_not_prolong_warm_up(clock):
+    assert warm_up(worker(clock, [10, 10, 10, 900, 10]), PLAN, clock).calls == 10
+
+
+def test_warm_up_that_never_settles_ends_by_the_clock(clock):
+    found = warm_up(worker(clock, [1000 * 1.5**n for n in range(20)]), PLAN, clock)
+    assert not found.stable
+    assert found.seconds >= PLAN.warm_up_seconds
+    assert found.calls < 12
+
+
+def test_a_call_slower_than_the_limit_is_made_once(clock):
+    found = warm_up(worker(clock, [90_000]), PLAN, clock)
+    assert (found.calls, found.stable) == (1, False)
+
+
+def test_percentiles_of_a_case_are_those_of_its_timed_calls(clock):
+    times = [10] * 10 + list(range(1, 21))
+    found = measure([case(clock, "one", times)], PLAN, clock=clock)["one"]
+    summary = Summary.of(found.visits["whole"])
+    assert summary.samples == 20
+    assert (summary.min, summary.p50, summary.max) == (1, 10.5, 20)
+    assert Summary.of(found.visits["half"]).p50 == 5.25
+    assert found.warm_up.calls == 10
+
+
+def test_visits_are_short_and_keep_their_samples_together(clock):
+    found = measure([case(clock, key, [10]) for key in "ab"], PLAN, clock=clock)
+    for key in "ab":
+        assert [len(visit) for visit in found[key].visits["whole"]] == [4] * 5
+
+
+def test_cases_take_turns_in_a_changing_order(clock):
+    log = []
+    measure([case(clock, key, [10], log) for key in "abc"], PLAN, clock=clock)
+    turns = [key for key, _ in itertools.groupby(log[30:])]  # after warm-up
+    assert len(turns) >= 13  # five visits each, neighbours of two rounds at most joined
+    orders = {tuple(turns[start : start + 3]) for start in range(0, 12, 3)}
+    assert len(orders) > 1
+
+
+def test_the_call_after_another_case_ran_is_not_timed(clock):
+    def cold_case(key):
+        def call():
+            cold = last[0] != key
+            last[0] = key
+            return {"whole": clock.work(1000 if cold else 10)}
+
+        return Case(key, call, "whole")
+
+    last = [None]
+    found = measure([cold_case("a"), cold_case("b")], PLAN, clock=clock)
+    for result in found.values():
+        assert Summary.of(result.visits["whole"]).max == 10
+
+
+def test_a_drift_of_the_machine_reaches_all_cases(clock):
+    def drifting(key):
+        return Case(key, lambda: {"whole": clock.work(10 * (1 + clock.now - 1000))}, "whole")
+
+    found = measure([drifting("a"), drifting("b")], PLAN, clock=clock)
+    medians = [Summary.of(result.visits["whole"]).p50 for result in found.values()]
+    assert max(medians) / min(medians) < 1.5  # one after the other, it would be the drift of a whole case: above 2
+
+
+def test_slow_cases_stop_after_their_time_with_a_few_calls(clock):
+    found = measure([case(clock, "slow", [30_000])], PLAN, clock=clock)["slow"]
+    assert Summary.of(found.visits["whole"]).samples == PLAN.least
+    assert all(len(visit) == 1 for visit in found.visits["whole"])
+
+
+@pytest.mark.parametrize("healthy", [0, 3, 14])
+def test_a_case_that_fails_leaves_the_others_alone(clock, healthy):
+    calls = itertools.count()
+
+    def call():
+        if next(calls) >= healthy:
+            raise RuntimeError("out of memory")
+        return {"whole": clock.work(10)}
+
+    found = measure([Case("bad", call, "whole"), case(clock, "good", [10])], PLAN, clock=clock)
+    assert str(found["bad"].failure) == "out of memory"
+    assert (found["bad"].warm_up is None) == (healthy < 10)
+    assert found["good"].failure is None
+    assert Summary.of(found["good"].visits["whole"]).samples == 20
+
+
+def test_no_cases_take_no_time(clock):
+    assert measure([], PLAN, clock=clock) == {}

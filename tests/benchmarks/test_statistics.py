@@ -1,0 +1,90 @@
+"""Summaries and bootstrap intervals against SciPy and NumPy."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from glnet_bench.statistics import Summary, pooled, ratio_of_medians
+
+
+def test_a_summary_is_what_numpy_and_scipy_say():
+    samples = np.random.default_rng(0).lognormal(1, 0.4, 237)
+    summary = Summary.of([samples[:100].tolist(), samples[100:].tolist()])
+    assert summary.samples == 237
+    assert (summary.min, summary.max) == (samples.min(), samples.max())
+    assert summary.mean == pytest.approx(scipy.stats.describe(samples).mean, rel=1e-12)
+    for percent, found in ((50, summary.p50), (90, summary.p90), (99, summary.p99)):
+        assert found == pytest.approx(scipy.stats.scoreatpercentile(samples, percent), rel=1e-12)
+
+
+def test_a_summary_of_known_samples():
+    summary = Summary.of([[float(value)] for value in range(101)])
+    assert (summary.p50, summary.p90, summary.p99) == (50, 90, 99)
+    one = Summary.of([[7.0]])
+    assert one.min == one.p50 == one.p99 == one.max == one.mean == 7
+
+
+@pytest.mark.parametrize("visits", [[], [[]]])
+def test_no_samples_have_no_summary(visits):
+    with pytest.raises(ValueError, match="no samples"):
+        Summary.of(visits)
+    with pytest.raises(ValueError, match="no samples"):
+        ratio_of_medians(visits, [[1.0]])
+
+
+def test_visits_are_pooled():
+    assert pooled([[1, 2], [3]]).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_interval_of_independent_calls_is_scipys(confidence):
+    generator = np.random.default_rng(1)
+    first, second = generator.gamma(9, 1, 80), generator.gamma(9, 1.2, 60)
+    found = ratio_of_medians([first.tolist()], [second.tolist()], confidence=confidence, resamples=20000)
+
+    def ratio(a, b, axis):
+        return np.median(b, axis=axis) / np.median(a, axis=axis)
+
+    expected = scipy.stats.bootstrap(
+        (first, second),
+        ratio,
+        n_resamples=20000,
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert found.value == np.median(second) / np.median(first)
+    # Two bootstraps of 20,000 draws: each quantile is known to well under a hundredth.
+    assert found.low == pytest.approx(expected.low, abs=0.01)
+    assert found.high == pytest.approx(expected.high, abs=0.01)
+
+
+def test_visits_that_differ_widen_the_interval():
+    # Ten visits of ten calls; all calls of a visit are equal, so there are ten independent values, not a hundred.
+    levels = np.random.default_rng(3).normal(10, 1, 10)
+    visits = [[level] * 10 for level in levels]
+    steady = [[5.0] * 10] * 10
+    clustered = ratio_of_medians(steady, visits)
+    single = ratio_of_medians(steady, [[value for visit in visits for value in visit]])
+    assert clustered.high - clustered.low > 1.5 * (single.high - single.low)
+
+
+def test_visits_of_unequal_length_are_drawn_whole():
+    interval = ratio_of_medians([[1.0], [1.0, 1.0]], [[2.0], [2.0, 2.0, 2.0]])
+    assert (interval.value, interval.low, interval.high) == (2, 2, 2)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    generator, covered = np.random.default_rng(4), 0
+    for seed in range(200):
+        first, second = generator.normal(10, 1, (20, 5)), generator.normal(11, 1, (20, 5))
+        interval = ratio_of_medians(first.tolist(), second.tolist(), resamples=300, seed=seed)
+        covered += interval.low <= 1.1 <= interval.high
+    # 95 % of 200 are 190, give or take 3; percentile intervals of 20 visits are a little narrow.
+    assert 175 <= covered <= 199
+
+
+def test_the_same_seed_gives_the_same_interval():
+    first, second = [[1.0, 2.0], [3.0, 4.0]], [[2.0, 3.0], [1.0, 5.0]]
+    assert ratio_of_medians(first, second, seed=5) == ratio_of_medians(first, second, seed=5)
