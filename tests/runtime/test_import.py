@@ -11,7 +11,12 @@ import pytest
 import glnet_infer
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"glnet_infer": "glnet_infer", "glnet": "models/glnet", "glnet_export": "export/glnet_export"}
+FOLDERS = {
+    "glnet_infer": "glnet_infer",
+    "glnet": "models/glnet",
+    "glnet_export": "export/glnet_export",
+    "glnet_bench": "benchmarks/glnet_bench",
+}
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "scipy", "trimesh", "smplx", "typer", "rich")
 
 PLAIN_DATA = {"manifest", "skeleton", "errors", "bodies"}
