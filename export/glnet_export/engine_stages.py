@@ -6,6 +6,7 @@ from typing import Any
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import sample_by_grid
+from glnet.training.seeds import PRECISION
 from glnet.training.synthetic import SyntheticSource
 from glnet_export.engine import RUN, build, runs_here
 from glnet_export.engine_options import EngineOptions
@@ -23,9 +24,6 @@ from glnet_infer.manifest import EngineRecord, Manifest
 
 ENGINE_STAGES = ("mixed", "half", "build", "run")
 """In this order: the graph in mixed precision, what half precision costs, the engine, its comparison with PyTorch."""
-
-_RENDERED_SEED = 1 << 51
-"""Of the persons that half precision is measured on; training draws its seeds from below."""
 
 
 def add_engine(
@@ -91,7 +89,7 @@ def _half_parity(
 ) -> dict[str, Any]:
     """What half precision costs on rendered persons, without a GPU."""
     body = recovery.decoder.body
-    sample = SyntheticSource(body, recovery.network.config.crop.size, seed=_RENDERED_SEED).sample(options.precision_crops)
+    sample = SyntheticSource(body, recovery.network.config.crop.size, seed=PRECISION).sample(options.precision_crops)
     report = compare_precisions(recovery, mixed, sample.crops, sample.cameras, emulated=True)
     found.append(str(report))
     if random:

@@ -111,8 +111,22 @@ class Checkpoint:
         return cls(network.config, state)
 
     def compact(self) -> "Checkpoint":
-        """The same with weights rounded to half precision: half the size, and what half-precision engines keep of them."""
-        state = {name: value.half() if value.is_floating_point() else value for name, value in self.state.items()}
+        """The same with weights rounded to half precision, half the size; running statistics keep theirs.
+
+        Raises:
+            CheckpointError: A weight is too large for half precision.
+        """
+        state = {
+            name: value.half() if value.is_floating_point() and "running_" not in name else value
+            for name, value in self.state.items()
+        }
+        lost = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+        if lost:
+            raise CheckpointError(
+                "The checkpoint cannot be made compact.",
+                why=_examples("too large for half precision", lost),
+                fix="hand on the checkpoint as it is",
+            )
         return dataclasses.replace(self, state=state)
 
     @classmethod

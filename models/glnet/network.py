@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -160,10 +161,12 @@ class GLNet(nn.Module):
         """Coarse estimate, confidences and features of all pixels."""
         images = self.normalization(crops)
         features = self.backbone(images.to(self.precision))
-        coarse = self.coarse(features.pooled.float())
+        with _without_autocast(images):
+            coarse = self.coarse(features.pooled.float())
         keypoints = self.layout.split(coarse).keypoints
         encoding = self.local_encoding(features.pixels, features.pooled, keypoints)
-        logits = self.confidence(encoding.pixels.float()).squeeze(1)
+        with _without_autocast(images):
+            logits = self.confidence(encoding.pixels.float()).squeeze(1)
         return Prediction(coarse, logits, encoding.points, encoding.pixels, encoding.parts)
 
     def estimates(self, prediction: Prediction, index: Int[Tensor, "n k"]) -> Float[Tensor, "n k p"]:
@@ -204,6 +207,12 @@ class GLNet(nn.Module):
         best = logits.argmax(1, keepdim=True)
         estimate = self.estimates(prediction, best).squeeze(1)
         return Selection(estimate, logits.gather(1, best).squeeze(1), self._places(best).squeeze(1))
+
+
+def _without_autocast(images: Tensor) -> AbstractContextManager[None]:
+    """Autocast would run in half precision even what is given in float32; nothing to do where it is off."""
+    kind = images.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def gather_pixels(maps: Float[Tensor, "n c h w"], index: Int[Tensor, "n k"]) -> Float[Tensor, "n c k 1"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,16 +19,19 @@ class InFloat32(nn.Module):
         self.module = module.float()
 
     def forward(self, value: Any) -> Any:
-        """As the module itself; half in, half out."""
-        return _cast(self.module(_cast(value, torch.float32)), torch.float16)
+        """As the module itself; half in, half out. The backbone's features, no list, are cast by those who take them."""
+        result = self.module(_cast(value, torch.float32))
+        return result if isinstance(result, tuple) else _cast(result, torch.float16)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Tensors in another type, alone, in lists or in named tuples."""
-    if isinstance(value, Tensor):
-        return value.to(dtype)
-    parts = [_cast(part, dtype) for part in value]
-    return parts if isinstance(value, list) else type(value)(*parts)
+    """A tensor, or a list of them, in another type."""
+    return value.to(dtype) if isinstance(value, Tensor) else [part.to(dtype) for part in value]
+
+
+def _takes_one(module: nn.Module) -> bool:
+    """Whether a module is called with one argument; lists of modules are not called at all."""
+    return not isinstance(module, nn.ModuleList) and len(signature(module.forward).parameters) == 1
 
 
 def keep_in_float32(network: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -35,7 +39,7 @@ def keep_in_float32(network: nn.Module, patterns: Sequence[str]) -> list[str]:
 
     Args:
         network: With modules in half precision.
-        patterns: Names as ``named_modules`` gives them, with ``*`` and ``?``: ``backbone.stage4``, ``*.fuse_layers``.
+        patterns: Names as ``named_modules`` gives them, with ``*`` and ``?``: ``backbone.stage4``, ``*.fuse_layers.*``.
 
     Returns:
         Names of the modules.
@@ -46,7 +50,7 @@ def keep_in_float32(network: nn.Module, patterns: Sequence[str]) -> list[str]:
     names = [
         name
         for name, module in network.named_modules()
-        if name and any(parameter.dtype == torch.float16 for parameter in module.parameters())
+        if name and _takes_one(module) and any(parameter.dtype == torch.float16 for parameter in module.parameters())
     ]
     kept: list[str] = []
     for pattern in patterns:

@@ -8,7 +8,8 @@ from glnet.body.files import demo_directory
 from glnet.checkpoint import Checkpoint
 from glnet.config import PRESETS
 from glnet.recovery import MeshRecovery
-from glnet.training.evaluation import HELD_OUT_SEED, evaluate
+from glnet.training.evaluation import evaluate
+from glnet.training.seeds import PRECISION
 from glnet.training.synthetic import SyntheticSource
 from glnet_export.mixed import mixed_copy
 from glnet_export.precision import PrecisionBounds, compare_precisions
@@ -35,7 +36,7 @@ def test_it_recovers_people_from_crops_that_it_has_not_seen(recovery, demo_body)
 
 def test_half_precision_costs_less_than_a_millimetre(recovery):
     """On 256 held-out crops, with real half-precision kernels: ``pytest -s`` prints the report."""
-    sample = SyntheticSource(recovery.decoder.body, recovery.network.config.crop.size, seed=HELD_OUT_SEED).sample(256)
+    sample = SyntheticSource(recovery.decoder.body, recovery.network.config.crop.size, seed=PRECISION).sample(256)
     report = compare_precisions(recovery, mixed_copy(recovery), sample.crops, sample.cameras)
     print(report)
     assert not report.misses(PrecisionBounds(vertices_mean_mm=1.0, small_effect=0.99))

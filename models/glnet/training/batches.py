@@ -11,6 +11,7 @@ from glnet.training.datasets import Mixture, collate
 from glnet.training.pool import CropPool
 from glnet.training.processes import Processes
 from glnet.training.recipe import Recipe
+from glnet.training.seeds import BLOCKS, STEPS, derived
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet.training.targets import Batch, Targets
 from glnet_infer.errors import InputError
@@ -18,28 +19,24 @@ from glnet_infer.errors import InputError
 READERS = 4
 """Threads that read real images; OpenCV decodes outside Python's lock."""
 
-_STEP_SEEDS = 1 << 31
-"""Seeds of steps lie above those of blocks."""
+HIDDEN_WEIGHT = 0.2
+"""Of keypoints that are hidden or outside the crop, which are guesses: they count, and less than what is seen."""
 
 
 def make_targets(decoder: Decoder, sample: SyntheticSample, keypoints: int) -> Targets:
-    """Labels of synthetic crops: all known, but of keypoints that are hidden or outside, which no picture shows.
-
-    Depths, rotations and shape of hidden joints are kept: the whole body is what has to be recovered.
-    """
+    """Labels of synthetic crops: all known, for the whole body is what has to be recovered."""
     estimate = decoder.encode(sample.rotations, sample.betas, sample.translation, sample.cameras)
     extra = keypoints - estimate.keypoints.shape[1]
     pad = torch.nn.functional.pad
     estimate = estimate._replace(
         keypoints=pad(estimate.keypoints, (0, 0, 0, extra)), depths=pad(estimate.depths, (0, extra))
     )
-    # A hidden keypoint still has a place; it counts less than one that is seen.
     seen = sample.visibility.to(sample.betas)
     ones = torch.ones_like
     one = ones(sample.betas[:, :1])
     return Targets(
         estimate=estimate,
-        keypoint_weights=pad(0.2 + 0.8 * seen, (0, extra)),
+        keypoint_weights=pad(HIDDEN_WEIGHT + (1 - HIDDEN_WEIGHT) * seen, (0, extra)),
         depth_weights=pad(ones(seen), (0, extra)),
         rotation_weights=ones(estimate.rotation[..., 0]),
         shape_weights=one,
@@ -98,7 +95,8 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """The batch of a step, on the process's device. Steps come in order, from wherever a training starts."""
-        own = torch.Generator().manual_seed(self._seed(_STEP_SEEDS + step * self.processes.count + self.processes.rank))
+        number = step * self.processes.count + self.processes.rank
+        own = torch.Generator().manual_seed(derived(self.recipe.seed, STEPS, number))
         parts = []
         if self._rendered:
             parts.append(self._pool_at(step).draw(self._rendered, own))
@@ -106,9 +104,6 @@ class Batches:
             parts.append(self._real_at(step))
         targets = Targets.concatenate([part.targets for part in parts])
         return augment(Batch(torch.cat([part.crops for part in parts]), targets), own)
-
-    def _seed(self, number: int) -> int:
-        return (self.recipe.seed << 34) + number
 
     def _pool_at(self, step: int) -> CropPool:
         first = step // self.recipe.refresh
@@ -121,7 +116,8 @@ class Batches:
     def _render(self, block: int) -> Batch:
         """This process's block number ``block``, whatever was rendered before."""
         number = block * self.processes.count + self.processes.rank
-        self._source.begin(self._seed(number), min(1.0, number / max(self.recipe.curriculum, 1)))
+        difficulty = min(1.0, number / self.recipe.curriculum) if self.recipe.curriculum else 1.0
+        self._source.begin(derived(self.recipe.seed, BLOCKS, number), difficulty)
         sample = self._source.sample(self.recipe.block)
         return Batch(sample.crops, make_targets(self._decoder, sample, self.config.keypoints))
 
@@ -133,5 +129,6 @@ class Batches:
 
     def _read(self, step: int) -> "Future[Batch]":
         first = (step * self.processes.count + self.processes.rank) * self._real
-        samples = [self._readers.submit(self._mixture.load, first + index) for index in range(self._real)]
+        picks = [self._mixture.pick(first + index) for index in range(self._real)]  # here: its plan is no affair of threads
+        samples = [self._readers.submit(self._mixture.datasets[dataset].load, person) for dataset, person in picks]
         return self._readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))

@@ -1,23 +1,19 @@
 """``glnet-train``: train, score checkpoints and bundles, compare the network's parts, try the whole loop in two minutes."""
 
-import signal
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glnet_infer.console import errors_reported, new_app, print_json, print_result, talk
-from glnet_infer.errors import CheckpointError, OutputError, install_hint
+from glnet_infer.errors import CheckpointError, OutputError, first_line, install_hint
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from glnet.training.evaluation import Evaluation
-    from glnet.training.trainer import Trainer
 
-STATE, CHECKPOINT = "state.pt", "checkpoint.pth"
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
 
 app = new_app()
@@ -54,27 +50,27 @@ def fit(
     Several processes, on one GPU each or on the CPU: torchrun --nproc-per-node N --no-python glnet-train fit ...
     """
     with errors_reported():
-        trainer = _trainer()
+        _check_installed()
         from glnet.body import Body, find_body, load_body
         from glnet.checkpoint import Checkpoint
-        from glnet.config import load_config
+        from glnet.config import GLNetConfig, load_config
         from glnet.training.datasets import load_mixture
+        from glnet.training.fit import CHECKPOINT, STATE
+        from glnet.training.fit import fit as fit_training
         from glnet.training.matching import Matching
         from glnet.training.processes import Processes
         from glnet.training.recipe import Recipe
+        from glnet.training.trainer import Trainer, read_state
 
-        network = load_config(config)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
-        body = Body(load_body(find_body(network.body)))
-        real = None if data is None else load_mixture(data, body, network.crop, seed)
-        processes = Processes.join()
-        if (directory / STATE).is_file():
-            training = trainer.load(directory / STATE, body, backgrounds, real, processes)
-            talk.print(f"going on from step {training.step}; the options of its first start hold")
+        state = read_state(directory / STATE) if (directory / STATE).is_file() else None
+        if state is not None:
+            network, recipe = GLNetConfig.from_dict(state["config"]), Recipe(**state["recipe"])
         else:
+            network = load_config(config)
             recipe = Recipe(
                 steps=steps,
                 batch=batch,
@@ -86,69 +82,43 @@ def fit(
                 curriculum=curriculum,
                 seed=seed,
             )
-            training = trainer(
-                network,
-                recipe,
-                body,
-                matching=Matching(dynamic=not static_matching, positives=positives, costs=costs),
-                backgrounds=backgrounds,
-                real=real,
-                initial=None if initial is None else Checkpoint.load(initial),
-                processes=processes,
-            )
-        _fit(training, directory, save_every)
-        processes.leave()
+        body = Body(load_body(find_body(network.body)))
+        real = None if data is None else load_mixture(data, body, network.crop, recipe.seed)
+        processes = Processes.join()
+        try:
+            if state is not None:
+                training = Trainer.load(state, body, backgrounds, real, processes)
+                talk.print(
+                    f"going on from step {training.step} of {recipe.steps}; of the options, --data and --backgrounds hold, "
+                    "all others are those of the first start"
+                )
+            else:
+                training = Trainer(
+                    network,
+                    recipe,
+                    body,
+                    matching=Matching(dynamic=not static_matching, positives=positives, costs=costs),
+                    backgrounds=backgrounds,
+                    real=real,
+                    initial=None if initial is None else Checkpoint.load(initial),
+                    processes=processes,
+                )
+            stopped = fit_training(training, directory, save_every)
+        finally:
+            processes.leave()
+        if stopped:
+            talk.print(f"stopped at step {training.step}; the same command goes on")
+            raise typer.Exit(130)
         if processes.rank == 0:
             print_result(str(directory / CHECKPOINT))
 
 
-def _trainer() -> "type[Trainer]":
+def _check_installed() -> None:
     try:
-        from glnet.training.trainer import Trainer
-    except ImportError as error:
-        raise CheckpointError("Training is not installed.", why=str(error), fix=install_hint("cpu,export")) from error
-    return Trainer
-
-
-def _fit(training: "Trainer", directory: Path, save_every: int) -> None:
-    from glnet.training.monitor import Monitor
-
-    asked = False
-
-    def stop(signum: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    # One process speaks for all.
-    monitor = Monitor(directory, training.recipe.steps, training.source) if training.processes.rank == 0 else None
-    stopping = False
-    try:
-        with monitor.follow(training.step) if monitor else nullcontext():
-            for terms in training.run(training.recipe.steps):
-                stopping = training.processes.any(asked)
-                if monitor:
-                    monitor.step(training.step, terms)
-                    if monitor.wants_picture(training.step):
-                        monitor.picture(training.step, training.recovery())
-                    if training.step % save_every == 0 and not stopping:
-                        monitor.flush()
-                        _save(training, directory)
-                if stopping:
-                    break
-        if monitor:
-            _save(training, directory)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if stopping:
-        talk.print(f"stopped at step {training.step}; the same command goes on")
-        raise typer.Exit(130)
-
-
-def _save(training: "Trainer", directory: Path) -> None:
-    training.save(directory / STATE)
-    training.checkpoint().save(directory / CHECKPOINT)
+        import jaxtyping  # noqa: F401
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # a broken torch raises OSError
+        raise CheckpointError("Training is not installed.", why=first_line(error), fix=install_hint("cpu,train")) from error
 
 
 @app.command()
@@ -158,7 +128,7 @@ def compact(
 ) -> None:
     """Write a checkpoint with its weights in half precision: half the size, for handing on."""
     with errors_reported():
-        _trainer()
+        _check_installed()
         from glnet.checkpoint import Checkpoint
 
         whole = Checkpoint.load(checkpoint)
@@ -176,7 +146,7 @@ def evaluate_command(
 ) -> None:
     """Score a checkpoint or a bundle on held-out synthetic crops, beside the standing mean body."""
     with errors_reported(as_json):
-        _trainer()
+        _check_installed()
         from glnet.backend import TorchBackend
         from glnet.body import Body, find_body, load_body
         from glnet.checkpoint import Checkpoint
@@ -212,7 +182,7 @@ def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
 
     rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())
     shown = result.shown
-    picture = sheet(shown.crops[rows], shown.vertices[rows], faces, shown.cameras[rows])
+    picture = sheet(shown.crops[rows], shown.vertices[rows], faces, shown.cameras[rows], len(rows) // 3)
     try:
         written = cv2.imwrite(str(path), picture[..., ::-1])
     except cv2.error:
@@ -236,7 +206,7 @@ def compare(
 ) -> None:
     """Train the rows of the poster's Table 2 on the same budget, and print the table."""
     with errors_reported():
-        _trainer()
+        _check_installed()
         from glnet.body import Body, find_body, load_body
         from glnet.config import load_config
         from glnet.training.comparison import ROWS, as_markdown, train_rows
@@ -249,7 +219,10 @@ def compare(
         recipe = Recipe(
             steps=steps, batch=batch, warmup=100, average=0.99, blocks=8, refresh=64, curriculum=curriculum, seed=seed
         )
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
         body = Body(load_body(find_body(network.body)))
         scores = train_rows(directory, network, recipe, body, crops, row or list(ROWS), lambda text: talk.print(text))
         print_result(as_markdown(scores))
@@ -261,13 +234,14 @@ def smoke(
 ) -> None:
     """Train a small network for a moment, and fail unless its loss falls to six tenths."""
     with errors_reported():
-        trainer = _trainer()
+        _check_installed()
         from glnet.body import Body, find_body, load_body
         from glnet.config import load_config
         from glnet.training.recipe import Recipe
+        from glnet.training.trainer import Trainer
 
         recipe = Recipe(steps=steps, batch=8, warmup=5, block=64, blocks=1, refresh=steps, precision="float32")
-        training = trainer(load_config("demo"), recipe, Body(load_body(find_body("demo"))))
+        training = Trainer(load_config("demo"), recipe, Body(load_body(find_body("demo"))))
         losses = [terms["loss"] for terms in training.run(steps)]
         tenth = max(len(losses) // 10, 1)
         first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth

@@ -1,9 +1,15 @@
-"""The poster's Table 2 on synthetic crops: what each component contributes when all are trained on the same budget."""
+"""The poster's Table 2 on synthetic crops: what each component contributes when all are trained on the same budget.
+
+The rows share everything but their switches, the training-only guidance by heat maps and facing directions too. They are
+trained in this process, on the CPU.
+"""
 
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from glnet.backend import TorchBackend
 from glnet.body.smpl import Body
@@ -12,6 +18,7 @@ from glnet.training.evaluation import evaluate
 from glnet.training.matching import Matching
 from glnet.training.recipe import Recipe
 from glnet.training.trainer import Trainer
+from glnet_infer.errors import InputError, first_line
 
 ROWS: dict[str, tuple[bool, bool, bool]] = {
     "baseline": (False, False, False),
@@ -45,10 +52,13 @@ def train_rows(
 
     Returns:
         Scores by row, of all rows that the directory holds.
+
+    Raises:
+        InputError: The directory holds rows of another budget.
     """
+    budget = {"recipe": asdict(recipe), "config": config.to_dict(), "crops": crops}
     for name in rows:
-        path = directory / f"{name}.json"
-        if path.is_file():
+        if name in _finished(directory, budget):
             continue
         local_encoding, dynamic, swing_twist = ROWS[name]
         network = dataclasses.replace(config, local_encoding=local_encoding, swing_twist=swing_twist)
@@ -56,10 +66,39 @@ def train_rows(
         for terms in trainer.run(recipe.steps):
             if trainer.step % 200 == 0:
                 said(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
-        result = evaluate(TorchBackend(trainer.recovery()), body, config.crop.size, crops)
-        path.write_text(json.dumps(result.scores.summary().as_dict(), indent=2) + "\n")
-    found = {name: directory / f"{name}.json" for name in ROWS}
-    return {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
+        scores = evaluate(TorchBackend(trainer.recovery()), body, config.crop.size, crops).scores.summary().as_dict()
+        partial = directory / f".{name}.partial"
+        partial.write_text(json.dumps({"budget": budget, "scores": scores}, indent=2) + "\n")
+        partial.replace(directory / f"{name}.json")
+    return _finished(directory, budget)
+
+
+def _finished(directory: Path, budget: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Scores of the rows that the directory holds.
+
+    Raises:
+        InputError: One of them was trained on another budget.
+    """
+    scores = {}
+    for name in ROWS:
+        path = directory / f"{name}.json"
+        if not path.is_file():
+            continue
+        try:
+            document = json.loads(path.read_text())
+            same = document["budget"] == json.loads(json.dumps(budget))
+            scores[name] = document["scores"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} was not read.", why=first_line(error), fix="delete it, or name another folder"
+            ) from error
+        if not same:
+            raise InputError(
+                f"{path} is of another comparison.",
+                why="its row was trained with another recipe, network or number of crops",
+                fix="name another folder: rows of one table share their budget",
+            )
+    return scores
 
 
 def as_markdown(scores: dict[str, dict[str, float]]) -> str:

@@ -13,15 +13,13 @@ from glnet.estimate import default_cameras
 from glnet.recovery import DecodedBody, Decoder, Recovery, standing_estimate
 from glnet.training.datasets.coco import COCO_TO_SKELETON
 from glnet.training.metrics import COCO_SIGMAS, Scores, keypoint_error, mpjpe, oks, pa_mpjpe, pve
+from glnet.training.seeds import HELD_OUT
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet.training.synthetic.scene import project
 from glnet_infer.backends import Backend
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 
 BATCH = 16
-
-HELD_OUT_SEED = 1 << 50
-"""Training draws its seeds from below."""
 
 COVERED = 0.5
 """Share of its box that a person covers, about, for the similarity of keypoints: COCO takes the segmentation's area."""
@@ -49,7 +47,7 @@ class Evaluation(NamedTuple):
     shown: Shown
 
 
-def evaluate(backend: Backend, body: Body, crop_size: int, crops: int, seed: int = HELD_OUT_SEED) -> Evaluation:
+def evaluate(backend: Backend, body: Body, crop_size: int, crops: int, seed: int = HELD_OUT) -> Evaluation:
     """Score a backend on crops of the full distribution.
 
     Args:

@@ -17,6 +17,7 @@ from glnet.network import GLNet, Prediction
 from glnet.recovery import Decoder
 from glnet.training.matching import Matching, positives
 from glnet.training.targets import Targets
+from glnet_infer.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,12 @@ class Objective(nn.Module):
         self.layout = network.layout
         self.decoder = decoder
         self.matching = matching
+        if matching.positives > network.config.grid**2:
+            raise CheckpointError(
+                f"{matching.positives} positives per person cannot be trained.",
+                why=f"the network has {network.config.grid} x {network.config.grid} pixels",
+                fix="use fewer positives, or larger crops",
+            )
         self.compared = sum(self.layout.sizes[: len(matching.components)])
         self.weights = weights
         self.guidance = guidance

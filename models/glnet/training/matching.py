@@ -98,9 +98,13 @@ def matching_costs(
 
 
 def _distances_to_root(logits: Tensor, targets: Targets) -> Float[Tensor, "n h*w"]:
-    """Squared distance of every pixel to the root's true keypoint, in grid cells."""
+    """Squared distance of every pixel to the root, or to the person's middle where it is unknown, in grid cells."""
     grid = logits.shape[-1]
     cells = torch.arange(grid, device=logits.device)
-    root = (targets.estimate.keypoints[:, 0] + 0.5) * grid - 0.5
+    keypoints, weights = targets.estimate.keypoints, targets.keypoint_weights.unsqueeze(-1)
+    # Without a label of the root, the middle of the labelled keypoints; without any, the crop's.
+    middle = (keypoints * weights).sum(1) / weights.sum(1).clamp_min(1e-6)
+    root = torch.where(weights[:, 0] > 0, keypoints[:, 0], middle)
+    root = (root + 0.5) * grid - 0.5
     dx, dy = cells - root[:, :1], cells - root[:, 1:]
     return (dy.square()[:, :, None] + dx.square()[:, None, :]).flatten(1)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from glnet.recovery import MeshRecovery
 from glnet.training.pictures import enlarged, overlay
+from glnet.training.seeds import PICTURES
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.synthetic.contact_sheet import contact_sheet
 from glnet_infer.console import talk
@@ -23,8 +24,6 @@ SHOWN = 8
 
 PICTURES_EVERY = 1000
 """Steps between two overlay pictures."""
-
-_SEED = (1 << 50) + 1
 
 
 class Monitor:
@@ -84,7 +83,7 @@ class Monitor:
 
     def picture(self, step: int, recovery: MeshRecovery) -> None:
         """Show held-out crops with the meshes that are recovered from them."""
-        self._source.begin(_SEED, difficulty=1.0)
+        self._source.begin(PICTURES, difficulty=1.0)
         sample = self._source.sample(SHOWN)
         with torch.inference_mode():
             vertices = recovery(sample.crops, sample.cameras).vertices

@@ -51,11 +51,12 @@ def sheet(
     vertices: Sequence[NDArray[np.float32]],
     faces: NDArray[np.int32],
     cameras: Sequence[NDArray[np.float32]],
+    columns: int = SHOWN,
 ) -> NDArray[np.uint8]:
-    """Rows of :data:`SHOWN` crops, and below each row the same crops with their meshes."""
+    """Rows of ``columns`` crops, and below each row the same crops with their meshes."""
     rows = []
-    for start in range(0, len(crops), SHOWN):
-        part = slice(start, start + SHOWN)
-        rows += [enlarged(crop) for crop in crops[part]]
-        rows += [overlay(*each) for each in zip(crops[part], vertices[part], [faces] * SHOWN, cameras[part], strict=False)]
-    return contact_sheet(np.stack(rows), min(SHOWN, len(crops)))
+    for start in range(0, len(crops), columns):
+        part = range(start, min(start + columns, len(crops)))
+        rows += [enlarged(crops[index]) for index in part]
+        rows += [overlay(crops[index], vertices[index], faces, cameras[index]) for index in part]
+    return contact_sheet(np.stack(rows), columns)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from glnet.training.seeds import LARGEST_SEED
 from glnet_infer.errors import CheckpointError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,6 +52,10 @@ class Recipe:
             raise CheckpointError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
         if not 0 <= self.synthetic <= 1:
             raise CheckpointError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
+        if not self.learning_rate > 0:
+            raise CheckpointError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise CheckpointError(f"The seed is {self.seed}.", fix=f"give a number from 0 to {LARGEST_SEED}")
 
     def rate(self, step: int) -> float:
         """Share of the highest learning rate at a step."""

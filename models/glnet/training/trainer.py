@@ -32,6 +32,7 @@ from glnet.training.targets import Targets
 from glnet_infer.errors import CheckpointError, first_line
 
 STATE_FORMAT = "glnet-training-state"
+STATE_VERSION = 1
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -47,8 +48,19 @@ class _Step(nn.Module):
     def forward(self, crops: Tensor, targets: Targets) -> dict[str, Tensor]:
         with torch.autocast(crops.device.type, self.precision, enabled=self.precision != torch.float32):
             prediction = self.objective.network(crops)
-        prediction = prediction._replace(coarse=prediction.coarse.float(), logits=prediction.logits.float())
         return self.objective(prediction, targets)
+
+
+def _check_initial(found: GLNetConfig, wanted: GLNetConfig) -> None:
+    """Refuse weights that mean something else; shapes are compared when they are loaded."""
+    free = {"name", "crop", "confidence_prior"}
+    differing = [key for key, value in found.to_dict().items() if key not in free and value != wanted.to_dict()[key]]
+    if differing:
+        raise CheckpointError(
+            "The training cannot start from these weights.",
+            why=f"they were trained with another {', '.join(differing)}",
+            fix="give --config with the values of the checkpoint; only the crop may differ",
+        )
 
 
 class Trainer:
@@ -84,6 +96,7 @@ class Trainer:
         self.matching, self.weights = matching or Matching(), weights or LossWeights()
         network = random_recovery(config, body, recipe.seed).network
         if initial is not None:
+            _check_initial(initial.config, config)
             network = Checkpoint(config, initial.state).network()
         self.network = network.to(device)
         self.decoder = Decoder(config, copy.deepcopy(body)).to(device)
@@ -121,7 +134,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
+        if not self.scaler.is_enabled() and not norm.isfinite():  # with float16, the scaler leaves such steps out
+            raise CheckpointError(
+                f"The training diverged at step {self.step + 1}.",
+                why=f"the loss is {float(loss.detach())} and the gradient is not finite",
+                fix="go on from the last saved state with a lower learning rate: --initial CHECKPOINT --learning-rate",
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
@@ -148,9 +167,10 @@ class Trainer:
         return Checkpoint.of(self.averaged)
 
     def save(self, path: Path) -> None:
-        """Write all that :meth:`load` needs to go on, whole or not at all."""
+        """Write all that is needed to go on (:func:`read_state`, :meth:`load`), whole or not at all."""
         state = {
             "format": STATE_FORMAT,
+            "version": STATE_VERSION,
             "recipe": asdict(self.recipe),
             "config": self.config.to_dict(),
             "matching": asdict(self.matching),
@@ -167,41 +187,54 @@ class Trainer:
     @classmethod
     def load(
         cls,
-        path: Path,
+        state: dict[str, Any],
         body: Body,
         backgrounds: Path | None = None,
         real: Mixture | None = None,
         processes: Processes = ALONE,
     ) -> "Trainer":
-        """Go on from a state that :meth:`save` wrote.
+        """Go on from a state that :func:`read_state` read.
 
         Raises:
-            CheckpointError: The file is missing, damaged or something else.
+            CheckpointError: Its parts do not fit each other.
         """
+        trainer = cls(
+            GLNetConfig.from_dict(state["config"]),
+            Recipe(**state["recipe"]),
+            body,
+            matching=Matching(**state["matching"]),
+            weights=LossWeights(**state["weights"]),
+            backgrounds=backgrounds,
+            real=real,
+            processes=processes,
+        )
         try:
-            state: dict[str, Any] = torch.load(path, map_location=processes.device, weights_only=True)
-            if state["format"] != STATE_FORMAT:
-                raise ValueError("it is not a training state")
-            trainer = cls(
-                GLNetConfig.from_dict(state["config"]),
-                Recipe(**state["recipe"]),
-                body,
-                matching=Matching(**state["matching"]),
-                weights=LossWeights(**state["weights"]),
-                backgrounds=backgrounds,
-                real=real,
-                processes=processes,
-            )
-            trainer.network.load_state_dict(state["network"])
-            trainer.averaged.load_state_dict(state["averaged"])
-            trainer.guidance.load_state_dict(state["guidance"])
-            trainer.optimizer.load_state_dict(state["optimizer"])
-            trainer.scaler.load_state_dict(state["scaler"])
-            trainer.step = state["step"]
-        except Exception as error:  # torch raises several kinds for damaged archives
+            for part in ("network", "averaged", "guidance", "optimizer", "scaler"):
+                getattr(trainer, part).load_state_dict(state[part])
+        except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"The training state {path} was not read.",
-                why=first_line(error),
-                fix="start anew in another directory, or copy the state again",
+                "The training state does not fit its own configuration.", why=first_line(error), fix="copy the state again"
             ) from error
+        trainer.step = state["step"]
         return trainer
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What :meth:`Trainer.save` wrote: configuration and recipe as plain values, everything else as tensors on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, something else, or of another version.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != STATE_FORMAT:
+            raise ValueError("it is not a training state")
+        if state["version"] != STATE_VERSION:
+            raise ValueError(f"its version is {state['version']}, this library reads {STATE_VERSION}")
+    except Exception as error:  # torch raises several kinds for damaged archives
+        raise CheckpointError(
+            f"The training state {path} was not read.",
+            why=first_line(error),
+            fix="start anew in another directory, or copy the state again",
+        ) from error
+    return state

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
+from glnet.config import GLNetConfig
 from glnet.estimate import default_cameras
 from glnet.network import GLNet
 from glnet.recovery import Decoder, standing_estimate
+from glnet.training.guidance import Guidance
 from glnet.training.losses import LossWeights, Objective, weighted_mean
 from glnet.training.matching import Matching, positives
 from glnet.training.targets import Targets
@@ -109,3 +112,31 @@ def test_weighted_mean_of_nothing_is_zero_with_a_gradient_of_zero():
     value.backward()
     assert float(value) == 0
     assert torch.equal(errors.grad, torch.zeros(4))
+
+
+def test_guidance_by_facing_prefers_the_true_direction(small_config, demo_body, crops):
+    """Cross entropy over directions: least where the person faces, and relative to the ray through the crop's centre."""
+    network, objective = _objective(small_config, demo_body)
+    targets = _targets(network, objective.decoder)  # stands and faces the camera: -z
+    guidance = Guidance(small_config)
+    prediction = network(crops)
+    index = torch.zeros(CROPS, 20, dtype=torch.long)
+    losses = {}
+    for name, direction in {"camera": (0, 0, -1), "away": (0, 0, 1), "left": (1, 0, 0)}.items():
+        with torch.no_grad():
+            guidance.facing.weight.zero_()
+            guidance.facing.bias.copy_(10 * guidance.directions @ torch.tensor(direction, dtype=torch.float32))
+        losses[name] = float(guidance(prediction, targets, index)["facing"].detach())
+    assert losses["camera"] < losses["left"] < losses["away"]
+    # Seen along a ray that leans to the right, whoever faces the image plane turns to the crop's right.
+    aside = targets._replace(cameras=torch.tensor([[1.0, 1.0, -1.0, 0.0]]).expand(CROPS, -1))
+    assert float(guidance(prediction, aside, index)["facing"].detach()) < losses["left"]
+    unknown = targets._replace(pose_weights=torch.zeros_like(targets.pose_weights))
+    assert float(guidance(prediction, unknown, index)["facing"].detach()) == 0
+
+
+def test_guidance_directions_are_unit_vectors_spread_evenly():
+    directions = Guidance(GLNetConfig(pixel_channels=4)).directions
+    np.testing.assert_allclose(directions.norm(dim=1), 1, atol=1e-6)
+    nearest = (directions @ directions.T - 2 * torch.eye(len(directions))).amax(1).clamp(max=1).acos().rad2deg()
+    assert float(nearest.min()) > 20 and float(nearest.max()) < 40  # degrees to the next one

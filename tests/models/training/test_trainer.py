@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -16,7 +18,8 @@ from glnet.training.cli import app
 from glnet.training.evaluation import evaluate
 from glnet.training.matching import Matching
 from glnet.training.recipe import Recipe
-from glnet.training.trainer import Trainer
+from glnet.training.seeds import BLOCKS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
+from glnet.training.trainer import Trainer, read_state
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import CheckpointError
@@ -49,7 +52,7 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(config, demo_bo
     first = Trainer(config, RECIPE, demo_body)
     found = [terms["loss"] for terms in first.run(5)]
     first.save(tmp_path / "state.pt")
-    second = Trainer.load(tmp_path / "state.pt", demo_body)
+    second = Trainer.load(read_state(tmp_path / "state.pt"), demo_body)
     found += [terms["loss"] for terms in second.run(8)]
     assert found == expected
     assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
@@ -63,20 +66,83 @@ def test_another_seed_is_another_training(config, demo_body):
     assert losses[0] != losses[1]
 
 
+def test_another_seed_renders_other_crops_and_draws_others(config, demo_body):
+    batches = [Trainer(config, dataclasses.replace(RECIPE, seed=seed), demo_body).batches.at(5) for seed in (0, 1, 1)]
+    assert not torch.equal(batches[0].crops, batches[1].crops)
+    assert torch.equal(batches[1].crops, batches[2].crops)
+
+
+def test_seeds_of_training_are_never_those_of_held_out_crops():
+    seeds = {
+        derived(seed, purpose, number) for seed in (0, 1, 65536) for purpose in (BLOCKS, STEPS) for number in range(1000)
+    }
+    assert len(seeds) > 5990  # 6,000 of 2 billion: a clash is a matter of one in a hundred
+    # PyTorch's generator on a CPU takes the low 32 bits.
+    assert not {seed & 0xFFFFFFFF for seed in seeds} & {value & 0xFFFFFFFF for value in (HELD_OUT, PICTURES, PRECISION)}
+    assert all(seed < 1 << 31 <= HELD_OUT < 1 << 32 for seed in seeds)
+
+
+def test_a_training_that_diverges_stops_and_keeps_its_last_state(config, demo_body, tmp_path):
+    trainer = Trainer(config, RECIPE, demo_body)
+    next(trainer.run(8))
+    trainer.save(tmp_path / "state.pt")
+    good = weights(trainer)
+    with torch.no_grad():
+        trainer.network.coarse.bias[0] = float("nan")
+    with pytest.raises(CheckpointError, match="diverged at step 2"):
+        next(trainer.run(8))
+    again = Trainer.load(read_state(tmp_path / "state.pt"), demo_body)
+    assert all(torch.equal(a, b) for a, b in zip(weights(again), good, strict=True))
+
+
+def test_a_training_starts_from_weights_of_another_crop_size(config, demo_body):
+    first = Trainer(config, RECIPE, demo_body)
+    larger = dataclasses.replace(config, name="larger", crop=CropSpec(size=96))
+    second = Trainer(larger, RECIPE, demo_body, initial=first.checkpoint())
+    assert all(torch.equal(a, b) for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True))
+    assert all(np.isfinite(terms["loss"]) for terms in second.run(1))
+
+
+@pytest.mark.parametrize("change", [{"keypoint_origin": "coarse"}, {"depth_range": 1.0}, {"body": "smpl"}])
+def test_weights_that_mean_something_else_are_no_start(config, demo_body, change):
+    first = Trainer(config, RECIPE, demo_body).checkpoint()
+    with pytest.raises(CheckpointError, match="another " + next(iter(change))):
+        Trainer(dataclasses.replace(config, **change), RECIPE, demo_body, initial=first)
+
+
+def test_in_bfloat16_coarse_estimates_and_confidences_are_float32(config, demo_body):
+    """Autocast must not touch what the network keeps in float32."""
+    trainer = Trainer(config, RECIPE, demo_body)
+    crops = trainer.batches.at(0).crops
+    seen = {}
+    trainer.network.coarse.register_forward_hook(lambda _, given, result: seen.update(given=given[0], coarse=result))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        prediction = trainer.network(crops)
+    assert prediction.coarse.dtype == prediction.logits.dtype == torch.float32
+    assert prediction.pixel_features.dtype == torch.bfloat16
+    exact = torch.nn.functional.linear(seen["given"].double(), *(p.double() for p in trainer.network.coarse.parameters()))
+    assert (seen["coarse"] - exact).abs().max() < 1e-5
+
+
+def test_more_positives_than_pixels_are_refused(config, demo_body):
+    with pytest.raises(CheckpointError, match="257 positives"):
+        Trainer(config, RECIPE, demo_body, matching=Matching(positives=257))  # 16 x 16 pixels
+
+
 def test_the_recipes_matching_survives_a_resume(config, demo_body, tmp_path):
     trainer = Trainer(config, RECIPE, demo_body, matching=Matching(dynamic=False, positives=3))
     trainer.save(tmp_path / "state.pt")
-    assert Trainer.load(tmp_path / "state.pt", demo_body).matching == Matching(dynamic=False, positives=3)
+    assert Trainer.load(read_state(tmp_path / "state.pt"), demo_body).matching == Matching(dynamic=False, positives=3)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "a checkpoint"])
-def test_what_is_no_training_state_is_refused(content, config, demo_body, small_checkpoint, tmp_path):
+def test_what_is_no_training_state_is_refused(content, small_checkpoint, tmp_path):
     path = small_checkpoint
     if content is not None:
         path = tmp_path / "state.pt"
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match="training state"):
-        Trainer.load(path, demo_body)
+        read_state(path)
 
 
 def test_the_learning_rate_rises_then_falls():
@@ -148,6 +214,45 @@ def _network(config):
     return GLNet(config)
 
 
+def test_rows_of_table_2_share_a_budget_and_are_kept(config, tmp_path):
+    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
+    arguments = ["compare", str(tmp_path / "rows"), "--config", str(tmp_path / "tiny.json"), "--steps", "1", "--batch", "2"]
+    arguments += ["--crops", "2"]
+    first = CliRunner().invoke(app, [*arguments, "--row", "baseline"])
+    assert first.exit_code == 0, first.output
+    second = CliRunner().invoke(app, [*arguments, "--row", "LEM + DMS + decomposed"])
+    lines = second.stdout.splitlines()
+    assert lines[:3] == first.stdout.splitlines() and lines[3].startswith("| LEM + DMS + decomposed |")
+    other = CliRunner().invoke(app, [*arguments, "--row", "DMS", "--seed", "1"])
+    assert other.exit_code != 0 and "another comparison" in other.stderr
+
+
+def test_compact_checkpoints_are_half_as_large_and_recover_the_same(small_checkpoint, small_recovery, tmp_path):
+    result = CliRunner().invoke(app, ["compact", str(small_checkpoint), "-o", str(tmp_path / "small.pth")])
+    assert result.exit_code == 0, result.output
+    compact = Checkpoint.load(tmp_path / "small.pth")
+    assert (
+        tmp_path / "small.pth"
+    ).stat().st_size < 0.7 * small_checkpoint.stat().st_size  # names and tables are not halved
+    network = compact.network()
+    for (name, value), full in zip(network.named_parameters(), small_recovery.network.parameters(), strict=True):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, full, rtol=2**-11, atol=1e-7, msg=name)
+    huge = Checkpoint(compact.config, {**compact.state, "coarse.bias": torch.full((1,), 1e5)})
+    with pytest.raises(CheckpointError, match="compact"):
+        huge.compact()
+
+
+def test_pictures_of_an_evaluation_are_written(small_checkpoint, tmp_path):
+    arguments = ["eval", str(small_checkpoint), "--crops", "4", "--pictures"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "sheet.png")])
+    assert result.exit_code == 0, result.output
+    picture = cv2.imread(str(tmp_path / "sheet.png"))
+    assert picture.shape == (6 * 194 - 2, 4 * 194 - 2, 3)  # best, median, worst, each above its meshes
+    failed = CliRunner().invoke(app, [*arguments, str(tmp_path / "missing" / "sheet.png")])
+    assert failed.exit_code != 0 and "was not written" in failed.stderr
+
+
 def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
     arguments = ["fit", str(tmp_path / "run"), "--config", str(tmp_path / "tiny.json"), "--steps", "2", "--batch", "2"]
@@ -155,7 +260,7 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     first = CliRunner().invoke(app, arguments)
     assert first.exit_code == 0, first.output
     again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 0 and "going on from step 2" in again.stderr
+    assert again.exit_code == 0 and "going on from step 2 of 2" in again.stderr
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
     checkpoint = tmp_path / "run" / "checkpoint.pth"
     assert Checkpoint.load(checkpoint).config == config

@@ -60,6 +60,13 @@ def load_mixture(path: Path, body: Body, spec: CropSpec, seed: int) -> Mixture:
         needed, read = READERS[kind]
         places = {key: entry[key] if key == "split" else path.parent / entry[key] for key in needed}
         mask = LabelMask(**{**vars(LABEL_MASKS[family]), **entry.get("labels", {})})
+        if body.data.name == "demo" and (mask.rotations or mask.betas or mask.twists):
+            raise InputError(
+                f"{kind} cannot train a network of the demo body.",
+                why="its rotations, shapes and twists are SMPL's",
+                fix='use a network configuration with "body": "smpl", or switch them off: '
+                '"labels": {"rotations": false, "betas": false, "twists": false}',
+            )
         datasets.append(read(places, body, mask=mask, spec=spec))
         ratios.append(entry.get("ratio", HYBRIK_RATIOS[family]))
     return Mixture(datasets, ratios, seed)
@@ -67,7 +74,7 @@ def load_mixture(path: Path, body: Body, spec: CropSpec, seed: int) -> Mixture:
 
 def _check(entry: Any) -> None:
     """Raise ValueError where an entry is not as :func:`load_mixture` has it."""
-    if not isinstance(entry, dict) or entry.get("reader") not in READERS:
+    if not isinstance(entry, dict) or not isinstance(entry.get("reader"), str) or entry["reader"] not in READERS:
         raise ValueError(f"an entry's reader is not one of {', '.join(READERS)}")
     needed = READERS[entry["reader"]][0]
     unknown = set(entry) - {"reader", "ratio", "labels", *needed}
