@@ -175,8 +175,8 @@ _DEMO = HRNetConfig(
     channels=(16, 32, 96, 192),
     modules=(1, 1, 1),
     blocks=2,
-    head_channels=(16, 16, 32, 32),
-    feature_channels=256,
+    head_channels=(16, 32, 48, 64),
+    feature_channels=512,
 )  # W18-small with wider coarse branches, which cost little time, and a small head
 _W48 = HRNetConfig(channels=(48, 96, 192, 384))
 
@@ -186,8 +186,8 @@ PRESETS: dict[str, GLNetConfig] = {
         backbone=_DEMO,
         crop=CropSpec(size=128),
         keypoint_origin="pixel",
-        pixel_channels=64,
-        part_channels=8,
+        pixel_channels=128,
+        part_channels=16,
     ),
     "w18-small": GLNetConfig(name="w18-small", backbone=_W18_SMALL, pixel_channels=128, part_channels=32),
     "w32": GLNetConfig(name="w32"),
