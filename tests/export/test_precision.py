@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from glnet.estimate import default_cameras
 from glnet.random_init import settle_batch_norms
@@ -45,6 +46,13 @@ def test_the_report_is_what_a_plain_comparison_gives(recovery, emulated):
     assert report.vertices_mean_mm == pytest.approx(distances.mean(), rel=0.02)
     assert report.vertices_p99_mm == pytest.approx(np.percentile(distances, 99), rel=0.1)
     assert report.vertices_max_mm == pytest.approx(distances.max(), rel=0.2)
+    joints = [(result.joints - result.joints[:, :1]).double().numpy() for result in (full, half)]
+    assert report.joints_max_mm == pytest.approx(1000 * np.linalg.norm(joints[0] - joints[1], axis=-1).max(), rel=0.2)
+    keypoints = np.linalg.norm((full.keypoints_2d - half.keypoints_2d).numpy(), axis=-1)
+    assert report.keypoints_max_px == pytest.approx(keypoints.max(), rel=0.2)
+    turns = Rotation.from_matrix(full.rotations.double().flatten(0, 1).numpy())
+    angles = (turns.inv() * Rotation.from_matrix(half.rotations.double().flatten(0, 1).numpy())).magnitude()
+    assert report.rotations_max_deg == pytest.approx(np.degrees(angles.max()), rel=0.2)
     same = (full.reference_pixel == half.reference_pixel).all(1).double().mean()
     assert report.pixel_agreement == pytest.approx(float(same), abs=0.11)
     assert report.crops == 10 and 0 < report.distance_max_share < 0.01

@@ -141,6 +141,7 @@ def compact(
 def evaluate_command(
     target: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle.", readable=False)],
     crops: Annotated[int, typer.Option(min=1, help="Held-out synthetic crops.")] = 1024,
+    backend: Annotated[str, typer.Option(help="What runs a bundle; see glnet-infer --help.")] = "onnxruntime-cpu",
     pictures: Annotated[Path | None, typer.Option(help="Picture of the best, median and worst crops to write.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -158,19 +159,19 @@ def evaluate_command(
         if target.is_dir():
             bundle = Bundle.open(target)
             body = Body(load_body(find_body(bundle.manifest.body.name)))
-            backend, size = open_backend("onnxruntime-cpu", bundle), bundle.manifest.crop.size
+            runner, size = open_backend(backend, bundle), bundle.manifest.crop.size
         else:
             network = Checkpoint.load(target).network()
             body = Body(load_body(find_body(network.config.body)))
-            backend, size = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop.size
-        result = evaluate(backend, body, size, crops)
+            runner, size = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop.size
+        result = evaluate(runner, body, size, crops)
         if pictures is not None:
             _draw(result, body.data.faces, pictures)
         found, baseline = result.scores.summary(), result.baseline.summary()
         if as_json:
-            print_json({"backend": backend.name, "found": found.as_dict(), "standing": baseline.as_dict()})
+            print_json({"backend": runner.name, "found": found.as_dict(), "standing": baseline.as_dict()})
             return
-        print_result(f"{backend.name:<16} {found}")
+        print_result(f"{runner.name:<16} {found}")
         print_result(f"{'standing body':<16} {baseline}")
 
 

@@ -50,7 +50,8 @@ class Monitor:
             TextColumn("{task.fields[losses]}", markup=False),
         )
         self._start = time.monotonic()
-        self._board = _board(self._directory)
+        self._board = _board(self._directory, first)
+        self._forget_beyond(first)
         with (self._directory / LOG).open("a") as self._log, Progress(*columns, console=talk) as self._bar:
             self._task = self._bar.add_task("", total=self._steps, completed=first, losses="rendering the first crops")
             try:
@@ -58,6 +59,18 @@ class Monitor:
             finally:
                 if self._board is not None:
                     self._board.close()
+
+    def _forget_beyond(self, step: int) -> None:
+        """Drop log lines of steps that a killed training made after its last saved state: they will be made again."""
+        log = self._directory / LOG
+        if not log.is_file():
+            return
+        lines = log.read_text().splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        if len(kept) < len(lines):
+            partial = log.with_name(f".{LOG}.partial")
+            partial.write_text("".join(line + "\n" for line in kept))
+            partial.replace(log)
 
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Note a step's losses."""
@@ -94,11 +107,11 @@ class Monitor:
         self._board.add_image("held out", picture, step, dataformats="HWC")
 
 
-def _board(directory: Path) -> Any:
-    """TensorBoard's writer, or None where it is not installed."""
+def _board(directory: Path, first: int) -> Any:
+    """TensorBoard's writer for the steps after ``first``, or None where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         talk.print("TensorBoard is not installed; losses are in log.jsonl alone", markup=False)
         return None
-    return SummaryWriter(directory / "tensorboard")
+    return SummaryWriter(directory / "tensorboard", purge_step=first + 1)

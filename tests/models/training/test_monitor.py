@@ -33,6 +33,19 @@ def test_losses_go_to_the_log_and_to_tensorboard(monitor, tmp_path):
     assert [(event.step, event.value) for event in board.Scalars("losses/loss")] == [(1, 3.5), (2, 7), (3, 3.5)]
 
 
+def test_steps_that_are_made_again_are_logged_once(monitor, tmp_path):
+    """A killed training went on after its last saved state, and wrote half a line."""
+    with monitor.follow(0):
+        for step in (1, 2, 3):
+            monitor.step(step, TERMS)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')
+    with monitor.follow(2):
+        monitor.step(3, {**TERMS, "loss": 9.0})
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 3.5), (2, 3.5), (3, 9.0)]
+
+
 def test_pictures_show_crops_and_meshes(monitor, small_recovery, tmp_path):
     with monitor.follow(0):
         assert monitor.wants_picture(4) and not monitor.wants_picture(3)  # 4 is the last step
@@ -43,7 +56,7 @@ def test_pictures_show_crops_and_meshes(monitor, small_recovery, tmp_path):
 
 
 def test_without_tensorboard_the_log_is_still_written(monitor, tmp_path, monkeypatch):
-    monkeypatch.setattr(monitoring, "_board", lambda directory: None)
+    monkeypatch.setattr(monitoring, "_board", lambda directory, first: None)
     with monitor.follow(0):
         monitor.step(1, TERMS)
         assert not monitor.wants_picture(4)
