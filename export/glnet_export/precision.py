@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_angle
+from glnet_infer.errors import ExportError
 
 BATCH = 8
 """Crops at a time: bounds memory."""
@@ -27,11 +28,12 @@ class PrecisionReport:
     """Mixed precision against float32 on the same crops.
 
     Distances in space are relative to the root joint; the root's own distance from the camera is given apart, as a share of
-    it, for it is what the whole body's size in the image says. Pixel choices may differ where two pixels nearly tie.
+    it, for it is what the whole body's size in the image says. Distances are over crops that choose the same pixel; choices
+    may differ where two pixels nearly tie, and are judged by what they change.
 
     Attributes:
         crops: How many.
-        vertices_mean_mm: Mean over all vertices and crops.
+        vertices_mean_mm: Mean over all vertices and those crops.
         vertices_p99_mm: 99th percentile over them.
         vertices_max_mm: Largest.
         joints_max_mm: Largest distance between two joints.
@@ -61,7 +63,7 @@ class PrecisionReport:
             f"{self.crops} crops: vertices {self.vertices_mean_mm:.3f} mm on average, {self.vertices_p99_mm:.2f} mm at the "
             f"99th percentile, {self.vertices_max_mm:.2f} mm at most; joints {self.joints_max_mm:.2f} mm, keypoints "
             f"{self.keypoints_max_px:.3f} px, rotations {self.rotations_max_deg:.2f} degrees (largest); "
-            f"same pixel in {self.pixel_agreement:.0%}"
+            f"same pixel in {self.pixel_agreement:.1%}"
         )
 
     def misses(self, bounds: "PrecisionBounds") -> list[str]:
@@ -126,26 +128,32 @@ def compare_precisions(
             with EmulatedHalf() if emulated else nullcontext():
                 found = mixed(*batch)
         distances = _relative_distances(found.vertices, reference.vertices, found, reference)
-        vertices.append(distances)
+        other = (found.reference_pixel != reference.reference_pixel).any(1)
+        vertices.append(distances[~other])
         root = torch.stack([found.joints[:, 0], reference.joints[:, 0]]).double().norm(dim=-1)
         largest.append(
             torch.stack(
                 [
-                    _relative_distances(found.joints, reference.joints, found, reference).amax(),
-                    (found.keypoints_2d - reference.keypoints_2d).norm(dim=-1).amax().double(),
-                    rotation_angle(found.rotations.double(), reference.rotations.double()).amax(),
-                    ((root[0] - root[1]).abs() / root[1]).amax(),
+                    _relative_distances(found.joints, reference.joints, found, reference).amax(1),
+                    (found.keypoints_2d - reference.keypoints_2d).norm(dim=-1).amax(1).double(),
+                    rotation_angle(found.rotations.double(), reference.rotations.double()).amax(1),
+                    (root[0] - root[1]).abs() / root[1],
                 ]
-            )
+            )[:, ~other]
         )
         grid = recovery.network.config.grid
         chosen = (found.reference_pixel[:, 1] * grid + found.reference_pixel[:, 0]).long()
         margin = logits.amax(1) - logits.gather(1, chosen[:, None]).squeeze(1)
-        other = (found.reference_pixel != reference.reference_pixel).any(1)
         moved.append(torch.where(other, distances.mean(1), 0))
         tied += [(float(a), float(b)) for a, b in zip(distances.mean(1)[other], margin[other], strict=True)]
     every = torch.cat(vertices)
-    joints, keypoints, rotations, distance = torch.stack(largest).amax(0).tolist()
+    if not every.numel():
+        raise ExportError(
+            "Half precision was not compared with float32.",
+            why=f"on none of {len(crops)} crops do both choose the same pixel",
+            fix="keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them",
+        )
+    joints, keypoints, rotations, distance = torch.cat(largest, dim=1).amax(1).tolist()
     return PrecisionReport(
         crops=len(crops),
         vertices_mean_mm=every.mean().item(),
