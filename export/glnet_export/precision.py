@@ -80,7 +80,7 @@ class PrecisionReport:
 
     def to_document(self) -> dict[str, Any]:
         """Plain values for the manifest."""
-        return asdict(self)
+        return {**asdict(self), "tied": [list(pair) for pair in self.tied]}
 
 
 @dataclass(frozen=True)

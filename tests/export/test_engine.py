@@ -363,6 +363,15 @@ def test_real_graphs_use_bytes_by_a_cast_alone(mixed, full):
 # Stopping
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as on a terminal: shells make background processes deaf to it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_build_is_cancelled_and_leaves_the_old_bundle(exported, retraced, small_checkpoint, tmp_path, rtx):
     old = shutil.copytree(exported[0], tmp_path / "bundle")
     before, log = content(old), log_of(rtx)
