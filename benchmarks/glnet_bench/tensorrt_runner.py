@@ -81,13 +81,14 @@ class SessionSteps(Session):
     def execute(self) -> None:
         """See :class:`glnet_bench.staged.Steps`."""
         size = self.size_for(self._count)
+        context = self._context(size)
         if not self._captures:
-            self._queue_engine(size)
+            self._queue_engine(context, size)
             return
         if size not in self._engine_graphs:
-            self._queue_engine(size)  # what a first run allocates and chooses must not be captured
+            self._queue_engine(context, size)  # what a first run allocates and chooses must not be captured
             self._memory.synchronize()
-            self._engine_graphs[size] = self._memory.capture(lambda: self._queue_engine(size))
+            self._engine_graphs[size] = self._memory.capture(lambda: self._queue_engine(context, size))
         self._memory.launch(self._engine_graphs[size])
 
     def download(self) -> Outputs:
@@ -105,8 +106,3 @@ class SessionSteps(Session):
         self._memory.activate()
         self._engine.release()
         super().close()
-
-    def _queue_engine(self, size: int) -> None:
-        mark = self._engine.log.mark()
-        if not self._context(size).execute_async_v3(self._memory.stream):
-            raise self._engine.failure(f"does not run {size} crops", mark)

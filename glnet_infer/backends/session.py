@@ -154,11 +154,15 @@ class Session:
         uploads, downloads = self._copies(size)
         for target, source in uploads:
             self._memory.copy(target, source)
+        self._queue_engine(context, size)
+        for target, source in downloads:
+            self._memory.copy(target, source)
+
+    def _queue_engine(self, context: Any, size: int) -> None:
+        """Queue the engine alone."""
         mark = self._engine.log.mark()
         if not context.execute_async_v3(self._memory.stream):
             raise self._engine.failure(f"does not run {size} crops", mark)
-        for target, source in downloads:
-            self._memory.copy(target, source)
 
     def _copies(self, size: int) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
         """Targets and sources of the copies of a batch size, before and after the engine."""

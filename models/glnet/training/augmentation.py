@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from glnet.training.targets import Batch
+from glnet.training.targets import Batch, Targets
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS, mirror_order
 
 MIRRORED = 0.5
@@ -59,6 +59,6 @@ def augment(batch: Batch, generator: torch.Generator) -> Batch:
         return torch.where(chosen.view(-1, *[1] * (kept.dim() - 1)), changed, kept)
 
     crops = (either(mirrored.crops, batch.crops) * gain).clamp_(max=255).to(torch.uint8)
-    targets = type(batch.targets).concatenate([mirrored.targets, batch.targets])
+    targets = Targets.concatenate([mirrored.targets, batch.targets])
     rows = torch.arange(count, device=device) + torch.where(chosen, 0, count)
     return Batch(crops, targets.map(lambda part: part[rows]))

@@ -62,10 +62,7 @@ def fit(
         from glnet.training.recipe import Recipe
         from glnet.training.trainer import Trainer, read_state
 
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
+        _make(directory)
         state = read_state(directory / STATE) if (directory / STATE).is_file() else None
         if state is not None:
             network, recipe = GLNetConfig.from_dict(state["config"]), Recipe(**state["recipe"])
@@ -111,6 +108,13 @@ def fit(
             raise typer.Exit(130)
         if processes.rank == 0:
             print_result(str(directory / CHECKPOINT))
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
 
 
 def _check_installed() -> None:
@@ -220,10 +224,7 @@ def compare(
         recipe = Recipe(
             steps=steps, batch=batch, warmup=100, average=0.99, blocks=8, refresh=64, curriculum=curriculum, seed=seed
         )
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
+        _make(directory)
         body = Body(load_body(find_body(network.body)))
         scores = train_rows(directory, network, recipe, body, crops, row or list(ROWS), lambda text: talk.print(text))
         print_result(as_markdown(scores))

@@ -65,7 +65,7 @@ def fit(training: Trainer, directory: Path, save_every: int) -> bool:
                 monitor.step(training.step, terms)
                 if monitor.wants_picture(training.step):
                     monitor.picture(training.step, training.recovery())
-                if training.step % save_every == 0:
+                if training.step % save_every == 0 and not stopped and training.step < training.recipe.steps:
                     monitor.flush()
                     _save(training, directory)
             if stopped:

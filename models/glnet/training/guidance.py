@@ -103,8 +103,7 @@ class Guidance(nn.Module):
 
     def _point_loss(self, prediction: Prediction, targets: Targets, index: Tensor) -> Tensor:
         """L1 error of the keypoints seen from the part points of positive pixels, in grid cells."""
-        parts = prediction.part_features.flatten(2)
-        parts = parts.gather(2, index[:, None].expand(-1, parts.shape[1], -1)).float()
+        parts = gather_pixels(prediction.part_features, index).squeeze(3).float()
         offsets = self.offsets(parts).unflatten(1, (-1, 2)).index_select(1, self.slots)  # N x 29 x 2 x positives
         points = prediction.points.flatten(2, 3).transpose(-1, -2)  # N x parts x 2 x pixels
         points = points.gather(3, index[:, None, None].expand(-1, points.shape[1], 2, -1)).index_select(1, self.parts)

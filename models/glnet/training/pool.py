@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from glnet.training.targets import Batch
+from glnet.training.targets import Batch, Targets
 
 
 class CropPool:
@@ -36,12 +36,12 @@ class CropPool:
         """Crops drawn evenly from all that is held."""
         size = len(self._held[0].crops)
         chosen = torch.randint(self._blocks * size, (count,), generator=generator).sort().values
-        picked = []
-        for slot in chosen.div(size, rounding_mode="floor").unique().tolist():
-            rows = (chosen[chosen.div(size, rounding_mode="floor") == slot] % size).to(self._held[slot].crops.device)
+        slots, picked = chosen.div(size, rounding_mode="floor"), []
+        for slot in slots.unique().tolist():
             block = self._held[slot]
+            rows = (chosen[slots == slot] % size).to(block.crops.device)
             picked.append((block.crops[rows], block.targets.map(lambda part, rows=rows: part[rows])))
         return Batch(
             torch.cat([crops for crops, _ in picked]),
-            type(self._held[0].targets).concatenate([targets for _, targets in picked]),
+            Targets.concatenate([targets for _, targets in picked]),
         )

@@ -54,7 +54,8 @@ class _Step(nn.Module):
 def _check_initial(found: GLNetConfig, wanted: GLNetConfig) -> None:
     """Refuse weights that mean something else; shapes are compared when they are loaded."""
     free = {"name", "crop", "confidence_prior"}
-    differing = [key for key, value in found.to_dict().items() if key not in free and value != wanted.to_dict()[key]]
+    meaning = wanted.to_dict()
+    differing = [key for key, value in found.to_dict().items() if key not in free and value != meaning[key]]
     if differing:
         raise CheckpointError(
             "The training cannot start from these weights.",
