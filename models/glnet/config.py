@@ -65,8 +65,9 @@ class GLNetConfig:
             "Decomposed"); otherwise 6D rotations are regressed.
         local_encoding: Whether the Local Encoding Module enriches the pixel features (the poster's "LEM").
         point_origin: Where a pixel's part points start: at the ``pixel``, or at the ``coarse`` keypoints of the part.
-        keypoint_origin: What a pixel's keypoints are residuals of: the ``coarse`` keypoints, or the ``pixel``'s own place,
-            which a convolution finds more easily and small networks need.
+        keypoint_origin: What a pixel's keypoints are residuals of: the ``coarse`` keypoints; the ``pixel``'s own place,
+            which a convolution finds more easily and small networks need; or the pixel's point on their ``part``, which
+            splits the way from the pixel to a joint in two (AdaptivePose) and needs local encoding.
         pixel_channels: Channels of the pixel features.
         part_channels: Channels of a part's features.
         depth_range: Metres that a depth of 1 stands for (HybrIK).
@@ -103,9 +104,11 @@ class GLNetConfig:
         for name in ("name", "body"):
             if not isinstance(getattr(self, name), str):
                 problems.append(f"{name} is {getattr(self, name)!r}, not a text")
-        for name in ("point_origin", "keypoint_origin"):
-            if getattr(self, name) not in ("pixel", "coarse"):
-                problems.append(f"{name} is {getattr(self, name)!r}, not 'pixel' or 'coarse'")
+        for name, origins in (("point_origin", ("pixel", "coarse")), ("keypoint_origin", ("pixel", "coarse", "part"))):
+            if getattr(self, name) not in origins:
+                problems.append(f"{name} is {getattr(self, name)!r}, not one of {', '.join(origins)}")
+        if self.keypoint_origin == "part" and not self.local_encoding:
+            problems.append("keypoint_origin is 'part', and without local_encoding there are no part points")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or len(values) != 3 or not all(_is_finite(value) for value in values):
@@ -185,7 +188,7 @@ PRESETS: dict[str, GLNetConfig] = {
         name="demo",
         backbone=_DEMO,
         crop=CropSpec(size=128),
-        keypoint_origin="pixel",
+        keypoint_origin="part",
         pixel_channels=128,
         part_channels=16,
     ),

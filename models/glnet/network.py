@@ -119,12 +119,21 @@ class GLNet(nn.Module):
         self.local_encoding = LocalEncodingModule(config)
         self.confidence = nn.Conv2d(config.pixel_channels, 1, 1)
         self.heads = PixelHeads(config, self.layout)
-        # Keypoints of a pixel start at its own place, or like everything else at the coarse estimate.
-        from_pixel = torch.zeros(2, self.layout.size)
-        if config.keypoint_origin == "pixel":
-            from_pixel[0, 0 : self.layout.sizes[0] : 2] = 1
-            from_pixel[1, 1 : self.layout.sizes[0] : 2] = 1
+        # Where a pixel's keypoints start: each coordinate is one of the pixel's own, or of its part points.
+        entries = 0 if config.keypoint_origin == "coarse" else self.layout.sizes[0]
+        of_part = {joint: part for part, joints in enumerate(PARTS.values()) for joint in joints}
+        from_pixel, from_points = torch.zeros(2, self.layout.size), torch.zeros(2 * len(PARTS), self.layout.size)
+        for entry in range(entries):
+            joint, axis = divmod(entry, 2)
+            if config.keypoint_origin == "part" and joint in of_part:
+                from_points[2 * of_part[joint] + axis, entry] = 1
+            else:
+                from_pixel[axis, entry] = 1
         self.register_buffer("from_pixel", from_pixel, persistent=False)
+        self.register_buffer("from_points", from_points, persistent=False)
+        from_coarse = torch.ones(self.layout.size)
+        from_coarse[:entries] = 0
+        self.register_buffer("from_coarse", from_coarse, persistent=False)
 
     def initialize(self, mean: Estimate) -> None:
         """Random weights whose estimate is ``mean`` (N = 1), give or take a little; from pixels, with its root there."""
@@ -138,7 +147,7 @@ class GLNet(nn.Module):
         with torch.no_grad():
             vector = self.layout.join(mean)[0]
             self.coarse.bias.copy_(vector)
-            self.heads.pixel.bias.copy_(vector * self.from_pixel.sum(0))
+            self.heads.pixel.bias.copy_(vector * (1 - self.from_coarse))
 
     def use_mixed_precision(self, keep: Sequence[str] = ()) -> "GLNet":
         """Put backbone and Local Encoding Module into half precision, in place.
@@ -180,25 +189,40 @@ class GLNet(nn.Module):
         """
         pixels, parts = prediction.pixel_features, prediction.part_features
         residuals = self.heads(gather_pixels(pixels, index), None if parts is None else gather_pixels(parts, index))
-        return self._start(prediction.coarse, self._places(index)) + residuals.squeeze(3).transpose(1, 2)
+        points = prediction.points
+        if self.config.keypoint_origin == "part":
+            points = gather_pixels(points.permute(0, 1, 4, 2, 3).flatten(1, 2), index).squeeze(3).transpose(1, 2)
+        return self._start(prediction.coarse, self._places(index), points) + residuals.squeeze(3).transpose(1, 2)
 
     def all_estimates(self, prediction: Prediction, entries: int | None = None) -> Float[Tensor, "n h*w p"]:
         """Estimates of all pixels, or the first ``entries`` of their vectors."""
         index = torch.arange(self.config.grid**2, device=prediction.coarse.device)
         residuals = self.heads(prediction.pixel_features, prediction.part_features, entries)
-        start = self._start(prediction.coarse, self._places(index[None]))
+        points = prediction.points
+        if self.config.keypoint_origin == "part":
+            points = points.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
+        start = self._start(prediction.coarse, self._places(index[None]), points)
         return start[..., :entries] + residuals.flatten(2).transpose(1, 2)
 
     def _places(self, index: Int[Tensor, "n k"]) -> Int[Tensor, "n k 2"]:
         """Pixels x, y in grid cells."""
         return torch.stack([index % self.config.grid, index // self.config.grid], dim=-1)
 
-    def _start(self, coarse: Float[Tensor, "n p"], pixel: Int[Tensor, "n k 2"]) -> Float[Tensor, "n q p"]:
-        """What residuals are added to, at pixels x, y in grid cells; q is 1 where it is the same for all."""
+    def _start(
+        self, coarse: Float[Tensor, "n p"], pixel: Int[Tensor, "n k 2"], points: Float[Tensor, "n k c"] | None
+    ) -> Float[Tensor, "n q p"]:
+        """What residuals are added to, at pixels and part points in grid cells; q is 1 where it is the same for all."""
+        start = (coarse * self.from_coarse).unsqueeze(1)
         if self.config.keypoint_origin == "coarse":
-            return coarse.unsqueeze(1)
-        place = (pixel + 0.5) / self.config.grid - 0.5
-        return (coarse * (1 - self.from_pixel.sum(0))).unsqueeze(1) + place @ self.from_pixel
+            return start
+        start = start + self._in_crop(pixel) @ self.from_pixel
+        if self.config.keypoint_origin == "part":
+            start = start + self._in_crop(points) @ self.from_points
+        return start
+
+    def _in_crop(self, cells: Tensor) -> Tensor:
+        """Grid cells as crop sides from the crop's centre."""
+        return (cells + 0.5) / self.config.grid - 0.5
 
     def select(self, crops: UInt8[Tensor, "n s s 3"]) -> Selection:
         """The most confident pixel's estimate."""

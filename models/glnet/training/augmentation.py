@@ -1,16 +1,29 @@
 """Cheap changes of crops and their labels, alike for rendered and real ones."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
-from glnet.training.targets import Batch, Targets
+from glnet.estimate import viewing_rotations
+from glnet.rotations import rotation_to_6d
+from glnet.training.targets import HIDDEN_WEIGHT, UNKNOWN, Batch, Targets
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS, mirror_order
 
 MIRRORED = 0.5
 """Share of crops that are mirrored."""
 
+TURN = 0.35
+"""Crops are turned by up to this, radians: 20 degrees."""
+
+SCALE = 1.2
+"""Crops are scaled by up to this, or down by as much."""
+
+BRIGHTNESS = 0.2
+"""Crops are multiplied by up to 1 plus or minus this,"""
+
 GAIN = 0.15
-"""Colour channels are multiplied by up to 1 plus or minus this."""
+"""and each of their colour channels by up to as much as this more or less."""
 
 
 def mirror(batch: Batch) -> Batch:
@@ -44,21 +57,85 @@ def mirror(batch: Batch) -> Batch:
             rotations=rotations,
             pose_weights=targets.pose_weights[:, joints],
             cameras=targets.cameras * keypoints.new_tensor([1.0, 1.0, -1.0, 1.0]),
+            segments=keypoints.new_tensor(_mirrored_segments(), dtype=torch.uint8)[targets.segments.flip(2).long()],
+            places=targets.places.flip(2) * keypoints.new_tensor([-1.0, 1.0, 1.0, 1.0]),
+        ),
+    )
+
+
+def _mirrored_segments() -> list[int]:
+    """What every value of a segment becomes."""
+    return [*mirror_order(BODY_JOINTS), *range(BODY_JOINTS, 256)]
+
+
+def turn(batch: Batch, angles: Float[Tensor, " n"], scales: Float[Tensor, " n"]) -> Batch:
+    """Turn and scale crops about their middles, as a camera that is rolled and a box of another size would have them.
+
+    The camera stays at its place, so depths along the ray through the crop's centre stay, and the labels are exact. What
+    comes in from beyond the crop is black. Keypoints that leave the crop count as hidden ones.
+
+    Args:
+        batch: With square pixels (fx = fy).
+        angles: Radians, clockwise in the picture.
+        scales: Size of what is shown relative to before.
+    """
+    crops, targets = batch
+    estimate = targets.estimate
+    cosines, sines = angles.cos(), angles.sin()
+    turned = torch.stack([torch.stack([cosines, -sines], -1), torch.stack([sines, cosines], -1)], 1)  # N x 2 x 2
+    change = turned * scales[:, None, None]
+
+    where = functional.affine_grid(
+        functional.pad(torch.linalg.inv(change), (0, 1)), [len(crops), 3, *crops.shape[1:3]], align_corners=False
+    )
+    images = functional.grid_sample(crops.permute(0, 3, 1, 2).float(), where, align_corners=False).permute(0, 2, 3, 1)
+    # Surfaces are labelled again by the nearest cell. One is added to segments, so that beyond the crop is nothing.
+    surface = torch.cat([targets.segments.unsqueeze(-1).float() + 1, targets.places], dim=-1).permute(0, 3, 1, 2)
+    middle = (where.shape[1] // surface.shape[2]) // 2
+    step = where.shape[1] // surface.shape[2]
+    cells = where[:, middle::step, middle::step]
+    surface = functional.grid_sample(surface, cells, mode="nearest", align_corners=False).permute(0, 2, 3, 1)
+    segments = surface[..., 0].round()
+
+    keypoints = estimate.keypoints @ change.transpose(1, 2)
+    outside = (keypoints.abs() > 0.5).any(-1)
+    roll = functional.pad(turned, (0, 1, 0, 1))
+    roll[:, 2, 2] = 1
+    root = roll @ targets.rotations[:, 0]
+    cameras = torch.cat(
+        [targets.cameras[:, :2] * scales[:, None], (change @ targets.cameras[:, 2:, None]).squeeze(-1)], dim=-1
+    )
+    rotation = estimate.rotation
+    if rotation.shape[1] == BODY_JOINTS:  # 6D, the root's relative to the ray through the crop's centre
+        relative = rotation_to_6d(viewing_rotations(cameras).transpose(1, 2) @ root)
+        rotation = torch.cat([relative[:, None], rotation[:, 1:]], dim=1)
+    weights = targets.keypoint_weights
+    return Batch(
+        images.round().to(torch.uint8),
+        targets._replace(
+            estimate=estimate._replace(keypoints=keypoints, rotation=rotation, scale=estimate.scale * scales[:, None]),
+            keypoint_weights=weights.where(~outside, weights.clamp(max=HIDDEN_WEIGHT)),
+            rotations=torch.cat([root[:, None], targets.rotations[:, 1:]], dim=1),
+            cameras=cameras,
+            segments=(segments - 1).where(segments > 0, UNKNOWN).to(torch.uint8),
+            places=surface[..., 1:],
         ),
     )
 
 
 def augment(batch: Batch, generator: torch.Generator) -> Batch:
-    """Mirror half of the crops, and change the colours of all."""
+    """Mirror half of the crops, turn and scale them, and change the colours of all."""
     count, device = len(batch.crops), batch.crops.device
-    chosen = (torch.rand(count, generator=generator) < MIRRORED).to(device)
-    gain = (1 + GAIN * (2 * torch.rand(count, 1, 1, 3, generator=generator) - 1)).to(device)
+
+    def spread(*shape: int) -> Tensor:
+        """Evenly from -1 to 1."""
+        return (2 * torch.rand(count, *shape, generator=generator) - 1).to(device)
+
+    chosen = spread() < 2 * MIRRORED - 1
     mirrored = mirror(batch)
-
-    def either(changed: Tensor, kept: Tensor) -> Tensor:
-        return torch.where(chosen.view(-1, *[1] * (kept.dim() - 1)), changed, kept)
-
-    crops = (either(mirrored.crops, batch.crops) * gain).clamp_(max=255).to(torch.uint8)
-    targets = Targets.concatenate([mirrored.targets, batch.targets])
     rows = torch.arange(count, device=device) + torch.where(chosen, 0, count)
-    return Batch(crops, targets.map(lambda part: part[rows]))
+    targets = Targets.concatenate([mirrored.targets, batch.targets]).map(lambda part: part[rows])
+    crops = torch.where(chosen[:, None, None, None], mirrored.crops, batch.crops)
+    crops, targets = turn(Batch(crops, targets), TURN * spread(), SCALE ** spread())
+    gain = 1 + BRIGHTNESS * spread(1, 1, 1) + GAIN * spread(1, 1, 3)
+    return Batch((crops * gain).clamp_(max=255).to(torch.uint8), targets)

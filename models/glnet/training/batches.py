@@ -13,14 +13,11 @@ from glnet.training.processes import Processes
 from glnet.training.recipe import Recipe
 from glnet.training.seeds import BLOCKS, STEPS, derived
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
-from glnet.training.targets import Batch, Targets
+from glnet.training.targets import HIDDEN_WEIGHT, Batch, Targets
 from glnet_infer.errors import InputError
 
 READERS = 4
 """Threads that read real images; OpenCV decodes outside Python's lock."""
-
-HIDDEN_WEIGHT = 0.2
-"""Of keypoints that are hidden or outside the crop, which are guesses: they count, and less than what is seen."""
 
 
 def make_targets(decoder: Decoder, sample: SyntheticSample, keypoints: int) -> Targets:
@@ -44,6 +41,8 @@ def make_targets(decoder: Decoder, sample: SyntheticSample, keypoints: int) -> T
         rotations=sample.rotations,
         pose_weights=ones(sample.rotations[..., 0, 0]),
         cameras=sample.cameras,
+        segments=sample.segments,
+        places=sample.places,
     )
 
 

@@ -1,11 +1,13 @@
-"""Guidance by 2D keypoints, for training only: it shapes the features and is not part of the network that is exported.
+"""Guidance for training only: it shapes the features and is not part of the network that is exported.
 
 The poster names 2D keypoints as the annotation that guides the Local Encoding Module (Table 3). Here they guide twice:
-every part point predicts its part's keypoints, which pulls the points onto the parts (AdaptivePose, arXiv 2112.13635);
-and every pixel says how close it is to each keypoint, a heat map, which reaches all pixels from the first step on.
+every part point is pulled to the middle of its part's keypoints; and every pixel says how close it is to each keypoint, a
+heat map, which reaches all pixels from the first step on.
 
 Beside them, positive pixels say where the person faces, as a choice among directions: front and back look alike until the
-details are understood, regression then answers with their mean, and a classifier's gradient does not vanish there.
+details are understood, regression then answers with their mean, and a classifier's gradient does not vanish there. And
+every pixel says which surface of the body it sees and how far away, some hundred labels a crop beside 29 keypoints, which
+rendered crops have for nothing (dense correspondence after Güler et al., "DensePose", CVPR 2018).
 """
 
 import math
@@ -20,7 +22,7 @@ from glnet.estimate import viewing_rotations
 from glnet.network import Prediction, gather_pixels
 from glnet.parts import PARTS
 from glnet.training.losses import weighted_mean
-from glnet.training.targets import Targets
+from glnet.training.targets import BACKGROUND, UNKNOWN, Targets
 from glnet_infer.skeleton import SKELETON_JOINTS
 
 HEAT_RADIUS = 1.5
@@ -31,6 +33,12 @@ DIRECTIONS = 48
 
 CONCENTRATION = 12.0
 """How sharply the label favours the nearest directions (von Mises-Fisher's kappa)."""
+
+PLACE = 4
+"""Of a surface: x, y, z on the mean body in its rest pose, and the depth behind the root."""
+
+PLACE_WEIGHT = 5.0
+"""A place that is off by 10 cm in each of its values counts 2."""
 
 
 def _sphere(count: int) -> Float[Tensor, "count 3"]:
@@ -52,19 +60,12 @@ class Guidance(nn.Module):
         nn.init.constant_(self.heat.bias, -4.0)  # a keypoint is nearly nowhere
         self.facing = nn.Linear(config.pixel_channels, DIRECTIONS)
         self.register_buffer("directions", _sphere(DIRECTIONS), persistent=False)
-        self.offsets = None
-        if config.local_encoding:
-            width = max(len(joints) for joints in PARTS.values())
-            self.offsets = nn.Conv1d(len(PARTS) * config.part_channels, len(PARTS) * width * 2, 1, groups=len(PARTS))
-            nn.init.normal_(self.offsets.weight, std=1e-3)
-            nn.init.zeros_(self.offsets.bias)
-            slots = torch.zeros(SKELETON_JOINTS, dtype=torch.long)
-            parts = torch.zeros(SKELETON_JOINTS, dtype=torch.long)
-            for part, joints in enumerate(PARTS.values()):
-                slots[list(joints)] = torch.arange(len(joints)) + part * width
-                parts[list(joints)] = part
-            self.register_buffer("slots", slots, persistent=False)
-            self.register_buffer("parts", parts, persistent=False)
+        self.surface = nn.Conv2d(config.pixel_channels, BACKGROUND + 1 + PLACE, 1)
+        self.has_points = config.local_encoding
+        membership = torch.zeros(len(PARTS), SKELETON_JOINTS)
+        for part, joints in enumerate(PARTS.values()):
+            membership[part, list(joints)] = 1
+        self.register_buffer("membership", membership, persistent=False)
 
     def forward(self, prediction: Prediction, targets: Targets, index: Int[Tensor, "n p"]) -> dict[str, Float[Tensor, ""]]:
         """The guidance losses by name.
@@ -74,12 +75,15 @@ class Guidance(nn.Module):
             targets: The labels.
             index: The positive pixels.
         """
+        segments, places = self._surface_losses(prediction.pixel_features, targets)
         terms = {
             "heat": self._heat_loss(prediction.pixel_features, targets),
             "facing": self._facing_loss(prediction.pixel_features, targets, index),
+            "segments": segments,
+            "places": places,
         }
-        if self.offsets is not None:
-            terms["part points"] = self._point_loss(prediction, targets, index)
+        if self.has_points:
+            terms["part points"] = self._point_loss(prediction.points, targets, index)
         return terms
 
     def _heat_loss(self, features: Tensor, targets: Targets) -> Tensor:
@@ -101,12 +105,23 @@ class Guidance(nn.Module):
         entropy = -(label.unsqueeze(1) * logits.log_softmax(-1)).sum(-1)
         return weighted_mean(entropy, targets.pose_weights[:, :1].expand(entropy.shape))
 
-    def _point_loss(self, prediction: Prediction, targets: Targets, index: Tensor) -> Tensor:
-        """L1 error of the keypoints seen from the part points of positive pixels, in grid cells."""
-        parts = gather_pixels(prediction.part_features, index).squeeze(3).float()
-        offsets = self.offsets(parts).unflatten(1, (-1, 2)).index_select(1, self.slots)  # N x 29 x 2 x positives
-        points = prediction.points.flatten(2, 3).transpose(-1, -2)  # N x parts x 2 x pixels
-        points = points.gather(3, index[:, None, None].expand(-1, points.shape[1], 2, -1)).index_select(1, self.parts)
-        truth = (targets.estimate.keypoints[:, :SKELETON_JOINTS] + 0.5) * self.grid - 0.5
-        error = (points + offsets - truth.unsqueeze(-1)).abs().mean((2, 3))
-        return weighted_mean(error, targets.keypoint_weights[:, :SKELETON_JOINTS])
+    def _surface_losses(self, features: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the segments where they are known, and L1 error in metres of the places on the person."""
+        logits, places = self.surface(features.float()).split((BACKGROUND + 1, PLACE), dim=1)
+        known = targets.segments != UNKNOWN
+        entropy = functional.cross_entropy(logits, targets.segments.where(known, BACKGROUND).long(), reduction="none")
+        person = known & (targets.segments != BACKGROUND)
+        error = (places.permute(0, 2, 3, 1) - targets.places).abs().sum(-1)
+        # The background is most of a crop, and soon easy: it counts as much as the person.
+        balance = known * 0.5 * (1 - person.float()) / (known & ~person).float().mean().clamp_min(1e-6)
+        balance = balance + 0.5 * person / person.float().mean().clamp_min(1e-6)
+        return weighted_mean(entropy, balance), PLACE_WEIGHT * weighted_mean(error, person.float())
+
+    def _point_loss(self, points: Tensor, targets: Targets, index: Tensor) -> Tensor:
+        """L1 distance of the part points of positive pixels from the middles of their parts' keypoints, in grid cells."""
+        points = gather_pixels(points.permute(0, 1, 4, 2, 3).flatten(1, 2), index).unflatten(1, (-1, 2)).squeeze(-1)
+        weights = self.membership * targets.keypoint_weights[:, None, :SKELETON_JOINTS]  # N x parts x 29
+        total = weights.sum(-1)
+        middles = weights @ targets.estimate.keypoints[:, :SKELETON_JOINTS] / total.clamp_min(1e-6).unsqueeze(-1)
+        error = (points - ((middles + 0.5) * self.grid - 0.5).unsqueeze(-1)).abs().mean((2, 3))
+        return weighted_mean(error, total)

@@ -4,10 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from glnet.estimate import Estimate
+from glnet_infer.skeleton import BODY_JOINTS
+
+HIDDEN_WEIGHT = 0.2
+"""Of keypoints that are hidden or outside the crop, which are guesses: they count, and less than what is seen."""
+
+BACKGROUND = BODY_JOINTS
+"""Segment where no person is seen."""
+
+UNKNOWN = 255
+"""Segment without a label."""
 
 
 class Targets(NamedTuple):
@@ -23,6 +33,10 @@ class Targets(NamedTuple):
         rotations: N x 24 x 3 x 3, SMPL's pose with the root relative to the camera.
         pose_weights: N x 24, for ``rotations``.
         cameras: N x 4, of the crops.
+        segments: N x G x G uint8, for every cell of the pixel grid: the joint that the surface seen at its middle follows
+            most, :data:`BACKGROUND` or :data:`UNKNOWN`.
+        places: N x G x G x 4, metres: where on the mean body in its rest pose that surface lies, and its depth behind the
+            root joint along the ray through the crop's centre.
     """
 
     estimate: Estimate
@@ -34,6 +48,8 @@ class Targets(NamedTuple):
     rotations: Float[Tensor, "n 24 3 3"]
     pose_weights: Float[Tensor, "n 24"]
     cameras: Float[Tensor, "n 4"]
+    segments: UInt8[Tensor, "n g g"]
+    places: Float[Tensor, "n g g 4"]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Targets":
         """The same change of every tensor."""
@@ -44,6 +60,11 @@ class Targets(NamedTuple):
         """The crops of several targets, one after the other."""
         estimate = Estimate(*(torch.cat(values) for values in zip(*(part.estimate for part in parts), strict=True)))
         return Targets(estimate, *(torch.cat(values) for values in zip(*(part[1:] for part in parts), strict=True)))
+
+
+def unknown_surface(count: int, grid: int) -> tuple[UInt8[Tensor, "n g g"], Float[Tensor, "n g g 4"]]:
+    """Segments and places of crops whose surface has no labels."""
+    return torch.full((count, grid, grid), UNKNOWN, dtype=torch.uint8), torch.zeros(count, grid, grid, 4)
 
 
 class Batch(NamedTuple):

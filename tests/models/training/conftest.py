@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from glnet.estimate import default_cameras
-from glnet.training.targets import Targets
+from glnet.training.targets import Targets, unknown_surface
 
 
 @pytest.fixture
@@ -17,6 +17,7 @@ def make_targets():
         keypoint_weights = torch.ones(crops, layout.keypoints)
         keypoint_weights[1, :5] = 0
         rotations = estimate.rotation.shape[1]
+        segments, places = unknown_surface(crops, 16)
         return Targets(
             estimate=estimate,
             keypoint_weights=keypoint_weights,
@@ -27,6 +28,8 @@ def make_targets():
             rotations=torch.eye(3).expand(crops, 24, 3, 3),
             pose_weights=torch.ones(crops, 24),
             cameras=default_cameras(crops),
+            segments=segments,
+            places=places,
         )
 
     return make

@@ -9,11 +9,12 @@ import torch
 from glnet.config import GLNetConfig
 from glnet.estimate import default_cameras
 from glnet.network import GLNet
+from glnet.parts import PARTS
 from glnet.recovery import Decoder, standing_estimate
-from glnet.training.guidance import Guidance
+from glnet.training.guidance import PLACE_WEIGHT, Guidance
 from glnet.training.losses import LossWeights, Objective, weighted_mean
 from glnet.training.matching import Matching, positives
-from glnet.training.targets import Targets
+from glnet.training.targets import BACKGROUND, UNKNOWN, Targets, unknown_surface
 
 CROPS = 2
 
@@ -32,6 +33,7 @@ def _targets(network, decoder):
     estimate = type(estimate)(*(part.repeat(CROPS, *([1] * (part.ndim - 1))) for part in estimate))
     estimate = estimate._replace(keypoints=estimate.keypoints + 0.05)
     cameras = default_cameras(CROPS)
+    segments, places = unknown_surface(CROPS, network.config.grid)
     return Targets(
         estimate=estimate,
         keypoint_weights=torch.ones(CROPS, network.config.keypoints),
@@ -42,6 +44,8 @@ def _targets(network, decoder):
         rotations=decoder.pose(estimate, cameras),
         pose_weights=torch.ones(CROPS, 24),
         cameras=cameras,
+        segments=segments,
+        places=places,
     )
 
 
@@ -140,3 +144,52 @@ def test_guidance_directions_are_unit_vectors_spread_evenly():
     np.testing.assert_allclose(directions.norm(dim=1), 1, atol=1e-6)
     nearest = (directions @ directions.T - 2 * torch.eye(len(directions))).amax(1).clamp(max=1).acos().rad2deg()
     assert float(nearest.min()) > 20 and float(nearest.max()) < 40  # degrees to the next one
+
+
+def test_guidance_by_surface_asks_for_segment_and_place_where_they_are_known(small_config, demo_body, crops):
+    network, objective = _objective(small_config, demo_body)
+    guidance = Guidance(small_config)
+    with torch.no_grad():  # the same answer everywhere: segment 7, at (1, 2, 3) m, 0.5 m behind the root
+        guidance.surface.weight.zero_()
+        guidance.surface.bias.zero_()
+        guidance.surface.bias[7] = 20
+        guidance.surface.bias[-4:] = torch.tensor([1.0, 2.0, 3.0, 0.5])
+    targets = _targets(network, objective.decoder)
+    prediction, index = network(crops), torch.zeros(CROPS, 20, dtype=torch.long)
+
+    def losses(segments, places):
+        terms = guidance(prediction, targets._replace(segments=segments, places=places), index)
+        return float(terms["segments"].detach()), float(terms["places"].detach())
+
+    nowhere, zeros = targets.segments, targets.places
+    assert losses(nowhere, zeros) == (0, 0)
+    person = nowhere.clone()
+    person[0, 10:20, 10:20] = 7
+    right = zeros + torch.tensor([1.0, 2.0, 3.0, 0.5])
+    assert losses(person, right) == pytest.approx((0, 0), abs=1e-6)
+    assert losses(person, right + torch.tensor([0.1, 0, 0, 0.1])) == pytest.approx((0, PLACE_WEIGHT * 0.2), abs=1e-5)
+    assert losses(person.where(person == UNKNOWN, 8), right)[0] == pytest.approx(20, abs=0.01)
+    # A large background counts as much as a small person: each half.
+    around = person.where(person != UNKNOWN, BACKGROUND)
+    assert losses(around, right) == pytest.approx((10, 0), abs=0.01)
+
+
+def test_part_points_are_pulled_to_the_middle_of_their_part(small_config, demo_body, crops):
+    """At the true middles the loss is zero; one cell beside them, it is a half (the mean over x and y)."""
+    network, objective = _objective(small_config, demo_body)
+    guidance, targets = Guidance(small_config), _targets(network, objective.decoder)
+    prediction, index = network(crops), torch.arange(20).repeat(CROPS, 1)
+    cells = (targets.estimate.keypoints[:, :29] + 0.5) * small_config.grid - 0.5
+    middles = torch.stack([cells[:, list(joints)].mean(1) for joints in PARTS.values()], dim=1)
+    points = middles[:, :, None, None].expand_as(prediction.points)
+    for shift, expected in ((0.0, 0.0), (1.0, 0.5)):
+        moved = prediction._replace(points=points + torch.tensor([shift, 0.0]))
+        assert float(guidance(moved, targets, index)["part points"].detach()) == pytest.approx(expected, abs=1e-5)
+    # A joint without a label does not move the middle: the part is judged by the others.
+    hidden = targets.keypoint_weights.clone()
+    hidden[:, [joint for joint in range(29) if joint not in (20, 21)]] = 0
+    wrists = cells[:, [20, 21]]
+    moved = points.clone()
+    moved[:, 2], moved[:, 3] = wrists[:, 0, None, None], wrists[:, 1, None, None]
+    found = guidance(prediction._replace(points=moved), targets._replace(keypoint_weights=hidden), index)
+    assert float(found["part points"].detach()) == pytest.approx(0, abs=1e-5)

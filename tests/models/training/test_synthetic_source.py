@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from glnet.recovery import Decoder
 from glnet.training.synthetic import SyntheticSource, source
@@ -11,6 +12,7 @@ from glnet.training.synthetic.backgrounds import TILE, Photographs
 from glnet.training.synthetic.corruptions import Occluders, in_crop
 from glnet.training.synthetic.randomness import Draw
 from glnet.training.synthetic.scene import NEAREST, project
+from glnet.training.targets import BACKGROUND, UNKNOWN
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import SKELETON_JOINTS
 
@@ -64,6 +66,9 @@ def test_shapes_and_types(sample):
     assert sample.translation.shape == (n, 3)
     assert sample.visibility.shape == (n, SKELETON_JOINTS)
     assert sample.visibility.dtype == torch.bool
+    assert sample.segments.shape == (n, SIZE // 4, SIZE // 4)
+    assert sample.segments.dtype == torch.uint8
+    assert sample.places.shape == (n, SIZE // 4, SIZE // 4, 4)
     for labels in sample[1:5]:
         assert labels.dtype == torch.float32
         assert labels.isfinite().all()
@@ -186,6 +191,47 @@ def test_visible_joints_are_inside_and_uncovered(make, monkeypatch, demo_body):
     assert 0.2 < expected.float().mean() < 0.9
     assert (sample.crops[:, :54, :20] == torch.tensor([0, 255, 0])).all()
     assert (sample.crops[:, 54:] == 0).all()
+
+
+def test_surfaces_are_where_their_vertices_project(sample, demo_body):
+    """A labelled cell shows the vertex whose rest place it names: it projects there, at that depth, and follows that joint."""
+    data, grid = demo_body.data, SIZE // 4
+    posed = demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)
+    roots = joints_of(sample, demo_body)[:, 0]
+    rest = cKDTree(data.v_template)
+    for index in range(16):
+        segments, places = sample.segments[index], sample.places[index].numpy()
+        person = (segments < BACKGROUND).numpy()
+        assert person.sum() > 10
+        _, vertices = rest.query(places[person][:, :3])
+        # The nearest vertex is half a triangle away: 2 cm on the body.
+        shown = posed[index, vertices]
+        image = (project(shown[None], sample.cameras[index : index + 1])[0] + 0.5) * grid - 0.5
+        rows, columns = np.nonzero(person)
+        scale = float(sample.cameras[index, 0] / roots[index, 2]) * grid  # cells that a metre spans
+        distance = np.abs(image.numpy() - np.stack([columns, rows], axis=1)).max(1)
+        assert np.median(distance) < 0.3 + 0.02 * scale
+        axis = np.array([*(-sample.cameras[index, 2:] / sample.cameras[index, :2]), 1])
+        depth = (shown - roots[index]).numpy() @ (axis / np.linalg.norm(axis))
+        assert np.median(np.abs(depth - places[person][:, 3])) < 0.02
+        followed = data.weights[vertices].argmax(1)
+        assert (followed == segments[torch.from_numpy(person)].numpy()).mean() > 0.9  # the rest at borders of segments
+
+
+def test_hidden_surfaces_have_no_label_and_the_rest_is_background(make, monkeypatch):
+    def left_half(draw, count, size, scenery, difficulty):
+        alpha = torch.zeros(count, size, size)
+        alpha[:, :, : size // 2] = 1
+        inside = torch.ones_like(alpha, dtype=torch.bool)
+        inside[:, -8:] = False
+        return Occluders(alpha, alpha.unsqueeze(-1).repeat(1, 1, 1, 3), inside)
+
+    monkeypatch.setattr(source, "occluders", left_half)
+    segments = make(seed=2).sample(16).segments
+    half = SIZE // 8
+    assert (segments[:, :, :half] == UNKNOWN).all() and (segments[:, -2:] == UNKNOWN).all()
+    seen = segments[:, :-2, half:]
+    assert (seen <= BACKGROUND).all() and (seen == BACKGROUND).any() and (seen < BACKGROUND).any()
 
 
 def test_self_occlusion_does_not_count(make, bare, demo_body):

@@ -15,7 +15,7 @@ from glnet.config import GLNetConfig
 from glnet.estimate import DEFAULT_CAMERA, MINIMUM_DEPTH, project
 from glnet.rotations import rotation_to_6d
 from glnet.training.datasets.annotation import Annotation
-from glnet.training.targets import Targets
+from glnet.training.targets import Targets, unknown_surface
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.errors import InputError
 from glnet_infer.images import check_boxes
@@ -147,6 +147,7 @@ def collate(samples: Sequence[Sample], config: GLNetConfig) -> tuple[Tensor, Tar
         scale=torch.where(scale_weights > 0, projected.scale, 1),
     )
     pose_weights = batch.pose_weight.expand(-1, BODY_JOINTS)
+    segments, places = unknown_surface(len(batch.crop), config.grid)
     return batch.crop, Targets(
         estimate=estimate,
         keypoint_weights=pad(batch.keypoint_weights, (0, extra)),
@@ -157,4 +158,6 @@ def collate(samples: Sequence[Sample], config: GLNetConfig) -> tuple[Tensor, Tar
         rotations=batch.rotations,
         pose_weights=pose_weights,
         cameras=batch.camera,
+        segments=segments,
+        places=places,
     )

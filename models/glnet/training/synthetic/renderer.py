@@ -44,6 +44,25 @@ class Fragments(NamedTuple):
             total = part if total is None else total.add_(part)
         return total.unflatten(0, self.covered.shape)
 
+    def every(self, stride: int, size: int) -> "Fragments":
+        """The middles of all squares of ``stride`` pixels that see the mesh, one sample each; pixels count these squares.
+
+        Args:
+            stride: An even divisor of S.
+            size: S.
+        """
+        row, column = self.pixels.div(size, rounding_mode="floor"), self.pixels % size
+        # The sample to the lower right of a square's middle is the first one of the pixel there.
+        middle = (row % stride == stride // 2) & (column % stride == stride // 2) & self.covered[0]
+        chosen = middle.nonzero().squeeze(1)
+        row, column = row[chosen].div(stride, rounding_mode="floor"), column[chosen].div(stride, rounding_mode="floor")
+        return Fragments(
+            row * (size // stride) + column,
+            self.covered[:1, chosen],
+            self.corners[:1, chosen],
+            self.weights[:1, chosen],
+        )
+
     def resolve(self, colors: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
         """Average the samples of every pixel.
 

@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 
 from glnet.body.smpl import Body
+from glnet.estimate import viewing_axes
 from glnet.training.synthetic.appearance import Wardrobe
 from glnet.training.synthetic.backgrounds import Backgrounds
-from glnet.training.synthetic.corruptions import camera_faults, in_crop, occluders
+from glnet.training.synthetic.corruptions import Occluders, camera_faults, in_crop, occluders
 from glnet.training.synthetic.poses import PoseSampler, shapes, views
 from glnet.training.synthetic.randomness import Draw
-from glnet.training.synthetic.renderer import Rasterizer
+from glnet.training.synthetic.renderer import Fragments, Rasterizer
 from glnet.training.synthetic.scene import place, project
+from glnet.training.targets import BACKGROUND, UNKNOWN
 from glnet_infer.errors import InputError
+
+STRIDE = 4
+"""Pixels between the cells of the grid that the surface is labelled on."""
 
 CHUNK = 16
 """Crops rendered at a time: bounds the memory, and keeps intermediate results in the cache of a processor."""
@@ -33,6 +38,9 @@ class SyntheticSample(NamedTuple):
         translation: N x 3, metres, SMPL's convention: ``vertices = body.pose(rotations, betas).vertices + translation``.
         visibility: N x 29 bool: the joint lies in the crop and not behind an occluder or beyond the image's border. What
             the body itself hides counts as visible.
+        segments: N x G x G uint8, the surface that is seen (:class:`glnet.training.targets.Targets`); what an occluder or
+            the image's border hides has no label. G is S / 4, as HRNet's highest resolution.
+        places: N x G x G x 4 metres, likewise.
     """
 
     crops: Tensor
@@ -41,6 +49,8 @@ class SyntheticSample(NamedTuple):
     betas: Tensor
     translation: Tensor
     visibility: Tensor
+    segments: Tensor
+    places: Tensor
 
 
 class SyntheticSource:
@@ -80,6 +90,7 @@ class SyntheticSource:
         self.draw = Draw(torch.Generator(self.device).manual_seed(seed))
         self._poses = PoseSampler(self.device)
         self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop_size)
+        self._segments = self.body.weights.argmax(-1).to(torch.uint8)
         self._wardrobe = Wardrobe(self.body, self.device)
         self._backgrounds = Backgrounds(backgrounds, self.device)
 
@@ -122,6 +133,9 @@ class SyntheticSource:
         image = hidden.cover(person.clamp(max=1) + scenery * (1 - coverage))
         # Beyond the image's border there is no camera: exactly black, as glnet_infer.crops has it.
         image = camera_faults(draw, image, difficulty) * hidden.inside.unsqueeze(-1)
+        # Joints of the posed body start at the root's rest place, wherever it turns.
+        depths = (posed.vertices - root) @ viewing_axes(placement.cameras).unsqueeze(-1)
+        segments, places = self._surface(fragments, depths, hidden)
         keypoints = project(posed.joints + translation.unsqueeze(1), placement.cameras)
         return SyntheticSample(
             crops=(image * 255).round().to(torch.uint8),
@@ -130,4 +144,21 @@ class SyntheticSource:
             betas=betas,
             translation=translation,
             visibility=in_crop(keypoints) & ~hidden.hides(keypoints),
+            segments=segments,
+            places=places,
         )
+
+    def _surface(self, fragments: Fragments, depths: Tensor, hidden: Occluders) -> tuple[Tensor, Tensor]:
+        """Segments and places of the grid's cells, from depths behind the root, N x V x 1."""
+        count, grid = len(depths), self.crop_size // STRIDE
+        middles = fragments.every(STRIDE, self.crop_size)
+        rest = self.body.template.view(1, -1, 3).expand(count, -1, -1)
+        vertices = middles.corners[0].gather(-1, middles.weights[0].argmax(-1, keepdim=True)).squeeze(-1)
+        segments = torch.full((count * grid * grid,), BACKGROUND, dtype=torch.uint8, device=self.device)
+        segments[middles.pixels] = self._segments[vertices % rest.shape[1]]
+        places = torch.zeros(count * grid * grid, 4, device=self.device)
+        places[middles.pixels] = middles.interpolate(torch.cat([rest, depths], dim=-1))[0]
+        segments, places = segments.view(count, grid, grid), places.view(count, grid, grid, 4)
+        middle = slice(STRIDE // 2, None, STRIDE)
+        unseen = (hidden.alpha > 0.5) | ~hidden.inside
+        return segments.masked_fill_(unseen[:, middle, middle], UNKNOWN), places
