@@ -308,3 +308,25 @@ def test_keypoints_of_pixels_start_at_the_pixel_in_both_forms(tiny_config, livel
         keypoints = network.layout.split(network.select(crops).estimate).keypoints
     middle = (selection.pixel + 0.5) * 4 / network.config.crop.size - 0.5
     assert (keypoints - middle[:, None]).abs().max() < 1e-6
+
+
+def test_keypoints_of_parts_start_at_the_pixels_point_on_their_part(tiny_config, lively_recovery, random_crops):
+    """With part points as origin and residuals of zero, a joint lies at its part's point; others lie at the pixel."""
+    config = dataclasses.replace(tiny_config, keypoint_origin="part", keypoints=31)
+    network = lively_recovery(config).network
+    crops = random_crops(2)
+    with torch.no_grad():
+        (prediction, pixels), selection = everywhere(network, crops), network.select(crops)
+        x, y = selection.pixel.unbind(1)
+        chosen = pixels[torch.arange(2), :, y, x]
+        assert (chosen - selection.estimate).abs().max() < 1e-5
+        for parameter in network.heads.parameters():
+            parameter.zero_()
+        keypoints = network.layout.split(network.select(crops).estimate).keypoints
+    points = prediction.points[torch.arange(2), :, y, x]  # crops x parts x 2
+    assert (points - selection.pixel[:, None]).abs().max() > 0.01  # they have left their pixel
+    for part, joints in enumerate(PARTS.values()):
+        expected = (points[:, part] + 0.5) * 4 / config.crop.size - 0.5
+        assert (keypoints[:, list(joints)] - expected[:, None]).abs().max() < 1e-6
+    middle = (selection.pixel + 0.5) * 4 / config.crop.size - 0.5
+    assert (keypoints[:, 29:] - middle[:, None]).abs().max() < 1e-6

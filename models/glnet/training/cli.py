@@ -207,12 +207,14 @@ def compare(
     curriculum: Annotated[int, typer.Option(min=0, help="Blocks until the full spread of poses.")] = 15,
     crops: Annotated[int, typer.Option(min=1, help="Held-out crops to score on.")] = 512,
     row: Annotated[list[str] | None, typer.Option(help="Only this row; may be repeated.")] = None,
+    backbone: Annotated[Path | None, typer.Option(help="Checkpoint whose backbone every row starts from.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
 ) -> None:
     """Train the rows of the poster's Table 2 on the same budget, and print the table."""
     with errors_reported():
         _check_installed()
         from glnet.body import Body, find_body, load_body
+        from glnet.checkpoint import Checkpoint
         from glnet.config import load_config
         from glnet.training.comparison import ROWS, as_markdown, train_rows
         from glnet.training.recipe import Recipe
@@ -226,7 +228,10 @@ def compare(
         )
         _make(directory)
         body = Body(load_body(find_body(network.body)))
-        scores = train_rows(directory, network, recipe, body, crops, row or list(ROWS), lambda text: talk.print(text))
+        trained = None if backbone is None else Checkpoint.load(backbone)
+        scores = train_rows(
+            directory, network, recipe, body, crops, row or list(ROWS), trained, lambda text: talk.print(text)
+        )
         print_result(as_markdown(scores))
 
 

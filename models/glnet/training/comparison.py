@@ -5,6 +5,7 @@ trained in this process, on the CPU.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,12 +14,13 @@ from typing import Any
 
 from glnet.backend import TorchBackend
 from glnet.body.smpl import Body
+from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
 from glnet.training.evaluation import evaluate
 from glnet.training.matching import Matching
 from glnet.training.recipe import Recipe
 from glnet.training.trainer import Trainer
-from glnet_infer.errors import InputError, first_line
+from glnet_infer.errors import CheckpointError, InputError, first_line
 
 ROWS: dict[str, tuple[bool, bool, bool]] = {
     "baseline": (False, False, False),
@@ -37,6 +39,7 @@ def train_rows(
     body: Body,
     crops: int,
     rows: list[str],
+    backbone: Checkpoint | None,
     said: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """Train and score rows of the table, those that the directory does not hold yet.
@@ -48,6 +51,7 @@ def train_rows(
         body: In the crops.
         crops: Held-out crops to score on.
         rows: Names in :data:`ROWS`.
+        backbone: Whose backbone every row starts from, as the poster's start from a trained one; the rest starts anew.
         said: Called with what is going on.
 
     Returns:
@@ -55,14 +59,20 @@ def train_rows(
 
     Raises:
         InputError: The directory holds rows of another budget.
+        CheckpointError: The backbone is another one.
     """
-    budget = {"recipe": asdict(recipe), "config": config.to_dict(), "crops": crops}
+    budget = {"recipe": asdict(recipe), "config": config.to_dict(), "crops": crops, "backbone": _digest(backbone)}
     for name in rows:
         if name in _finished(directory, budget):
             continue
         local_encoding, dynamic, swing_twist = ROWS[name]
-        network = dataclasses.replace(config, local_encoding=local_encoding, swing_twist=swing_twist)
+        origin = config.keypoint_origin if local_encoding or config.keypoint_origin != "part" else "pixel"
+        network = dataclasses.replace(
+            config, local_encoding=local_encoding, swing_twist=swing_twist, keypoint_origin=origin
+        )
         trainer = Trainer(network, recipe, body, matching=Matching(dynamic=dynamic))
+        if backbone is not None:
+            _take_backbone(trainer, backbone)
         for terms in trainer.run(recipe.steps):
             if trainer.step % 200 == 0:
                 said(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
@@ -71,6 +81,33 @@ def train_rows(
         partial.write_text(json.dumps({"budget": budget, "scores": scores}, indent=2) + "\n")
         partial.replace(directory / f"{name}.json")
     return _finished(directory, budget)
+
+
+def _take_backbone(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Start from a trained backbone.
+
+    Raises:
+        CheckpointError: It has another shape.
+    """
+    if checkpoint.config.backbone != trainer.config.backbone:
+        raise CheckpointError(
+            "The rows cannot start from this backbone.",
+            why="it has another shape",
+            fix="give its configuration as --config",
+        )
+    weights = checkpoint.network().backbone.state_dict()
+    for network in (trainer.network, trainer.averaged):
+        network.backbone.load_state_dict(weights)
+
+
+def _digest(checkpoint: Checkpoint | None) -> str | None:
+    """Tells weights apart."""
+    if checkpoint is None:
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(checkpoint.state.items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _finished(directory: Path, budget: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -95,7 +132,7 @@ def _finished(directory: Path, budget: dict[str, Any]) -> dict[str, dict[str, fl
         if not same:
             raise InputError(
                 f"{path} is of another comparison.",
-                why="its row was trained with another recipe, network or number of crops",
+                why="its row was trained with another recipe, network, backbone or number of crops",
                 fix="name another folder: rows of one table share their budget",
             )
     return scores

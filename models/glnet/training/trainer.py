@@ -53,14 +53,14 @@ class _Step(nn.Module):
 
 def _check_initial(found: GLNetConfig, wanted: GLNetConfig) -> None:
     """Refuse weights that mean something else; shapes are compared when they are loaded."""
-    free = {"name", "crop", "confidence_prior"}
+    free = {"name", "crop", "confidence_prior", "keypoint_origin"}
     meaning = wanted.to_dict()
     differing = [key for key, value in found.to_dict().items() if key not in free and value != meaning[key]]
     if differing:
         raise CheckpointError(
             "The training cannot start from these weights.",
             why=f"they were trained with another {', '.join(differing)}",
-            fix="give --config with the values of the checkpoint; only the crop may differ",
+            fix="give --config with the values of the checkpoint; only the crop and keypoint_origin may differ",
         )
 
 
@@ -75,7 +75,7 @@ class Trainer:
         weights: Of the loss terms.
         backgrounds: Folder of photographs to put behind the persons; none gives procedural ones only.
         real: Real crops to mix in, for the share that the recipe leaves them.
-        initial: Weights to start from.
+        initial: Weights to start from; heads start anew where keypoints have another origin.
         processes: Those that train together; this one alone, on the CPU, by default.
     """
 
@@ -98,7 +98,10 @@ class Trainer:
         network = random_recovery(config, body, recipe.seed).network
         if initial is not None:
             _check_initial(initial.config, config)
-            network = Checkpoint(config, initial.state).network()
+            state = dict(initial.state)
+            if initial.config.keypoint_origin != config.keypoint_origin:  # residuals of something else
+                state |= {f"heads.{name}": value for name, value in network.heads.state_dict().items()}
+            network = Checkpoint(config, state).network()
         self.network = network.to(device)
         self.decoder = Decoder(config, copy.deepcopy(body)).to(device)
         with torch.random.fork_rng(devices=[]):

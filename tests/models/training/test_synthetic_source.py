@@ -194,7 +194,7 @@ def test_visible_joints_are_inside_and_uncovered(make, monkeypatch, demo_body):
 
 
 def test_surfaces_are_where_their_vertices_project(sample, demo_body):
-    """A labelled cell shows the vertex whose rest place it names: it projects there, at that depth, and follows that joint."""
+    """The vertex whose rest place a cell names projects to that cell, lies at that depth and follows that joint."""
     data, grid = demo_body.data, SIZE // 4
     posed = demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)
     roots = joints_of(sample, demo_body)[:, 0]

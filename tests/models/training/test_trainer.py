@@ -15,6 +15,7 @@ from glnet.checkpoint import Checkpoint
 from glnet.config import CropSpec
 from glnet.recovery import MeshRecovery
 from glnet.training.cli import app
+from glnet.training.comparison import _take_backbone
 from glnet.training.evaluation import evaluate
 from glnet.training.matching import Matching
 from glnet.training.recipe import Recipe
@@ -103,11 +104,21 @@ def test_a_training_starts_from_weights_of_another_crop_size(config, demo_body):
     assert all(np.isfinite(terms["loss"]) for terms in second.run(1))
 
 
-@pytest.mark.parametrize("change", [{"keypoint_origin": "coarse"}, {"depth_range": 1.0}, {"body": "smpl"}])
+@pytest.mark.parametrize("change", [{"point_origin": "coarse"}, {"depth_range": 1.0}, {"body": "smpl"}])
 def test_weights_that_mean_something_else_are_no_start(config, demo_body, change):
     first = Trainer(config, RECIPE, demo_body).checkpoint()
     with pytest.raises(CheckpointError, match="another " + next(iter(change))):
         Trainer(dataclasses.replace(config, **change), RECIPE, demo_body, initial=first)
+
+
+def test_heads_start_anew_where_keypoints_have_another_origin(config, demo_body):
+    first = Trainer(config, RECIPE, demo_body)
+    next(first.run(1))
+    second = Trainer(dataclasses.replace(config, keypoint_origin="part"), RECIPE, demo_body, initial=first.checkpoint())
+    averaged, weights = first.averaged.state_dict(), second.network.state_dict()
+    heads = [name for name in weights if name.startswith("heads.")]
+    assert heads and not any(torch.equal(weights[name], averaged[name]) for name in heads)
+    assert all(torch.equal(weights[name], averaged[name]) for name in weights if name not in heads)
 
 
 def test_in_bfloat16_coarse_estimates_and_confidences_are_float32(config, demo_body):
@@ -225,6 +236,29 @@ def test_rows_of_table_2_share_a_budget_and_are_kept(config, tmp_path):
     assert lines[:3] == first.stdout.splitlines() and lines[3].startswith("| LEM + DMS + decomposed |")
     other = CliRunner().invoke(app, [*arguments, "--row", "DMS", "--seed", "1"])
     assert other.exit_code != 0 and "another comparison" in other.stderr
+
+
+def test_rows_may_start_from_one_trained_backbone(config, demo_body, tmp_path):
+    trained = Trainer(config, dataclasses.replace(RECIPE, seed=5), demo_body).checkpoint()
+    trained.save(tmp_path / "trained.pth")
+    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
+    arguments = ["compare", str(tmp_path / "rows"), "--config", str(tmp_path / "tiny.json"), "--steps", "1", "--batch", "2"]
+    arguments += ["--crops", "2", "--row", "baseline"]
+    started = CliRunner().invoke(app, [*arguments, "--backbone", str(tmp_path / "trained.pth")])
+    assert started.exit_code == 0, started.output
+    without = CliRunner().invoke(app, arguments)
+    assert without.exit_code != 0 and "another comparison" in without.stderr
+
+    trainer = Trainer(dataclasses.replace(config, local_encoding=False), RECIPE, demo_body)
+    coarse = trainer.network.coarse.weight.clone()
+    _take_backbone(trainer, trained)
+    for network in (trainer.network, trainer.averaged):
+        for name, value in network.backbone.state_dict().items():
+            assert torch.equal(value, trained.state[f"backbone.{name}"])
+        assert torch.equal(network.coarse.weight, coarse)
+    wider = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, feature_channels=8))
+    with pytest.raises(CheckpointError, match="another shape"):
+        _take_backbone(Trainer(wider, RECIPE, demo_body), trained)
 
 
 def test_compact_checkpoints_are_half_as_large_and_recover_the_same(small_checkpoint, small_recovery, tmp_path):
