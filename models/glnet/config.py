@@ -64,6 +64,8 @@ class GLNetConfig:
         swing_twist: Rotations by swing-twist inverse kinematics from keypoints, depths and twists (the poster's
             "Decomposed"); otherwise 6D rotations are regressed.
         local_encoding: Whether the Local Encoding Module enriches the pixel features (the poster's "LEM").
+        pixel_source: What pixel features are made of: the backbone's ``highest`` resolution alone, or ``all`` four
+            (HRNetV2, Wang et al., TPAMI 2020), without which a narrow highest branch is a bottleneck.
         point_origin: Where a pixel's part points start: at the ``pixel``, or at the ``coarse`` keypoints of the part.
         keypoint_origin: What a pixel's keypoints are residuals of: the ``coarse`` keypoints; the ``pixel``'s own place,
             which a convolution finds more easily and small networks need; or the pixel's point on their ``part``, which
@@ -83,6 +85,7 @@ class GLNetConfig:
     keypoints: int = SKELETON_JOINTS
     swing_twist: bool = True
     local_encoding: bool = True
+    pixel_source: str = "highest"
     point_origin: str = "pixel"
     keypoint_origin: str = "coarse"
     pixel_channels: int = 256
@@ -104,9 +107,13 @@ class GLNetConfig:
         for name in ("name", "body"):
             if not isinstance(getattr(self, name), str):
                 problems.append(f"{name} is {getattr(self, name)!r}, not a text")
-        for name, origins in (("point_origin", ("pixel", "coarse")), ("keypoint_origin", ("pixel", "coarse", "part"))):
-            if getattr(self, name) not in origins:
-                problems.append(f"{name} is {getattr(self, name)!r}, not one of {', '.join(origins)}")
+        for name, choices in (
+            ("pixel_source", ("highest", "all")),
+            ("point_origin", ("pixel", "coarse")),
+            ("keypoint_origin", ("pixel", "coarse", "part")),
+        ):
+            if getattr(self, name) not in choices:
+                problems.append(f"{name} is {getattr(self, name)!r}, not one of {', '.join(choices)}")
         if self.keypoint_origin == "part" and not self.local_encoding:
             problems.append("keypoint_origin is 'part', and without local_encoding there are no part points")
         for name in ("mean", "std"):
@@ -188,6 +195,7 @@ PRESETS: dict[str, GLNetConfig] = {
         name="demo",
         backbone=_DEMO,
         crop=CropSpec(size=128),
+        pixel_source="all",
         keypoint_origin="part",
         pixel_channels=128,
         part_channels=16,

@@ -96,10 +96,12 @@ class Features(NamedTuple):
 
     Attributes:
         pixels: N x C x H/4 x W/4, the highest-resolution branch.
+        coarser: The other branches, at strides 8, 16 and 32.
         pooled: N x F, the global feature.
     """
 
     pixels: Tensor
+    coarser: tuple[Tensor, ...]
     pooled: Tensor
 
 
@@ -180,7 +182,7 @@ class HRNet(nn.Module):
             pooled = incre(branch) + downsample(pooled)
         # The mean over pixels is a long sum: in float32, whatever the convolutions run in.
         pooled = self.final_layer(pooled).float().mean((-2, -1))
-        return Features(branches[0], pooled)
+        return Features(branches[0], tuple(branches[1:]), pooled)
 
 
 def load_backbone_weights(backbone: HRNet, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:

@@ -4,11 +4,13 @@ The poster says that each pixel fuses body-part features at "parts relevant poin
 points of the same authors' AdaptivePose (arXiv 2112.13635) is an inference, see ``docs/network.md``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from glnet.config import GLNetConfig
 from glnet.parts import PARTS
@@ -40,6 +42,9 @@ class LocalEncodingModule(nn.Module):
         self.sample: Sampler = sample_by_grid
         self.precision = torch.float32
         self.pixel = nn.Conv2d(config.backbone.channels[0], channels, 3, padding=1)
+        self.coarser = None
+        if config.pixel_source == "all":
+            self.coarser = nn.ModuleList(nn.Conv2d(branch, channels, 1) for branch in config.backbone.channels[1:])
         self.guide = nn.Linear(config.backbone.feature_channels, channels)
         self.fuse = nn.Conv2d(channels, channels, 1)
         self.enriched = config.local_encoding
@@ -74,6 +79,7 @@ class LocalEncodingModule(nn.Module):
         features: Float[Tensor, "n c h w"],
         pooled: Float[Tensor, "n f"],
         coarse_keypoints: Float[Tensor, "n k 2"],
+        coarser: Sequence[Tensor] = (),
     ) -> LocalEncoding:
         """Encode every pixel.
 
@@ -81,8 +87,12 @@ class LocalEncodingModule(nn.Module):
             features: The backbone's highest-resolution map.
             pooled: The global feature.
             coarse_keypoints: Coarse keypoints in crop sides from the centre; the first 29 are the skeleton's.
+            coarser: The backbone's other maps, each half as large as the one before; needed where they are a source.
         """
-        pixels = self.pixel(features.to(self.precision)).relu()
+        pixels = self.pixel(features.to(self.precision))
+        if self.coarser is not None:
+            pixels = pixels + self._enlarged(coarser)
+        pixels = pixels.relu()
         fused = self.fuse(pixels + self.guide(pooled.to(self.precision))[:, :, None, None])
         if not self.enriched:
             return LocalEncoding(fused.relu(), None, None)
@@ -90,6 +100,19 @@ class LocalEncodingModule(nn.Module):
         maps = self.part(pixels).unflatten(1, (len(PARTS), -1))
         parts = self.sample(maps, points).flatten(1, 2)
         return LocalEncoding((fused + self.fuse_parts(parts)).relu(), parts, points)
+
+    def _enlarged(self, maps: Sequence[Tensor]) -> Tensor:
+        """The sum of coarser maps at the size of pixels.
+
+        Bilinear, as HRNetV2 enlarges: so offsets from a pixel, which change by one from pixel to pixel, can be made from
+        maps of lower resolution. One octave at a time, which costs a third of enlarging each map on its own.
+        """
+        total = None
+        for layer, features in zip(reversed(self.coarser), reversed(maps), strict=True):
+            part = layer(features.to(self.precision))
+            total = part if total is None else part + total
+            total = functional.interpolate(total, scale_factor=2, mode="bilinear", align_corners=False)
+        return total
 
     def _points(self, pixels: Tensor, coarse_keypoints: Tensor) -> Tensor:
         """Part points in grid cells; float32, for a sum with coordinates up to 63 leaves half precision 1/32 of a cell."""

@@ -173,7 +173,7 @@ class GLNet(nn.Module):
         with _without_autocast(images):
             coarse = self.coarse(features.pooled.float())
         keypoints = self.layout.split(coarse).keypoints
-        encoding = self.local_encoding(features.pixels, features.pooled, keypoints)
+        encoding = self.local_encoding(features.pixels, features.pooled, keypoints, features.coarser)
         with _without_autocast(images):
             logits = self.confidence(encoding.pixels.float()).squeeze(1)
         return Prediction(coarse, logits, encoding.points, encoding.pixels, encoding.parts)

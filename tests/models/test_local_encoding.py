@@ -194,3 +194,42 @@ def test_module_switched_off_is_pointwise_in_its_first_map(make_module, inputs):
     assert {*rows} <= {2, 3, 4}
     assert {*columns} <= {7, 8, 9}
     assert changed[3, 8]
+
+
+# Other resolutions
+
+
+def coarser_maps(config, rng) -> list[torch.Tensor]:
+    return [
+        torch.tensor(rng.normal(size=(2, channels, GRID >> octave, GRID >> octave)), dtype=torch.float32)
+        for octave, channels in enumerate(config.backbone.channels[1:], start=1)
+    ]
+
+
+def test_pixels_may_be_made_of_all_resolutions(make_module, inputs, tiny_config, rng):
+    module, maps = make_module(pixel_source="all"), coarser_maps(tiny_config, rng)
+    encoding = module(*inputs, maps)
+    for octave in range(3):  # each of them matters
+        changed = [one + (index == octave) for index, one in enumerate(maps)]
+        assert (module(*inputs, changed).pixels - encoding.pixels).abs().max() > 1e-2
+    highest = make_module()
+    highest.load_state_dict({name: value for name, value in module.state_dict().items() if "coarser" not in name})
+    for parameter in module.coarser.parameters():
+        parameter.zero_()
+    torch.testing.assert_close(module(*inputs, maps).pixels, highest(*inputs).pixels)
+
+
+@pytest.mark.parametrize("octave", [1, 2, 3])
+def test_a_ramp_of_low_resolution_is_a_ramp_of_pixels(make_module, inputs, tiny_config, rng, octave):
+    """What changes evenly, as the offset to a fixed point does, arrives without steps, and where it belongs."""
+    module, maps = make_module(pixel_source="all"), [one * 0 for one in coarser_maps(tiny_config, rng)]
+    for layer in module.coarser:
+        layer.weight.fill_(1)
+        layer.bias.zero_()
+    cell = 2**octave
+    centers = (torch.arange(GRID // cell) + 0.5) * cell - 0.5  # of the coarse cells, in pixels
+    maps[octave - 1][:, 0] = centers
+    found = module._enlarged(maps)
+    inside = slice(cell, GRID - cell)  # beyond the outermost centres values are repeated
+    expected = torch.arange(GRID, dtype=torch.float32)[inside].expand(2, found.shape[1], GRID, -1)
+    torch.testing.assert_close(found[..., inside], expected, atol=1e-4, rtol=0)  # pixels

@@ -121,6 +121,22 @@ def test_heads_start_anew_where_keypoints_have_another_origin(config, demo_body)
     assert all(torch.equal(weights[name], averaged[name]) for name in weights if name not in heads)
 
 
+def test_resolutions_that_pixels_did_not_see_start_at_zero(config, demo_body):
+    """So the network starts with the very predictions that its weights had."""
+    first = Trainer(config, RECIPE, demo_body)
+    wider = dataclasses.replace(config, pixel_source="all")
+    second = Trainer(wider, RECIPE, demo_body, initial=first.checkpoint())
+    crops = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = first.averaged(crops), second.averaged(crops)
+    torch.testing.assert_close(found.pixel_features, expected.pixel_features)
+    torch.testing.assert_close(found.logits, expected.logits)
+    next(second.run(1))
+    assert all(layer.weight.abs().max() > 0 for layer in second.network.local_encoding.coarser)
+    back = Trainer(config, RECIPE, demo_body, initial=Checkpoint.of(second.network))
+    assert set(back.network.state_dict()) == set(first.network.state_dict())
+
+
 def test_in_bfloat16_coarse_estimates_and_confidences_are_float32(config, demo_body):
     """Autocast must not touch what the network keeps in float32."""
     trainer = Trainer(config, RECIPE, demo_body)
