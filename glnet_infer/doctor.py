@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from glnet_infer.backends.device_memory import import_cuda_core
+from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, modules_of
 from glnet_infer.bodies import body_search_path, installed_body_files
 from glnet_infer.console import Version, errors_reported, new_app, print_json
 from glnet_infer.devices import gpus
-from glnet_infer.errors import first_line
+from glnet_infer.errors import BackendError, first_line
 from glnet_infer.version import __version__
 
 DISTRIBUTIONS = (
@@ -79,6 +81,26 @@ def _version(distribution: str) -> str:
 
 def _backends() -> dict[str, str]:
     """Each backend, and whether it can start here."""
+    return {"tensorrt": _tensorrt(), **_onnxruntime()}
+
+
+def _tensorrt() -> str:
+    """Whether TensorRT can start here; a bundle's engine must have been built for the GPU and the version."""
+    found, missing = [], []
+    for flavor, title in TITLES.items():
+        try:
+            modules = modules_of(flavor)
+            import_cuda_core(EXTRAS[flavor])
+        except BackendError as error:
+            missing.append(f"{error.what} {error.fix}")
+        else:
+            found += [f"{title} {module.__version__}" for module in modules]
+    if not found:
+        return "; ".join(missing)
+    return f"available: {', '.join(found)}" if gpus() else f"no GPU ({', '.join(found)})"
+
+
+def _onnxruntime() -> dict[str, str]:
     try:
         import onnxruntime
 

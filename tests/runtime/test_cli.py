@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -323,18 +324,38 @@ def test_doctor_as_json():
     assert report["system"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert report["packages"]["opencv-python-headless"].split(".")[0] == cv2.__version__.split(".")[0]
     assert report["backends"]["onnxruntime-cpu"] == "available"
-    assert set(report["backends"]) == {"onnxruntime-cpu", "onnxruntime-cuda"}
+    assert set(report["backends"]) == {"tensorrt", "onnxruntime-cpu", "onnxruntime-cuda"}
     assert "no SMPL file" in report["bodies"][0]
 
 
 def test_doctor_where_almost_nothing_is_installed(monkeypatch):
     # What a machine with the runtime alone, without any backend, looks like.
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for name in ("onnxruntime", "tensorrt", "tensorrt_lean", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(glnet_infer.doctor, "gpus", list)
     report = json.loads(doctor("--json"))
-    assert all("cannot be loaded" in state for state in report["backends"].values())
+    assert all("cannot be loaded" in report["backends"][f"onnxruntime-{kind}"] for kind in ("cpu", "cuda"))
+    assert "TensorRT is not installed. pip install" in report["backends"]["tensorrt"]
+    assert "[rtx]" in report["backends"]["tensorrt"]
     assert report["gpus"] == []
     assert "none" in doctor()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cuda_core", "expected"),
+    [
+        ([Gpu("NVIDIA L4", "8.9")], True, "available: TensorRT for RTX 1.7.1"),
+        ([], True, "no GPU (TensorRT for RTX 1.7.1)"),
+        ([Gpu("NVIDIA L4", "8.9")], False, "cuda-core is not installed"),
+    ],
+)
+def test_doctor_says_whether_tensorrt_can_start(monkeypatch, gpus, cuda_core, expected):
+    for name in ("tensorrt", "tensorrt_lean"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__="1.7.1"))
+    monkeypatch.setitem(sys.modules, "cuda.core", SimpleNamespace() if cuda_core else None)
+    monkeypatch.setattr(glnet_infer.doctor, "gpus", lambda: gpus)
+    assert expected in json.loads(doctor("--json"))["backends"]["tensorrt"]
 
 
 def test_doctor_finds_the_users_body_files(monkeypatch, tmp_path):
