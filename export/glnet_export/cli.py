@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -203,7 +204,7 @@ def _parsed(option: str, parse: Callable[[str], Any], given: dict[str, Any], def
 
 
 class _Stages:
-    """A line per stage, with what it found and how long it took; while it lasts, a bar."""
+    """A line per stage, with what it found and how long it took, then its tables; while it lasts, a bar."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -233,8 +234,10 @@ class _Stages:
             raise
         finally:
             self._bar = None
-            line = f"{label:<12} {outcome:<7} {time.monotonic() - start:6.1f} s  {'; '.join(found)}"
-            talk.print(line.rstrip(), markup=False, soft_wrap=True)
+            said, tables = [text for text in found if "\n" not in text], [text for text in found if "\n" in text]
+            line = f"{label:<12} {outcome:<7} {time.monotonic() - start:6.1f} s  {'; '.join(said)}"
+            for text in (line.rstrip(), *(textwrap.indent(table, " " * 14) for table in tables)):
+                talk.print(text, markup=False, soft_wrap=True)
 
     def advance(self, phase: str, fraction: float) -> None:
         """Fill the present stage's bar; may be called from any thread."""

@@ -7,17 +7,15 @@ from typing import Any
 from glnet.recovery import MeshRecovery
 from glnet.sampling import sample_by_grid
 from glnet.training.seeds import PRECISION
-from glnet.training.synthetic import SyntheticSource
+from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet_export.engine import RUN, build, runs_here
 from glnet_export.engine_options import EngineOptions
 from glnet_export.graph import check, trace
 from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers, mixed_copy
-from glnet_export.parity import BATCH, compare
-from glnet_export.precision import PrecisionBounds, compare_precisions
+from glnet_export.precision import PrecisionBounds, PrecisionReport, as_module, compare_precisions
 from glnet_export.progress import Progress, Stage
-from glnet_export.textures import textured_crops
 from glnet_export.toolkit import RTX, Toolkit
-from glnet_infer.backends import Backend, open_backend
+from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import ExportError
 from glnet_infer.manifest import EngineRecord, Manifest
@@ -32,7 +30,6 @@ def add_engine(
     recovery: MeshRecovery,
     toolkit: Toolkit,
     options: EngineOptions,
-    parity_crops: int,
     stage: Stage,
     progress: Progress,
 ) -> EngineRecord:
@@ -44,7 +41,6 @@ def add_engine(
         recovery: In float32.
         toolkit: What builds.
         options: How.
-        parity_crops: Crops to compare the engine with PyTorch on, where it can run.
         stage: Told of each stage.
         progress: Told of the phases of the build.
 
@@ -58,7 +54,10 @@ def add_engine(
         facts = check(graph)
         found.append(f"{graph.stat().st_size / 1e6:.0f} MB, opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
     with stage("half") as found:
-        parity = _half_parity(recovery, mixed, manifest.network.weights == "random", options, found)
+        persons = _persons(recovery, options)
+        random = manifest.network.weights == "random"
+        report = compare_precisions(recovery, mixed, persons.crops, persons.cameras, emulated=True)
+        parity = _judged(report, random, options, found)
     with stage("build") as found:
         found.append(str(toolkit))
         if options.timing_cache is not None and toolkit.flavor is RTX:
@@ -79,23 +78,30 @@ def add_engine(
         replace(manifest, engines=(record,)).write(directory)
         backend = open_backend("tensorrt", Bundle.open(directory))
         try:
-            return _run_engine(record, backend, recovery, parity_crops, found)
+            report = compare_precisions(recovery, as_module(backend), persons.crops, persons.cameras)
+            engine = {"backend": backend.name, **_judged(report, random, options, found)}
+            return replace(record, state=RUN, parity={**record.parity, "engine": engine})
         finally:
             backend.close()
 
 
-def _half_parity(
-    recovery: MeshRecovery, mixed: MeshRecovery, random: bool, options: EngineOptions, found: list[str]
-) -> dict[str, Any]:
-    """What half precision costs on rendered persons, without a GPU."""
-    body = recovery.decoder.body
-    sample = SyntheticSource(body, recovery.network.config.crop.size, seed=PRECISION).sample(options.precision_crops)
-    report = compare_precisions(recovery, mixed, sample.crops, sample.cameras, emulated=True)
-    found.append(str(report))
-    if random:
+def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:
+    """Rendered persons to measure half precision on."""
+    config = recovery.network.config
+    return SyntheticSource(recovery.decoder.body, config.crop.size, seed=PRECISION).sample(options.precision_crops)
+
+
+def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found: list[str]) -> dict[str, Any]:
+    """Say what half precision costs, and refuse too much of it.
+
+    Raises:
+        ExportError: A figure misses its bound.
+    """
+    bounds = None if random else PrecisionBounds(options.max_half_error_mm)
+    found += [str(report), report.table(bounds)]
+    if bounds is None:
         found.append("random weights: not judged")
         return report.to_document()
-    bounds = PrecisionBounds(options.max_half_error_mm)
     misses = report.misses(bounds)
     if misses:
         raise ExportError(
@@ -104,13 +110,3 @@ def _half_parity(
             fix="keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them",
         )
     return {**report.to_document(), "bounds": asdict(bounds)}
-
-
-def _run_engine(
-    record: EngineRecord, backend: Backend, recovery: MeshRecovery, crops: int, found: list[str]
-) -> EngineRecord:
-    """Compare an engine with the float32 module; its figures are reported, and not yet judged."""
-    pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
-    report = compare(recovery, backend, pictures, batch_size=min(BATCH, record.profile[2]))
-    found.append(str(report))
-    return replace(record, state=RUN, parity={**record.parity, "backend": backend.name, **report.to_document()})

@@ -137,7 +137,7 @@ def export(
         with bundle_under_construction(output) as (directory, publish):
             recovery, manifest = _add_graph(directory, source, parity_crops, bounds, stage)
             if engine is not None and toolkit is not None:
-                record = add_engine(directory, manifest, recovery, toolkit, engine, parity_crops, stage, progress)
+                record = add_engine(directory, manifest, recovery, toolkit, engine, stage, progress)
                 manifest = replace(manifest, engines=(record,))
             with stage("publish") as found:
                 manifest.write(directory)

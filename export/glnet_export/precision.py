@@ -5,6 +5,7 @@ sums. Processors are slow at half-precision convolutions, so they may be emulate
 operator in float32 and rounds its result to half, which is what kernels with float32 accumulators do.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_angle
+from glnet_infer.backends import Backend
 from glnet_infer.errors import ExportError
 
 BATCH = 8
@@ -59,12 +61,26 @@ class PrecisionReport:
     small_effect: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.crops} crops: vertices {self.vertices_mean_mm:.3f} mm on average, {self.vertices_p99_mm:.2f} mm at the "
-            f"99th percentile, {self.vertices_max_mm:.2f} mm at most; joints {self.joints_max_mm:.2f} mm, keypoints "
-            f"{self.keypoints_max_px:.3f} px, rotations {self.rotations_max_deg:.2f} degrees (largest); "
-            f"same pixel in {self.pixel_agreement:.1%}"
-        )
+        mean, agreement = f"{self.vertices_mean_mm:.3f} mm", f"{self.pixel_agreement:.1%}"
+        return f"{self.crops} crops: vertices {mean} on average, same pixel in {agreement}"
+
+    def table(self, bounds: "PrecisionBounds | None" = None) -> str:
+        """The figures, a line each, beside their bounds where they are judged."""
+        mean = "" if bounds is None else f"at most {bounds.vertices_mean_mm:g}"
+        share = "" if bounds is None else f"at least {bounds.small_effect:.0%}"
+        rows = [
+            ("vertices, mean", f"{self.vertices_mean_mm:.3f} mm", mean),
+            ("vertices, 99th percentile", f"{self.vertices_p99_mm:.2f} mm", ""),
+            ("vertices, largest", f"{self.vertices_max_mm:.2f} mm", ""),
+            ("joints, largest", f"{self.joints_max_mm:.2f} mm", ""),
+            ("keypoints, largest", f"{self.keypoints_max_px:.3f} px", ""),
+            ("rotations, largest", f"{self.rotations_max_deg:.2f} degrees", ""),
+            ("distance, largest", f"{self.distance_max_share:.3%}", ""),
+            ("same pixel", f"{self.pixel_agreement:.1%}", ""),
+            (f"same, or under {SMALL_EFFECT_MM:g} mm", f"{self.small_effect:.1%}", share),
+        ]
+        rows += [("another pixel", f"{moved:.2f} mm", f"logits {margin:.4f} apart") for moved, margin in self.tied]
+        return "\n".join(f"{name:<26}{value:>16}  {bound}".rstrip() for name, value, bound in rows)
 
     def misses(self, bounds: "PrecisionBounds") -> list[str]:
         """The figures that are worse than their bound; NaN is worse than anything."""
@@ -105,7 +121,7 @@ SMALL_EFFECT_MM = 2.0
 
 def compare_precisions(
     recovery: MeshRecovery,
-    mixed: MeshRecovery,
+    mixed: Callable[[Tensor, Tensor], Recovery],
     crops: UInt8[Tensor, "n s s 3"],
     cameras: Float[Tensor, "n 4"],
     *,
@@ -115,7 +131,7 @@ def compare_precisions(
 
     Args:
         recovery: In float32.
-        mixed: Of :func:`glnet_export.mixed.mixed_copy`.
+        mixed: Of :func:`glnet_export.mixed.mixed_copy`, or an engine built from it (:func:`as_module`).
         crops: RGB.
         cameras: Of the crops.
         emulated: Emulate half precision (:class:`EmulatedHalf`) instead of running it.
@@ -167,6 +183,16 @@ def compare_precisions(
         tied=tuple(tied),
         small_effect=(torch.cat(moved) < SMALL_EFFECT_MM).double().mean().item(),
     )
+
+
+def as_module(backend: Backend) -> Callable[[Tensor, Tensor], Recovery]:
+    """A backend in the place of a module."""
+
+    def run(crops: Tensor, cameras: Tensor) -> Recovery:
+        outputs = backend.run(crops.numpy(), cameras.numpy())
+        return Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
+
+    return run
 
 
 def _relative_distances(found: Tensor, reference: Tensor, first: Recovery, second: Recovery) -> Tensor:

@@ -671,32 +671,54 @@ def test_the_engine_inspectors_answers():
 # With a GPU, the engine is run
 
 
-def test_an_engine_that_runs_is_compared(
-    exported, retraced, small_checkpoint, small_recovery, machine, monkeypatch, tmp_path
-):
-    machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
-    sizes, closed = [], []
+@pytest.fixture
+def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, monkeypatch, tmp_path):
+    """Exports where the engine runs, played by the float32 module with its results changed; gives the engine's record."""
 
-    class Engine(TorchBackend):
-        def run(self, crops, cameras):
-            sizes.append(len(crops))
-            return super().run(crops, cameras)
+    def run_engine(change=lambda outputs: outputs):
+        machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
+        closed = []
 
-        def close(self):
-            closed.append(True)
+        class Engine(TorchBackend):
+            def run(self, crops, cameras):
+                return change(super().run(crops, cameras))
 
-    def opened(name, bundle, *rest):
-        if name != "tensorrt":
-            return open_backend(name, bundle, *rest)
-        assert [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
-        return Engine(small_recovery)
+            def close(self):
+                closed.append(True)
 
-    monkeypatch.setattr("glnet_export.engine_stages.open_backend", opened)
-    manifest = export(Source(small_checkpoint), tmp_path / "b", engine=dataclasses.replace(ADA, profile=(1, 2, 3)))
-    (engine,) = manifest.engines
-    assert engine.state == "run" and engine.parity["crops"] == 16 and engine.parity["vertices_mm"] == 0
-    assert max(sizes) == 3 and closed == [True]  # no more at a time than the engine takes
-    assert Bundle.open(tmp_path / "b").manifest.engines == manifest.engines
+        def opened(name, bundle, *rest):
+            if name != "tensorrt":
+                return open_backend(name, bundle, *rest)
+            assert [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
+            return Engine(small_recovery)
+
+        monkeypatch.setattr("glnet_export.engine_stages.open_backend", opened)
+        try:
+            export(Source(small_checkpoint), tmp_path / "b", engine=ADA)
+        finally:
+            assert closed == [True]
+        (engine,) = Bundle.open(tmp_path / "b").manifest.engines
+        return engine
+
+    return run_engine
+
+
+def test_an_engine_that_runs_is_compared(run_engine):
+    engine = run_engine()
+    found = engine.parity["engine"]
+    assert engine.state == "run" and found["backend"] == "torch-cpu"
+    assert found["crops"] == ADA.precision_crops and found["vertices_max_mm"] == 0 and found["pixel_agreement"] == 1
+    assert found["bounds"] == engine.parity["module"]["bounds"]
+
+
+def test_an_engine_that_is_too_far_from_the_module_is_refused(run_engine, tmp_path):
+    def stretched(outputs):
+        return outputs | {"vertices": outputs["vertices"] + np.float32([0.2, 0, 0])}
+
+    with pytest.raises(ExportError, match="Half precision costs too much") as caught:
+        run_engine(stretched)
+    assert "200 mm off" in caught.value.why
+    assert not (tmp_path / "b").exists()
 
 
 # What half precision costs

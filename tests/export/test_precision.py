@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from glnet.estimate import default_cameras
 from glnet.random_init import settle_batch_norms
 from glnet_export.mixed import half_layers, mixed_copy
-from glnet_export.precision import EmulatedHalf, PrecisionBounds, compare_precisions
+from glnet_export.precision import EmulatedHalf, PrecisionBounds, PrecisionReport, compare_precisions
 from glnet_export.textures import textured_crops
 from glnet_infer.errors import ExportError
 
@@ -122,3 +122,33 @@ def test_reports_beyond_the_bounds_say_so(recovery):
     assert not report.misses(PrecisionBounds(vertices_mean_mm=100, small_effect=0))
     bad = dataclasses.replace(report, vertices_mean_mm=float("nan"), small_effect=0.5)
     assert len(bad.misses(PrecisionBounds())) == 2
+
+
+def test_the_table_has_every_figure_and_its_bound():
+    report = PrecisionReport(
+        crops=2,
+        vertices_mean_mm=0.3,
+        vertices_p99_mm=1.25,
+        vertices_max_mm=8,
+        joints_max_mm=7,
+        keypoints_max_px=0.2,
+        rotations_max_deg=3,
+        distance_max_share=0.001,
+        pixel_agreement=0.5,
+        tied=((235.0, 0.002),),
+        small_effect=0.5,
+    )
+    lines = [line.split() for line in report.table(PrecisionBounds()).splitlines()]
+    assert lines == [
+        ["vertices,", "mean", "0.300", "mm", "at", "most", "1"],
+        ["vertices,", "99th", "percentile", "1.25", "mm"],
+        ["vertices,", "largest", "8.00", "mm"],
+        ["joints,", "largest", "7.00", "mm"],
+        ["keypoints,", "largest", "0.200", "px"],
+        ["rotations,", "largest", "3.00", "degrees"],
+        ["distance,", "largest", "0.100%"],
+        ["same", "pixel", "50.0%"],
+        ["same,", "or", "under", "2", "mm", "50.0%", "at", "least", "99%"],
+        ["another", "pixel", "235.00", "mm", "logits", "0.0020", "apart"],
+    ]
+    assert "at" not in report.table().split()
