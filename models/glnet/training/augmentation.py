@@ -85,41 +85,49 @@ def turn(batch: Batch, angles: Float[Tensor, " n"], scales: Float[Tensor, " n"])
     turned = torch.stack([torch.stack([cosines, -sines], -1), torch.stack([sines, cosines], -1)], 1)  # N x 2 x 2
     change = turned * scales[:, None, None]
 
-    where = functional.affine_grid(
-        functional.pad(torch.linalg.inv(change), (0, 1)), [len(crops), 3, *crops.shape[1:3]], align_corners=False
-    )
-    images = functional.grid_sample(crops.permute(0, 3, 1, 2).float(), where, align_corners=False).permute(0, 2, 3, 1)
-    # Surfaces are labelled again by the nearest cell. One is added to segments, so that beyond the crop is nothing.
-    surface = torch.cat([targets.segments.unsqueeze(-1).float() + 1, targets.places], dim=-1).permute(0, 3, 1, 2)
-    middle = (where.shape[1] // surface.shape[2]) // 2
-    step = where.shape[1] // surface.shape[2]
-    cells = where[:, middle::step, middle::step]
-    surface = functional.grid_sample(surface, cells, mode="nearest", align_corners=False).permute(0, 2, 3, 1)
-    segments = surface[..., 0].round()
-
     keypoints = estimate.keypoints @ change.transpose(1, 2)
     outside = (keypoints.abs() > 0.5).any(-1)
-    roll = functional.pad(turned, (0, 1, 0, 1))
-    roll[:, 2, 2] = 1
-    root = roll @ targets.rotations[:, 0]
+    weights = targets.keypoint_weights
     cameras = torch.cat(
         [targets.cameras[:, :2] * scales[:, None], (change @ targets.cameras[:, 2:, None]).squeeze(-1)], dim=-1
     )
+    roll = functional.pad(turned, (0, 1, 0, 1))
+    roll[:, 2, 2] = 1
+    root = roll @ targets.rotations[:, 0]
     rotation = estimate.rotation
     if rotation.shape[1] == BODY_JOINTS:  # 6D, the root's relative to the ray through the crop's centre
         relative = rotation_to_6d(viewing_rotations(cameras).transpose(1, 2) @ root)
         rotation = torch.cat([relative[:, None], rotation[:, 1:]], dim=1)
-    weights = targets.keypoint_weights
+
+    pictures, segments, places = _warp(crops, targets, change)
     return Batch(
-        images.round().to(torch.uint8),
+        pictures,
         targets._replace(
             estimate=estimate._replace(keypoints=keypoints, rotation=rotation, scale=estimate.scale * scales[:, None]),
             keypoint_weights=weights.where(~outside, weights.clamp(max=HIDDEN_WEIGHT)),
             rotations=torch.cat([root[:, None], targets.rotations[:, 1:]], dim=1),
             cameras=cameras,
-            segments=(segments - 1).where(segments > 0, UNKNOWN).to(torch.uint8),
-            places=surface[..., 1:],
+            segments=segments,
+            places=places,
         ),
+    )
+
+
+def _warp(crops: Tensor, targets: Targets, change: Float[Tensor, "n 2 2"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops, bilinear, and segments and places, nearest, after a linear change about the middle."""
+    inverse = functional.pad(torch.linalg.inv(change), (0, 1))
+    where = functional.affine_grid(inverse, [len(crops), 3, *crops.shape[1:3]], align_corners=False)
+    images = functional.grid_sample(crops.permute(0, 3, 1, 2).float(), where, align_corners=False)
+    grid = targets.segments.shape[1]
+    cells = functional.affine_grid(inverse, [len(crops), 1, grid, grid], align_corners=False)
+    # One is added to segments, so that beyond the crop is nothing.
+    surface = torch.cat([targets.segments.unsqueeze(-1).float() + 1, targets.places], dim=-1).permute(0, 3, 1, 2)
+    surface = functional.grid_sample(surface, cells, mode="nearest", align_corners=False).permute(0, 2, 3, 1)
+    segments = surface[..., 0].round() - 1
+    return (
+        images.permute(0, 2, 3, 1).round().to(torch.uint8),
+        segments.where(segments >= 0, UNKNOWN).to(torch.uint8),
+        surface[..., 1:],
     )
 
 

@@ -112,10 +112,10 @@ class Guidance(nn.Module):
         entropy = functional.cross_entropy(logits, targets.segments.where(known, BACKGROUND).long(), reduction="none")
         person = known & (targets.segments != BACKGROUND)
         error = (places.permute(0, 2, 3, 1) - targets.places).abs().sum(-1)
-        # The background is most of a crop, and soon easy: it counts as much as the person.
-        balance = known * 0.5 * (1 - person.float()) / (known & ~person).float().mean().clamp_min(1e-6)
-        balance = balance + 0.5 * person / person.float().mean().clamp_min(1e-6)
-        return weighted_mean(entropy, balance), PLACE_WEIGHT * weighted_mean(error, person.float())
+        # The background is most of a crop, and soon easy: person and background count as much as each other.
+        background = (known & ~person).float()
+        weights = background / background.mean().clamp_min(1e-6) + person / person.float().mean().clamp_min(1e-6)
+        return weighted_mean(entropy, weights), PLACE_WEIGHT * weighted_mean(error, person.float())
 
     def _point_loss(self, points: Tensor, targets: Targets, index: Tensor) -> Tensor:
         """L1 distance of the part points of positive pixels from the middles of their parts' keypoints, in grid cells."""
