@@ -18,12 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from glnet.body.smpl import Body
 from glnet.checkpoint import Checkpoint, save_atomically
 from glnet.config import GLNetConfig
-from glnet.network import GLNet
 from glnet.random_init import random_recovery
 from glnet.recovery import Decoder, MeshRecovery
 from glnet.training.batches import Batches
 from glnet.training.datasets import Mixture
 from glnet.training.guidance import Guidance
+from glnet.training.inheritance import inherit
 from glnet.training.losses import LossWeights, Objective
 from glnet.training.matching import Matching
 from glnet.training.processes import Processes
@@ -34,9 +34,6 @@ from glnet_infer.errors import CheckpointError, first_line
 
 STATE_FORMAT = "glnet-training-state"
 STATE_VERSION = 1
-
-COARSER = "local_encoding.coarser."
-"""Weights that a network has whose pixels see all resolutions."""
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -55,32 +52,6 @@ class _Step(nn.Module):
         return self.objective(prediction, targets)
 
 
-def _check_initial(found: GLNetConfig, wanted: GLNetConfig) -> None:
-    """Refuse weights that mean something else; shapes are compared when they are loaded."""
-    free = {"name", "crop", "confidence_prior", "pixel_source", "keypoint_origin"}
-    meaning = wanted.to_dict()
-    differing = [key for key, value in found.to_dict().items() if key not in free and value != meaning[key]]
-    if differing:
-        raise CheckpointError(
-            "The training cannot start from these weights.",
-            why=f"they were trained with another {', '.join(differing)}",
-            fix="give --config with the values of the checkpoint; only crop, pixel_source and keypoint_origin may differ",
-        )
-
-
-def _adapted(initial: Checkpoint, network: GLNet) -> dict[str, Tensor]:
-    """A checkpoint's weights for a network that may differ from its own in where pixels get their features and start."""
-    state, own = dict(initial.state), network.state_dict()
-    if initial.config.keypoint_origin != network.config.keypoint_origin:  # residuals of something else
-        state |= {name: value for name, value in own.items() if name.startswith("heads.")}
-    if (initial.config.pixel_source, network.config.pixel_source) == ("highest", "all"):
-        # The new maps begin as zeros: pixel features are what they were.
-        state |= {name: torch.zeros_like(value) for name, value in own.items() if name.startswith(COARSER)}
-    elif initial.config.pixel_source != network.config.pixel_source:
-        state = {name: value for name, value in state.items() if not name.startswith(COARSER)}
-    return state
-
-
 class Trainer:
     """A training in progress.
 
@@ -92,8 +63,7 @@ class Trainer:
         weights: Of the loss terms.
         backgrounds: Folder of photographs to put behind the persons; none gives procedural ones only.
         real: Real crops to mix in, for the share that the recipe leaves them.
-        initial: Weights to start from; heads start anew where keypoints have another origin, and resolutions that pixels
-            did not see before with zeros.
+        initial: Weights to start from (:func:`glnet.training.inheritance.inherit`).
         processes: Those that train together; this one alone, on the CPU, by default.
     """
 
@@ -115,8 +85,7 @@ class Trainer:
         self.matching, self.weights = matching or Matching(), weights or LossWeights()
         network = random_recovery(config, body, recipe.seed).network
         if initial is not None:
-            _check_initial(initial.config, config)
-            network = Checkpoint(config, _adapted(initial, network)).network()
+            inherit(network, initial)
         self.network = network.to(device)
         self.decoder = Decoder(config, copy.deepcopy(body)).to(device)
         with torch.random.fork_rng(devices=[]):

@@ -137,6 +137,23 @@ def test_resolutions_that_pixels_did_not_see_start_at_zero(config, demo_body):
     assert set(back.network.state_dict()) == set(first.network.state_dict())
 
 
+def test_modules_that_the_backbone_did_not_have_start_as_identities(config, demo_body):
+    first = Trainer(config, RECIPE, demo_body)
+    deeper = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, modules=(2, 1, 3)))
+    second = Trainer(deeper, RECIPE, demo_body, initial=first.checkpoint())
+    crops = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = first.averaged(crops), second.averaged(crops)
+    torch.testing.assert_close(found.pixel_features, expected.pixel_features)
+    torch.testing.assert_close(found.coarse, expected.coarse)
+    for _ in second.run(3):
+        pass
+    new = second.network.backbone.stage4[2]
+    assert all(norm.weight.abs().max() > 0 for norm in new.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+    with pytest.raises(CheckpointError, match="number of the backbone's modules"):
+        Trainer(config, RECIPE, demo_body, initial=Checkpoint.of(second.network))
+
+
 def test_in_bfloat16_coarse_estimates_and_confidences_are_float32(config, demo_body):
     """Autocast must not touch what the network keeps in float32."""
     trainer = Trainer(config, RECIPE, demo_body)
