@@ -29,17 +29,18 @@ def test_it_recovers_people_from_crops_that_it_has_not_seen(recovery, demo_body)
     result = evaluate(TorchBackend(recovery), demo_body, recovery.network.config.crop.size, 96)
     found, standing = result.scores.summary().as_dict(), result.baseline.summary().as_dict()
     # The model card has the figures on 1,024 crops; 96 of them scatter by some percent.
-    assert found["mpjpe_mm"] < 0.55 * standing["mpjpe_mm"]
-    assert found["pa_mpjpe_mm"] < 0.65 * standing["pa_mpjpe_mm"]
-    assert found["coco_ap50"] > 0.45
+    assert found["mpjpe_mm"] < 0.5 * standing["mpjpe_mm"]
+    assert found["pa_mpjpe_mm"] < 0.63 * standing["pa_mpjpe_mm"]
+    assert found["coco_ap50"] > 0.55
 
 
 def test_half_precision_costs_less_than_a_millimetre(recovery):
     """On 256 held-out crops, with real half-precision kernels: ``pytest -s`` prints the report."""
     sample = SyntheticSource(recovery.decoder.body, recovery.network.config.crop.size, seed=PRECISION).sample(256)
     report = compare_precisions(recovery, mixed_copy(recovery), sample.crops, sample.cameras)
-    print(report)
-    assert not report.misses(PrecisionBounds(vertices_mean_mm=1.0, small_effect=0.99))
+    bounds = PrecisionBounds(vertices_mean_mm=1.0, small_effect=0.99)
+    print(report.table(bounds))
+    assert not report.misses(bounds)
     emulated = compare_precisions(recovery, mixed_copy(recovery), sample.crops[:32], sample.cameras[:32], emulated=True)
     # The same rounding in another order of sums.
     real = compare_precisions(recovery, mixed_copy(recovery), sample.crops[:32], sample.cameras[:32])
