@@ -49,6 +49,11 @@ class CropSquares:
         center = (np.array([intrinsics.cx, intrinsics.cy]) - self.centers) / self.sides[:, None]
         return np.concatenate([focal, center], axis=1).astype(np.float32)
 
+    def in_frame(self, width: int, height: int) -> NDArray[np.float32]:
+        """The squares as crop engines take them: N x 4, ``glnet_infer.manifest.CROP_INPUTS``."""
+        frame = np.array([width, height], dtype=np.float64)
+        return np.concatenate([self.centers * 2 / frame - 1, self.sides[:, None] / frame], axis=1).astype(np.float32)
+
 
 def cut_crops(image: NDArray[np.uint8], squares: CropSquares) -> NDArray[np.uint8]:
     """Cut crops out of a BGR image.

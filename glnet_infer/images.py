@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame, is_device_array
 from glnet_infer.errors import InputError
 
 MINIMUM_SIDE = 2
@@ -12,6 +13,33 @@ MINIMUM_SIDE = 2
 
 MAXIMUM_COORDINATE = 1e6
 """Pixels. Far outside any image, and far inside what float32 can hold."""
+
+
+def check_device_image(frame: DeviceFrame) -> None:
+    """Refuse an image on the GPU that is not H x W x 3 uint8, C-contiguous; nothing is converted there.
+
+    Raises:
+        InputError: It is anything else.
+    """
+    shape, strides = frame.shape, frame.strides
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise InputError(
+            f"The image on the GPU has shape {shape}.",
+            why="images are H x W x 3, BGR, one at a time",
+            fix="move channels last and copy, in torch: image.permute(1, 2, 0).contiguous()",
+        )
+    if frame.dtype != np.uint8:
+        raise InputError(
+            f"The image on the GPU has type {frame.dtype}.",
+            why="images hold bytes from 0 to 255; other ranges cannot be told apart",
+            fix="scale it to 0..255 and convert it to uint8 there",
+        )
+    if strides is not None and strides != (shape[1] * 3, 3, 1):
+        raise InputError(
+            "The image on the GPU is not C-contiguous.",
+            why=f"its strides are {strides} for the shape {shape}",
+            fix="copy it there: .contiguous() of a torch tensor, cupy.ascontiguousarray",
+        )
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
@@ -22,6 +50,10 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     Raises:
         InputError: It is anything else. The message names the conversion.
     """
+    if is_device_array(image):
+        raise InputError(
+            f"The image is a {type(image).__name__} on the GPU.", why="this needs an image of the host", fix=COPY_TO_HOST
+        )
     if not isinstance(image, np.ndarray):
         raise InputError(
             f"The image is a {type(image).__name__}.",

@@ -148,8 +148,45 @@ class NetworkRecord:
     config: dict[str, Any]
 
 
+CROP_INPUTS: tuple[TensorSpec, ...] = (
+    TensorSpec("frame", "uint8", ("H", "W", 3), "BGR image"),
+    TensorSpec(
+        "squares",
+        "float32",
+        ("N", 4),
+        "middle x, y and half side in x, y of each crop, in half frame sides from the frame's centre (edges are -1 and 1)",
+    ),
+)
+
+CROP_OUTPUTS: tuple[TensorSpec, ...] = (GRAPH_INPUTS[0],)
+
+SMALLEST_FRAME = 16
+"""Shortest side, in pixels, of a frame that crop engines are built for."""
+
 ENGINE_FLAVORS = ("tensorrt", "tensorrt-rtx")
 ENGINE_STATES = ("built, not run", "run")
+
+
+@dataclass(frozen=True)
+class CropEngineRecord:
+    """The engine that cuts the crops on the GPU; it was built together with the main one, for the same numbers of crops.
+
+    Attributes:
+        largest_frame: Width and height of the largest frame that it takes; the smallest has :data:`SMALLEST_FRAME`.
+    """
+
+    file: FileRecord
+    largest_frame: tuple[int, int]
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, in words."""
+        problems = []
+        name, sides = self.file.file, self.largest_frame
+        if not _is_file_name(name):
+            problems.append(f"the crop engine file {name!r} is not a file name")
+        if len(sides) != 2 or not all(type(side) is int and side >= SMALLEST_FRAME for side in sides):
+            problems.append(f"largest_frame of the crop engine {name!r} is {sides!r}, not a width and a height")
+        return problems
 
 
 @dataclass(frozen=True)
@@ -168,6 +205,7 @@ class EngineRecord:
         state: One of :data:`ENGINE_STATES`.
         parity: The comparison with PyTorch; empty where the engine was not run.
         seconds: The build took so long.
+        crop: The engine that cuts crops for it; None where there is none, as in bundles of earlier versions.
     """
 
     file: FileRecord
@@ -182,6 +220,7 @@ class EngineRecord:
     state: str
     parity: dict[str, Any]
     seconds: float
+    crop: CropEngineRecord | None = None
 
     def problems(self) -> list[str]:
         """What is wrong with the values, in words."""
@@ -204,7 +243,7 @@ class EngineRecord:
         counts = self.profile
         if len(counts) != 3 or not all(type(n) is int for n in counts) or not 1 <= counts[0] <= counts[1] <= counts[2]:
             problems.append(f"profile of the engine {name!r} is {counts!r}, not three growing numbers of crops")
-        return problems
+        return problems + (self.crop.problems() if self.crop is not None else [])
 
 
 @dataclass(frozen=True)
@@ -332,7 +371,15 @@ def _engine_record(entry: dict[str, Any]) -> EngineRecord:
         file=_build(FileRecord, entry["file"]),
         compute_capabilities=tuple(entry["compute_capabilities"]),
         profile=tuple(entry["profile"]),
+        crop=_crop_engine_record(entry.get("crop")),
     )
+
+
+def _crop_engine_record(entry: dict[str, Any] | None) -> CropEngineRecord | None:
+    if entry is None:
+        return None
+    file = _build(FileRecord, entry["file"])
+    return _build(CropEngineRecord, entry, file=file, largest_frame=tuple(entry["largest_frame"]))
 
 
 def _is_file_name(name: Any) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from glnet_infer import formats
 from glnet_infer.camera import Intrinsics
+from glnet_infer.device_arrays import DeviceMeshes
 from glnet_infer.errors import InputError, OutputError, first_line
 from glnet_infer.skeleton import JOINT_NAMES
 
@@ -40,6 +41,8 @@ class Meshes:
         image_size: Width and height in pixels.
         faces: F x 3 int32, the triangles of every mesh, counter-clockwise seen from outside.
         backend: What ran the network.
+        device: The backend's own results where they lie on the GPU, valid until its next call; None where it leaves none
+            there, ran more persons than one call of the engine takes, or the meshes were loaded from a file.
     """
 
     vertices: NDArray[np.float32]
@@ -55,6 +58,7 @@ class Meshes:
     image_size: tuple[int, int]
     faces: NDArray[np.int32]
     backend: str
+    device: DeviceMeshes | None = None
 
     def __len__(self) -> int:
         return len(self.vertices)
@@ -151,7 +155,7 @@ class Meshes:
         }
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "intrinsics"}
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name not in ("intrinsics", "device")}
         arrays["intrinsics"] = self.intrinsics.matrix
         arrays["version"] = np.asarray(DOCUMENT_VERSION)
         return arrays

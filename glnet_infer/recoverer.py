@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.backends import Backend, Outputs, choose_backend, open_backend
+from glnet_infer.backends import Backend, DeviceBackend, Frame, FrameBackend, Outputs, choose_backend, open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.crops import CropSquares, cut_crops
+from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
-from glnet_infer.images import check_boxes, check_image
+from glnet_infer.images import check_boxes, check_device_image, check_image
 from glnet_infer.manifest import GRID_STRIDE, TensorSpec
 from glnet_infer.meshes import Meshes
 
@@ -29,7 +31,8 @@ class MeshRecoverer:
         bundle: Directory that ``glnet-export`` made.
         backend: A name from ``glnet_infer.backends.BACKENDS``, or a backend of your own. What is asked for by name is
             used or refused, never replaced; ``repr`` and every result say what runs.
-        batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory.
+        batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory. A backend
+            that cuts crops from the frame itself gets all boxes at once, and bounds memory by its engine.
         threads: Threads of CPU kernels; the backend's own choice where None.
 
     Raises:
@@ -75,14 +78,15 @@ class MeshRecoverer:
 
     def __call__(
         self,
-        image: NDArray[np.uint8],
+        image: Any,
         boxes: ArrayLike | None = None,
         intrinsics: Intrinsics | ArrayLike | None = None,
     ) -> Meshes:
         """Recover one mesh per box.
 
         Args:
-            image: H x W x 3 uint8, BGR, as ``cv2.imread`` gives it.
+            image: H x W x 3 uint8, BGR, as ``cv2.imread`` gives it; or such an array on the GPU, of any library that speaks
+                ``__cuda_array_interface__`` or DLPack, for the backend ``tensorrt`` (docs/backends.md).
             boxes: N rows of x1, y1, x2, y2 in image pixels; a box may reach over the image's edge. None: one person
                 fills the image.
             intrinsics: The image's camera, as :class:`Intrinsics` or 3 x 3 matrix. None:
@@ -95,14 +99,15 @@ class MeshRecoverer:
             InputError: Image, boxes or intrinsics cannot be used.
             BackendError: The backend failed.
         """
-        height, width = check_image(image).shape[:2]
+        frame = self._frame(image)
+        height, width = frame.shape[:2]
         checked = check_boxes(boxes, width, height)
         if intrinsics is None:
             intrinsics = Intrinsics.guess(width, height)
         elif not isinstance(intrinsics, Intrinsics):
             intrinsics = Intrinsics.from_matrix(intrinsics)
         squares = CropSquares.around(checked, self.bundle.manifest.crop)
-        outputs = self._run(cut_crops(image, squares), squares.cameras(intrinsics))
+        outputs, device = self._run(frame, squares, squares.cameras(intrinsics))
         cells = outputs["reference_pixel"].astype(np.float64)
         return Meshes(
             vertices=outputs["vertices"],
@@ -118,22 +123,59 @@ class MeshRecoverer:
             image_size=(width, height),
             faces=self.bundle.faces,
             backend=self.backend,
+            device=device,
         )
 
-    def _run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
-        """Outputs of all crops, batch by batch."""
-        batches = []
+    def _frame(self, image: Any) -> Frame:
+        """What crops are cut from, checked.
+
+        Raises:
+            InputError: It is no image, or it lies on the GPU and the backend cannot cut crops from it there.
+        """
+        if not is_device_array(image):
+            return check_image(image)
+        if not isinstance(self._backend, FrameBackend):
+            raise InputError(
+                f"The image is a {type(image).__name__} on the GPU.",
+                why=f"the backend {self.backend} takes images of the host",
+                fix=f"use the backend tensorrt, or {COPY_TO_HOST}",
+            )
+        frame = self._backend.view(image)
+        check_device_image(frame)
+        obstacle = self._backend.frame_obstacle(frame.shape[1], frame.shape[0])
+        if obstacle:
+            raise InputError(
+                f"{self.backend} cannot cut crops from this {type(image).__name__} on the GPU.",
+                why=obstacle,
+                fix=f"rebuild with glnet-export CHECKPOINT --trt --frame WIDTHxHEIGHT, or {COPY_TO_HOST}",
+            )
+        return frame
+
+    def _run(self, frame: Frame, squares: CropSquares, cameras: NDArray[np.float32]) -> tuple[Outputs, DeviceMeshes | None]:
+        """Outputs of all crops, and where they lie on the GPU after a single call of the backend."""
+        specs = self.bundle.manifest.outputs
+        if not len(cameras):
+            return {spec.name: self._empty(spec) for spec in specs}, None
+        batches = list(self._batches(frame, squares, cameras))
+        if len(batches) == 1:
+            return batches[0], self._backend.device_results if isinstance(self._backend, DeviceBackend) else None
+        return {spec.name: np.concatenate([batch[spec.name] for batch in batches]) for spec in specs}, None
+
+    def _batches(self, frame: Frame, squares: CropSquares, cameras: NDArray[np.float32]) -> Iterator[Outputs]:
+        """Outputs batch by batch; all at once where the backend cuts the crops out of the frame."""
+        height, width = frame.shape[:2]
+        backend = self._backend
+        if isinstance(backend, FrameBackend) and not backend.frame_obstacle(width, height):
+            outputs = backend.run_frame(frame, squares.in_frame(width, height), cameras)
+            self._check(outputs, len(cameras))
+            yield outputs
+            return
+        crops = cut_crops(cast(NDArray[np.uint8], frame), squares)  # frames of the GPU have met no obstacle
         for start in range(0, len(crops), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            outputs = self._backend.run(crops[batch], cameras[batch])
+            outputs = backend.run(crops[batch], cameras[batch])
             self._check(outputs, len(crops[batch]))
-            batches.append(outputs)
-        if len(batches) == 1:
-            return batches[0]
-        specs = self.bundle.manifest.outputs
-        if not batches:
-            return {spec.name: self._empty(spec) for spec in specs}
-        return {spec.name: np.concatenate([batch[spec.name] for batch in batches]) for spec in specs}
+            yield outputs
 
     def _check(self, outputs: Outputs, count: int) -> None:
         """Refuse outputs that are not what the manifest promises, or not numbers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from glnet_infer.backends import Outputs
 from glnet_infer.backends.device_memory import DeviceMemory
 from glnet_infer.backends.engine import Engine
 from glnet_infer.backends.engine_choice import choose_engine
-from glnet_infer.backends.session import Session
+from glnet_infer.backends.session import Session, Steps
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES
 from glnet_infer.bundle import Bundle
@@ -56,53 +55,40 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
     )
 
 
-class SessionSteps(Session):
-    """A session that does in three steps what its parent does in one.
+class SessionSteps:
+    """A session's work in three steps, so that the engine can be timed alone.
 
-    The parent's CUDA graph holds copies and engine; here the graph holds the engine alone, so that it can be timed alone.
+    The product's CUDA graph holds copies and engine; here the graph holds the engine alone.
     """
 
     def __init__(self, engine: Engine, memory: DeviceMemory) -> None:
-        super().__init__(engine, memory)
-        self._engine_graphs: dict[int, Any] = {}
+        self._engine = engine
+        self._memory = memory
+        self._session = Session(engine, memory)
         self._count = 0
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
         """See :class:`glnet_bench.staged.Steps`."""
         self._memory.activate()
         self._count = len(crops)
-        self.inputs["crops"][: self._count] = crops
-        self.inputs["cameras"][: self._count] = cameras
-        size = self.size_for(self._count)
-        self._context(size)
-        for target, source in self._copies(size)[0]:
-            self._memory.copy(target, source)
+        self._session.inputs["crops"][: self._count] = crops
+        self._session.inputs["cameras"][: self._count] = cameras
+        self._session.queue(self._count, Steps.CROPS | Steps.CAMERAS)
 
     def execute(self) -> None:
         """See :class:`glnet_bench.staged.Steps`."""
-        size = self.size_for(self._count)
-        context = self._context(size)
-        if not self._captures:
-            self._queue_engine(context, size)
-            return
-        if size not in self._engine_graphs:
-            self._queue_engine(context, size)  # what a first run allocates and chooses must not be captured
-            self._memory.synchronize()
-            self._engine_graphs[size] = self._memory.capture(lambda: self._queue_engine(context, size))
-        self._memory.launch(self._engine_graphs[size])
+        self._session.queue(self._count, Steps.ENGINE)
 
     def download(self) -> Outputs:
         """See :class:`glnet_bench.staged.Steps`."""
-        for target, source in self._copies(self.size_for(self._count))[1]:
-            self._memory.copy(target, source)
+        self._session.queue(self._count, Steps.OUTPUTS)
         self._memory.synchronize()
-        return {name: array[: self._count].copy() for name, array in self.outputs.items()}
+        return {name: array[: self._count].copy() for name, array in self._session.outputs.items()}
 
     def close(self) -> None:
         """Free everything, the engine too. Calling it twice is allowed."""
-        if not self.inputs:
+        if not self._session.inputs:
             return
-        self._engine_graphs.clear()
         self._memory.activate()
         self._engine.release()
-        super().close()
+        self._session.close()

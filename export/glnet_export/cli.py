@@ -14,7 +14,7 @@ import typer
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_profile
+from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_frame, parse_profile
 from glnet_infer.console import Version, errors_reported, new_app, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
@@ -81,6 +81,15 @@ def export_command(
             metavar="MIN:OPT:MAX", help="Fewest, most usual and most crops in a run of the engine.", show_default="1:4:16"
         ),
     ] = None,
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Largest frame that crops are cut from on the GPU; scratch memory there grows with it. Larger frames are "
+            "cut on the CPU.",
+            show_default="3840x2160",
+        ),
+    ] = None,
     level: Annotated[
         int | None,
         typer.Option(min=0, max=5, help="Effort of the engine's builder.", show_default="the builder's own"),
@@ -124,6 +133,7 @@ def export_command(
         "--flavor": flavor,
         "--sm": sm,
         "--batch": batch,
+        "--frame": frame,
         "--level": level,
         "--workspace": workspace,
         "--timing-cache": timing_cache,
@@ -185,6 +195,7 @@ def _engine_options(trt: bool, given: dict[str, Any]) -> EngineOptions | None:
         flavor=None if flavor is None else flavor.value,
         compute_capabilities=_parsed("--sm", parse_compute_capabilities, asked, ()),
         profile=_parsed("--batch", parse_profile, asked, EngineOptions.profile),
+        largest_frame=_parsed("--frame", parse_frame, asked, EngineOptions.largest_frame),
         level=asked.get("--level"),
         workspace=asked.get("--workspace"),
         timing_cache=asked.get("--timing-cache"),

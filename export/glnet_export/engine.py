@@ -2,13 +2,16 @@
 
 import functools
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
+from glnet_export.crop_graph import CROP_GRAPH_NAME, write_crop_graph
 from glnet_export.engine_options import EngineOptions
 from glnet_export.progress import Progress, new_monitor, silent
 from glnet_export.readback import NetworkFacts, read_engine, read_network
@@ -17,12 +20,28 @@ from glnet_infer.backends.tensorrt_module import TensorRtLog, log_of
 from glnet_infer.bundle import record_file
 from glnet_infer.devices import gpus
 from glnet_infer.errors import ExportError, one_line
-from glnet_infer.manifest import ENGINE_STATES, GRAPH_INPUTS, GRAPH_OUTPUTS, EngineRecord
+from glnet_infer.manifest import (
+    CROP_INPUTS,
+    CROP_OUTPUTS,
+    ENGINE_STATES,
+    GRAPH_INPUTS,
+    GRAPH_OUTPUTS,
+    SMALLEST_FRAME,
+    CropEngineRecord,
+    EngineRecord,
+    TensorSpec,
+)
 
 NOT_RUN, RUN = ENGINE_STATES
 
 Said = Callable[[], str]
 """What TensorRT said since the build began."""
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Smallest, most usual and largest shape of an input."""
+
+USUAL_FRAME = (1920, 1080)
+"""Width and height that crop engines are fastest at, where their largest frame is larger."""
 
 _Value = TypeVar("_Value")
 
@@ -55,16 +74,8 @@ def build(
         ExportError: TensorRT refuses the graph or fails, or types are not those that were meant.
         KeyboardInterrupt: The build was interrupted.
     """
-    monitor = new_monitor(toolkit.trt, progress)
-    # The builder runs beside the main thread, which alone gets signals: in a callback, an exception would have to pass
-    # through TensorRT.
-    with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(_compile, graph, toolkit, options, half_layers, monitor)
-        try:
-            plan = work.result()
-        except KeyboardInterrupt:
-            monitor.cancel()
-            raise
+    wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers)
+    plan = _compile_beside(graph, toolkit, options, wanted, progress)
     name = f"model.{_tag(toolkit)}.{plan.facts.precision}.engine"
     (directory / name).write_bytes(plan.data)
     layers = plan.facts.to_document()
@@ -86,6 +97,44 @@ def build(
     )
 
 
+def build_crop(
+    directory: Path, toolkit: Toolkit, options: EngineOptions, size: int, *, progress: Progress = silent
+) -> CropEngineRecord:
+    """Build the engine that cuts crops out of frames, and write it into a directory, as :func:`build` does.
+
+    Its graph is written for the build alone: it holds nothing that this library cannot write again.
+
+    Args:
+        directory: Where the engine goes.
+        toolkit: What builds it, and for which GPUs.
+        options: How.
+        size: Side of the crops.
+        progress: Told of the builder's phases, from another thread.
+
+    Returns:
+        The engine's entry in the record of the engine that it cuts for.
+
+    Raises:
+        ExportError: TensorRT refuses the graph or fails.
+        KeyboardInterrupt: The build was interrupted.
+    """
+    wanted = _Wanted((*CROP_INPUTS, *CROP_OUTPUTS), 0, {CROP_INPUTS[0].name: frame_shapes(options.largest_frame)})
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / CROP_GRAPH_NAME
+        write_crop_graph(graph, size)
+        plan = _compile_beside(graph, toolkit, options, wanted, progress)
+    path = directory / f"crop.{_tag(toolkit)}.engine"
+    path.write_bytes(plan.data)
+    return CropEngineRecord(record_file(path), options.largest_frame)
+
+
+def frame_shapes(largest: tuple[int, int]) -> Shapes:
+    """Shapes of the frames up to a width and height."""
+    (width, height), (usual_width, usual_height) = largest, USUAL_FRAME
+    usual = (min(height, usual_height), min(width, usual_width), 3)
+    return (SMALLEST_FRAME, SMALLEST_FRAME, 3), usual, (height, width, 3)
+
+
 def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
     """Whether the first GPU of this machine is one that an engine was built for."""
     return any(gpu.compute_capability in compute_capabilities for gpu in gpus()[:1])
@@ -94,6 +143,15 @@ def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
 def _tag(toolkit: Toolkit) -> str:
     """Such as ``rtx-sm86-sm89``."""
     return "-".join([toolkit.flavor.tag, *(f"sm{each.replace('.', '')}" for each in toolkit.compute_capabilities)])
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What must come out: inputs and outputs, how many layers in half precision; and shapes of inputs without crops."""
+
+    tensors: tuple[TensorSpec, ...]
+    half_layers: int
+    shapes: dict[str, Shapes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +164,22 @@ class _Plan:
     seconds: float
 
 
-def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, half_layers: int, monitor: Any) -> _Plan:
+def _compile_beside(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wanted, progress: Progress) -> _Plan:
+    """Compile in a thread beside the main one, which alone gets signals.
+
+    In a callback of the builder, an exception would have to pass through TensorRT.
+    """
+    monitor = new_monitor(toolkit.trt, progress)
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(_compile, graph, toolkit, options, wanted, monitor)
+        try:
+            return work.result()
+        except KeyboardInterrupt:
+            monitor.cancel()
+            raise
+
+
+def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wanted, monitor: Any) -> _Plan:
     trt, log = toolkit.trt, log_of(toolkit.trt)
     said = functools.partial(log.since, log.mark())
     start = time.monotonic()
@@ -115,13 +188,13 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, half_layers:
         network = _made(builder.create_network(_network_flags(trt)), "a network", toolkit, said)
         parse(trt, network, graph, log)
         facts = read_network(network)
-        _check(facts, half_layers)
+        _check(facts, wanted)
         config = _made(builder.create_builder_config(), "a configuration", toolkit, said)
         _configure(config, toolkit, options, said)
         profile = _made(builder.create_optimization_profile(), "a profile", toolkit, said)
-        fill_profile(profile, network, options.profile)
+        fill_profile(profile, network, options.profile, wanted.shapes)
         if config.add_optimization_profile(profile) < 0:
-            raise _failed("TensorRT does not take the batch sizes.", said)
+            raise _failed("TensorRT does not take the sizes of batches or frames.", said)
         config.progress_monitor = monitor
         data = builder.build_serialized_network(network, config)
     except (RuntimeError, TypeError, ValueError) as error:  # what its bindings raise
@@ -168,9 +241,9 @@ def _place(error: Any) -> str:
     return f" (at {' '.join(filter(None, (operator, name)))})" if operator or name else ""
 
 
-def _check(facts: NetworkFacts, half_layers: int) -> None:
+def _check(facts: NetworkFacts, wanted: _Wanted) -> None:
     """Stop before the long part where types or tensors are not the promised ones."""
-    promised = {spec.name: spec.dtype for spec in (*GRAPH_INPUTS, *GRAPH_OUTPUTS)}
+    promised = {spec.name: spec.dtype for spec in wanted.tensors}
     if facts.tensors != promised:
         wrong = sorted(set(facts.tensors.items()) ^ set(promised.items()))
         raise ExportError(
@@ -179,10 +252,10 @@ def _check(facts: NetworkFacts, half_layers: int) -> None:
             fix="use the versions in constraints.txt",
         )
     found = facts.count("float16")
-    if found < half_layers:
+    if found < wanted.half_layers:
         raise ExportError(
             "The engine would not compute in half precision where it should.",
-            why=f"{half_layers} convolutions and matrix products were meant to; {found} do in what TensorRT read",
+            why=f"{wanted.half_layers} convolutions and matrix products were meant to; {found} do in what TensorRT read",
             fix="use the versions in constraints.txt; report it together with the checkpoint's configuration",
         )
 
@@ -213,12 +286,14 @@ def _configure(config: Any, toolkit: Toolkit, options: EngineOptions, said: Said
         _load_timing_cache(config, options.timing_cache, said)
 
 
-def fill_profile(profile: Any, network: Any, batches: tuple[int, int, int]) -> None:
-    """Set the numbers of crops for all inputs; their other sides are fixed."""
+def fill_profile(
+    profile: Any, network: Any, batches: tuple[int, int, int], shapes: Mapping[str, Shapes] = MappingProxyType({})
+) -> None:
+    """Set the numbers of crops for all inputs, whose other sides are fixed; inputs that are named have their own shapes."""
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         sides = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, *((batch, *sides) for batch in batches))
+        profile.set_shape(tensor.name, *shapes.get(tensor.name, tuple((batch, *sides) for batch in batches)))
 
 
 def _load_timing_cache(config: Any, path: Path, said: Said) -> None:

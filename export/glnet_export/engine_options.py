@@ -4,8 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from glnet_infer.manifest import SMALLEST_FRAME
+
 LARGEST_BATCH = 4096
 """Crops in one run: what graphs are traced for."""
+
+LARGEST_SIDE = 16384
+"""Pixels of a frame; beyond, the frame in float32 takes gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,7 @@ class EngineOptions:
         compute_capabilities: GPUs to compile for, such as ``8.9``; TensorRT for RTX only. Empty: this machine's, or the
             usual ones.
         profile: Smallest, most usual and largest number of crops in one run.
+        largest_frame: Width and height of the largest frame that crops are cut from on the GPU.
         level: Effort of the builder, 0 to 5; its own choice where None.
         workspace: Scratch memory that layers may use on the GPU, MiB; no limit of ours where None.
         timing_cache: File that keeps the builder's measurements for the next build; classic TensorRT only.
@@ -28,6 +34,7 @@ class EngineOptions:
     flavor: str | None = None
     compute_capabilities: tuple[str, ...] = ()
     profile: tuple[int, int, int] = (1, 4, 16)
+    largest_frame: tuple[int, int] = (3840, 2160)
     level: int | None = None
     workspace: int | None = None
     timing_cache: Path | None = None
@@ -49,6 +56,21 @@ def parse_profile(text: str) -> tuple[int, int, int]:
     if not 1 <= smallest <= usual <= largest <= LARGEST_BATCH:
         raise ValueError(f"{text!r} is not 1 <= MIN <= OPT <= MAX <= {LARGEST_BATCH}")
     return smallest, usual, largest
+
+
+def parse_frame(text: str) -> tuple[int, int]:
+    """``3840x2160`` as width and height.
+
+    Raises:
+        ValueError: It is written otherwise, or no frame has such sides.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{text!r} is not WIDTHxHEIGHT, such as 3840x2160")
+    width, height = int(match[1]), int(match[2])
+    if not all(SMALLEST_FRAME <= side <= LARGEST_SIDE for side in (width, height)):
+        raise ValueError(f"{text!r} has a side that is not from {SMALLEST_FRAME} to {LARGEST_SIDE}")
+    return width, height
 
 
 def parse_compute_capabilities(text: str) -> tuple[str, ...]:

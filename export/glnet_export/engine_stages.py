@@ -8,7 +8,7 @@ from glnet.recovery import MeshRecovery
 from glnet.sampling import sample_by_grid
 from glnet.training.seeds import PRECISION
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
-from glnet_export.engine import RUN, build, runs_here
+from glnet_export.engine import RUN, build, build_crop, runs_here
 from glnet_export.engine_options import EngineOptions
 from glnet_export.graph import check, trace
 from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers, mixed_copy
@@ -20,8 +20,9 @@ from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import ExportError
 from glnet_infer.manifest import EngineRecord, Manifest
 
-ENGINE_STAGES = ("mixed", "half", "build", "run")
-"""In this order: the graph in mixed precision, what half precision costs, the engine, its comparison with PyTorch."""
+ENGINE_STAGES = ("mixed", "half", "build", "crop", "run")
+"""In this order: the graph in mixed precision, what half precision costs, the engine, the engine that cuts its crops, the
+comparison with PyTorch."""
 
 
 def add_engine(
@@ -33,7 +34,7 @@ def add_engine(
     stage: Stage,
     progress: Progress,
 ) -> EngineRecord:
-    """Put a graph in mixed precision into an unfinished bundle, and the engine that is built from it.
+    """Put a graph in mixed precision into an unfinished bundle, the engine that is built from it, and one that cuts crops.
 
     Args:
         directory: The bundle's, with everything but an engine.
@@ -71,6 +72,11 @@ def add_engine(
             f"({record.layers['half']} heavy layers in half, {record.layers['float']} in float32), "
             f"batch {':'.join(map(str, record.profile))}"
         )
+    with stage("crop") as found:
+        crop = build_crop(directory, toolkit, options, manifest.crop.size, progress=progress)
+        record = replace(record, crop=crop)
+        width, height = crop.largest_frame
+        found.append(f"{crop.file.file}, {crop.file.bytes / 1e6:.1f} MB, frames up to {width} x {height}")
     with stage("run") as found:
         if not runs_here(record.compute_capabilities):
             found.append(f"{record.state}: no GPU here that the engine is built for")

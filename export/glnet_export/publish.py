@@ -77,6 +77,8 @@ def _foreign_entries(directory: Path) -> list[str]:
     own = {MANIFEST_NAME, manifest.graph.file.file, manifest.body.topology.file}
     for engine in manifest.engines:
         own |= {engine.file.file, engine.layers.get("graph", {}).get("file")}
+        if engine.crop is not None:
+            own.add(engine.crop.file.file)
     return [name for name in names if name not in own]
 
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glnet_infer import devices
-from glnet_infer.backends.base import Backend, Outputs
+from glnet_infer.backends.base import Backend, DeviceBackend, Frame, FrameBackend, Outputs
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import BackendError, first_line
 
 BACKENDS = ("auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu")
 
-__all__ = ["BACKENDS", "Backend", "BackendChoice", "Outputs", "choose_backend", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendChoice",
+    "DeviceBackend",
+    "Frame",
+    "FrameBackend",
+    "Outputs",
+    "choose_backend",
+    "open_backend",
+]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,19 @@
-"""What every inference backend can do."""
+"""What every inference backend can do, and what some can do beyond."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glnet_infer.device_arrays import DeviceFrame, DeviceMeshes
+
 Outputs = dict[str, NDArray[Any]]
 """Arrays under the names of ``glnet_infer.manifest.GRAPH_OUTPUTS``."""
+
+Frame = NDArray[np.uint8] | DeviceFrame
+"""An image to cut crops from, on the host or on the GPU."""
 
 
 class Backend(Protocol):
@@ -27,3 +32,39 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what the backend holds. Calling it twice is allowed."""
+
+
+@runtime_checkable
+class FrameBackend(Protocol):
+    """A backend that cuts the crops itself."""
+
+    def frame_obstacle(self, width: int, height: int) -> str:
+        """Why it cannot cut crops from a frame of this size; empty where it can."""
+
+    def view(self, array: Any) -> DeviceFrame:
+        """Another library's array on the GPU as a frame, for the next :meth:`run_frame`.
+
+        Raises:
+            InputError: It cannot be taken.
+        """
+
+    def run_frame(self, frame: Frame, squares: NDArray[np.float32], cameras: NDArray[np.float32]) -> Outputs:
+        """Run N >= 1 crops of a frame.
+
+        Args:
+            frame: H x W x 3 uint8, BGR, C-contiguous where it is on the GPU.
+            squares: N x 4, as :meth:`glnet_infer.crops.CropSquares.in_frame` gives them.
+            cameras: N x 4.
+
+        Raises:
+            BackendError: The backend failed.
+        """
+
+
+@runtime_checkable
+class DeviceBackend(Protocol):
+    """A backend that leaves its results on the GPU, too."""
+
+    @property
+    def device_results(self) -> DeviceMeshes | None:
+        """Those of the last call, until the next; None where it ran in pieces."""

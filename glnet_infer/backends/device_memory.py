@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.errors import BackendError, install_hint, one_line
+from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame
+from glnet_infer.errors import BackendError, InputError, install_hint, one_line
 
 
 def import_cuda_core(extra: str) -> Any:
@@ -47,6 +48,8 @@ class DeviceMemory:
 
     def __init__(self, extra: str, ordinal: int = 0) -> None:
         core = import_cuda_core(extra)
+        self._core = core
+        self._ordinal = ordinal
         self._view = core.Buffer.from_handle
         self._buffers: list[Any] = []
         self._graphs: list[Any] = []
@@ -91,6 +94,44 @@ class DeviceMemory:
         """The first bytes of a buffer, as a buffer: copies take whole ones."""
         return self._view(int(buffer.handle), size, owner=buffer)
 
+    def free(self, buffer: Any) -> None:
+        """Free a buffer before the end; nothing that was queued may use it any more."""
+        self._buffers.remove(buffer)
+        buffer.close()
+
+    def foreign(self, array: Any) -> DeviceFrame:
+        """Look at an array of another library; what is queued from now on waits for the work that makes it.
+
+        The order is kept by cuda-core, on the GPU: it hands our stream to ``__dlpack__``, or lets our stream wait for the
+        ``stream`` of ``__cuda_array_interface__``. Only reading follows, so read-only arrays are welcome.
+
+        Raises:
+            InputError: The array's library or cuda-core refuses, or it lies elsewhere.
+        """
+        try:
+            view = self._core.utils.StridedMemoryView.from_any_interface(array, stream_ptr=self.stream)
+            shape, strides, dtype = tuple(view.shape), view.strides, view.dtype
+        except Exception as error:  # of any library
+            raise InputError(
+                f"The {type(array).__name__} on the GPU was not taken.", why=one_line(error), fix=COPY_TO_HOST
+            ) from error
+        if not view.is_device_accessible or view.device_id != self._ordinal:
+            raise InputError(
+                f"The {type(array).__name__} is not on this backend's GPU.",
+                why=f"it is on GPU {view.device_id}, and the backend runs on GPU {self._ordinal}",
+                fix=f"make it on the first GPU that CUDA offers (CUDA_VISIBLE_DEVICES chooses), or {COPY_TO_HOST}",
+            )
+        return DeviceFrame(int(view.ptr), shape, dtype, None if strides is None else tuple(strides), view)
+
+    def foreign_buffer(self, array: DeviceFrame, size: int) -> Any:
+        """The first bytes of another library's array, as a buffer."""
+        return self._view(array.address, size, owner=array.owner)
+
+    def strided(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """The first bytes of a buffer as an array that speaks DLPack."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        return self._core.utils.StridedMemoryView.from_buffer(self.part(buffer, size), shape, dtype=dtype)
+
     def copy(self, target: Any, source: Any) -> None:
         """Queue a copy between buffers of one size, at most one of them on the host."""
         with _failures_said("copy"):
@@ -99,6 +140,11 @@ class DeviceMemory:
     def synchronize(self) -> None:
         """Wait for all that was queued; failures of kernels surface here."""
         with _failures_said("finish the work"):
+            self._stream.sync()
+
+    def settle(self) -> None:
+        """Wait after a failure, whatever comes of it: nothing may be at work on memory that its owner then takes back."""
+        with contextlib.suppress(Exception):
             self._stream.sync()
 
     def capture(self, work: Callable[[], None]) -> Any:

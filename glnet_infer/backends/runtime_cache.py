@@ -11,7 +11,7 @@ from pathlib import Path
 
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import Gpu
-from glnet_infer.manifest import EngineRecord
+from glnet_infer.manifest import FileRecord
 
 CACHE_FOLDER = "cache"
 """In the bundle; nothing in it is part of the bundle, and all of it may be deleted."""
@@ -22,16 +22,16 @@ class RuntimeCacheFile:
 
     Args:
         bundle: Holds the engine.
-        record: The engine.
+        engine: The engine's file.
         gpu: What the kernels are for.
         directory: Where to keep it. None: the bundle's own ``cache`` folder, or the user's cache directory where the bundle
             cannot be written.
     """
 
-    def __init__(self, bundle: Bundle, record: EngineRecord, gpu: Gpu, directory: Path | None = None) -> None:
+    def __init__(self, bundle: Bundle, engine: FileRecord, gpu: Gpu, directory: Path | None = None) -> None:
         # Engine and GPU are in the name, so that two GPUs on one bundle do not take turns in replacing each other's file.
         gpu_name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
-        self._name = f"{record.file.sha256[:16]}.{gpu_name}.cache"
+        self._name = f"{engine.sha256[:16]}.{gpu_name}.cache"
         self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, _users_cache()]
         self._known = b""
 

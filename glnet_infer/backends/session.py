@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 from numpy.typing import NDArray
 
 from glnet_infer.backends.device_memory import DeviceMemory
-from glnet_infer.backends.engine import Engine, EngineTensor
-from glnet_infer.errors import one_line
+from glnet_infer.backends.engine import Engine
+from glnet_infer.backends.engine_contexts import bind_shapes, new_context, set_addresses
+from glnet_infer.backends.engine_tensors import EngineTensor
 
 _OWN_CAMERA = 1000 / 256
 """Focal length of the camera that padding has before it holds any crop's, in crop sides."""
+
+
+class Steps(enum.Flag):
+    """What is done with a batch, in this order."""
+
+    CROPS = enum.auto()
+    """Copy the crops to the GPU."""
+    CAMERAS = enum.auto()
+    """Copy the cameras to the GPU."""
+    ENGINE = enum.auto()
+    """Run the engine."""
+    OUTPUTS = enum.auto()
+    """Copy the results back."""
+
+
+OF_CROPS = Steps.CROPS | Steps.CAMERAS | Steps.ENGINE | Steps.OUTPUTS
+"""For crops of the host."""
+
+OF_FRAME = OF_CROPS & ~Steps.CROPS
+"""For crops that are on the GPU already."""
+
+
+_UPLOADS = {"crops": Steps.CROPS, "cameras": Steps.CAMERAS}
+
+_Key = tuple[int, Steps] | None
 
 
 def buckets(least: int, most: int) -> tuple[int, ...]:
@@ -26,6 +53,7 @@ class Session:
     Args:
         engine: What to run.
         memory: The GPU's memory, which the session uses alone and closes.
+        crops: Buffer on the GPU that holds the crops, if something else writes there; one of the session's own where None.
 
     Raises:
         BackendError: TensorRT or CUDA refuses.
@@ -36,15 +64,16 @@ class Session:
         sizes: The buckets.
     """
 
-    def __init__(self, engine: Engine, memory: DeviceMemory) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, memory: DeviceMemory, crops: Any = None) -> None:
+        self._plan = engine.main
         self._memory = memory
+        self._given = {} if crops is None else {"crops": crops}
         # A captured graph holds on to the shapes and the state of its context: NVIDIA's advice is a context for each.
-        self._captures = engine.cuda_graphs and not engine.captures_itself
-        self._contexts: dict[int, Any] = {}
-        self._bound: dict[int, int] = {}
-        self._graphs: dict[int, Any] = {}
-        self._parts: dict[int, tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]] = {}
+        self._captures = engine.cuda_graphs and not self._plan.captures_itself
+        self._contexts: dict[_Key, Any] = {}
+        self._bound: dict[_Key, int] = {}
+        self._graphs: dict[_Key, Any] = {}
+        self._parts: dict[int, dict[str, tuple[Any, Any]]] = {}
         self._device: dict[str, Any] = {}
         self._host: dict[str, Any] = {}
         self.inputs: dict[str, NDArray[Any]] = {}
@@ -52,12 +81,14 @@ class Session:
         least, _, most = engine.record.profile
         self.sizes = buckets(least, most)
         # Contexts of one session never run at once, so they may work in the same memory.
-        self._scratch: Any = memory.allocate(engine.scratch_size) if engine.scratch_size else None
-        context = self._new_context(most)
-        self._bind(context, most)
-        for tensor in engine.tensors:
+        size = self._plan.scratch_size
+        self._scratch: Any = memory.allocate(size) if size else None
+        key = self._key(most, OF_CROPS)
+        context = self._contexts[key] = new_context(self._plan, self._scratch)
+        self._bind(context, most, key)
+        for tensor in self._plan.tensors:
             self._allocate(tensor, context, most)
-        self._set_addresses(context)
+        set_addresses(self._plan, context, self._device)
         # Rows beyond a batch keep what they hold: every byte is a crop's, but zeros are no camera.
         self.inputs["cameras"][:] = (_OWN_CAMERA, _OWN_CAMERA, 0, 0)
 
@@ -65,24 +96,36 @@ class Session:
         """The smallest bucket that holds so many crops."""
         return next(size for size in self.sizes if size >= crops)
 
-    def run(self, crops: int) -> None:
-        """Run the first rows of the inputs.
+    def run(self, crops: int, steps: Steps = OF_CROPS) -> None:
+        """Run the first rows of the inputs, and wait for the results."""
+        self.queue(crops, steps)
+        self._memory.synchronize()
+
+    def queue(self, crops: int, steps: Steps) -> None:
+        """Queue some steps for the first rows of the inputs; for those who time them one by one, too.
 
         The first run of a size is slow: TensorRT allocates and chooses in it, which a graph must not hold, so the work is
         run once, waited for, and only then captured.
         """
         size = self.size_for(crops)
-        context = self._context(size)
+        if Steps.ENGINE not in steps:
+            self._queue_copies(size, steps)
+            return
+        key = self._key(size, steps)
+        context = self._context(size, key)
         if not self._captures:
-            self._queue(context, size)
-        else:
-            if size not in self._graphs:
-                self._queue(context, size)
-                self._memory.synchronize()
-                # The copies are in the graph: their buffers are pinned and fixed, and one launch replaces ten calls.
-                self._graphs[size] = self._memory.capture(lambda: self._queue(context, size))
-            self._memory.launch(self._graphs[size])
-        self._memory.synchronize()
+            self._queue(context, size, steps)
+            return
+        if key not in self._graphs:
+            self._queue(context, size, steps)
+            self._memory.synchronize()
+            # The copies are in the graph: their buffers are pinned and fixed, and one launch replaces ten calls.
+            self._graphs[key] = self._memory.capture(lambda: self._queue(context, size, steps))
+        self._memory.launch(self._graphs[key])
+
+    def results(self) -> dict[str, tuple[Any, EngineTensor]]:
+        """The outputs' buffers on the GPU, by name; rows as in :attr:`outputs`."""
+        return {tensor.name: (self._device[tensor.name], tensor) for tensor in self._plan.tensors if not tensor.is_input}
 
     def close(self) -> None:
         """Free everything."""
@@ -90,90 +133,59 @@ class Session:
         self._contexts, self._graphs, self._parts = {}, {}, {}
         self._memory.close()
 
-    def _context(self, size: int) -> Any:
+    def _key(self, size: int, steps: Steps) -> _Key:
+        """Which context and graph a batch is run in: its own where graphs are captured, else the only context."""
+        return (size, steps) if self._captures else None
+
+    def _context(self, size: int, key: _Key) -> Any:
         """A context that is bound to a batch size and to the buffers."""
-        context = self._contexts.get(self._key(size))
+        context = self._contexts.get(key)
         if context is None:
-            context = self._new_context(size)
-            self._set_addresses(context)
-        if self._bound.get(self._key(size)) != size:
-            self._bind(context, size)
+            context = new_context(self._plan, self._scratch)
+            set_addresses(self._plan, context, self._device)
+            self._contexts[key] = context
+        if self._bound.get(key) != size:
+            self._bind(context, size, key)
         return context
 
-    def _key(self, size: int) -> int:
-        """Which context a batch size is run in: its own where graphs are captured, else the only one."""
-        return size if self._captures else 0
-
-    def _new_context(self, size: int) -> Any:
-        context = self._engine.new_context()
-        if self._scratch is not None:
-            context.set_device_memory(int(self._scratch.handle), self._engine.scratch_size)
-        self._contexts[self._key(size)] = context
-        return context
-
-    def _bind(self, context: Any, size: int) -> None:
+    def _bind(self, context: Any, size: int, key: _Key) -> None:
         """Set a context's batch size."""
-        engine = self._engine
-        self._bound.pop(self._key(size), None)
-        mark = engine.log.mark()
-        for tensor in engine.tensors:
-            if tensor.is_input and not context.set_input_shape(tensor.name, (size, *tensor.shape)):
-                raise engine.failure(f"refuses {size} {tensor.name}", mark)
-        try:
-            missing = context.infer_shapes()
-        except RuntimeError as error:
-            raise engine.failure(f"finds no shapes for {size} crops", mark, one_line(error)) from error
-        if missing:
-            raise engine.failure(f"finds no shapes for {size} crops", mark, f"not specified: {', '.join(missing)}")
-        for tensor in engine.tensors:
-            shape = tuple(context.get_tensor_shape(tensor.name))
-            if shape != (size, *tensor.shape):
-                raise engine.failure(
-                    f"would give {tensor.name} of shape {shape}", mark, f"the bundle promises {(size, *tensor.shape)}"
-                )
-        self._bound[self._key(size)] = size
+        self._bound.pop(key, None)
+        bind_shapes(self._plan, context, size, {tensor.name: (size, *tensor.row) for tensor in self._plan.tensors})
+        self._bound[key] = size
 
     def _allocate(self, tensor: EngineTensor, context: Any, most: int) -> None:
         """A tensor's buffers on both sides, for the largest batch."""
         size = tensor.size(most)
         # TensorRT may write beyond the tensor's own bytes and says how far.
         reach = 0 if tensor.is_input else int(context.get_max_output_size(tensor.name))
-        self._device[tensor.name] = self._memory.allocate(max(size, reach))
+        given = self._given.get(tensor.name)
+        self._device[tensor.name] = self._memory.allocate(max(size, reach)) if given is None else given
         self._host[tensor.name], data = self._memory.allocate_staging(size)
-        array = data.view(tensor.dtype).reshape(most, *tensor.shape)
+        array = data.view(tensor.dtype).reshape(most, *tensor.row)
         (self.inputs if tensor.is_input else self.outputs)[tensor.name] = array
 
-    def _set_addresses(self, context: Any) -> None:
-        mark = self._engine.log.mark()
-        for name, buffer in self._device.items():
-            if not context.set_tensor_address(name, int(buffer.handle)):
-                raise self._engine.failure(f"refuses the buffer of {name}", mark)
-
-    def _queue(self, context: Any, size: int) -> None:
-        """Queue the copies to the GPU, the engine and the copies back."""
-        uploads, downloads = self._copies(size)
-        for target, source in uploads:
-            self._memory.copy(target, source)
-        self._queue_engine(context, size)
-        for target, source in downloads:
-            self._memory.copy(target, source)
-
-    def _queue_engine(self, context: Any, size: int) -> None:
-        """Queue the engine alone."""
-        mark = self._engine.log.mark()
+    def _queue(self, context: Any, size: int, steps: Steps) -> None:
+        self._queue_copies(size, steps & ~Steps.OUTPUTS)
+        mark = self._plan.log.mark()
         if not context.execute_async_v3(self._memory.stream):
-            raise self._engine.failure(f"does not run {size} crops", mark)
+            raise self._plan.failure(f"does not run {size} crops", mark)
+        self._queue_copies(size, steps & Steps.OUTPUTS)
 
-    def _copies(self, size: int) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
-        """Targets and sources of the copies of a batch size, before and after the engine."""
+    def _queue_copies(self, size: int, steps: Steps) -> None:
+        """Queue the copies among some steps."""
+        parts = self._copies(size)
+        for tensor in self._plan.tensors:
+            if (_UPLOADS[tensor.name] if tensor.is_input else Steps.OUTPUTS) in steps:
+                self._memory.copy(*parts[tensor.name])
+
+    def _copies(self, size: int) -> dict[str, tuple[Any, Any]]:
+        """Target and source of each tensor's copy, for a batch size."""
         if size not in self._parts:
-            uploads, downloads = [], []
-            for tensor in self._engine.tensors:
+            parts = {}
+            for tensor in self._plan.tensors:
                 device = self._memory.part(self._device[tensor.name], tensor.size(size))
                 host = self._memory.part(self._host[tensor.name], tensor.size(size))
-                if tensor.is_input:
-                    uploads.append((device, host))
-                else:
-                    downloads.append((host, device))
-            self._parts[size] = uploads, downloads
+                parts[tensor.name] = (device, host) if tensor.is_input else (host, device)
+            self._parts[size] = parts
         return self._parts[size]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.backends import device_memory
-from glnet_infer.backends.base import Outputs
+from glnet_infer.backends.base import Frame, Outputs
 from glnet_infer.backends.engine import Engine
 from glnet_infer.backends.engine_choice import choose_engine
-from glnet_infer.backends.session import Session
+from glnet_infer.backends.engine_tensors import EngineTensor
+from glnet_infer.backends.frame_cropper import FrameCropper
+from glnet_infer.backends.session import OF_CROPS, OF_FRAME, Session, Steps
 from glnet_infer.backends.tensorrt_module import EXTRAS
 from glnet_infer.bundle import Bundle
+from glnet_infer.device_arrays import DeviceArray, DeviceFrame, DeviceMeshes, Lease
 from glnet_infer.errors import BackendError
 
 
@@ -24,7 +29,8 @@ class TensorRtBackend:
     """Runs the bundle's engine for this machine's first GPU.
 
     A batch is padded to the next bucket (1, 2, 4, ... and the most that the engine takes) and the results cut; a larger
-    batch is run in pieces. The first run of every bucket is slow.
+    batch is run in pieces. The first run of every bucket is slow. Where the bundle has a crop engine, crops are cut on the
+    GPU, from frames of the host or of the GPU.
 
     One thread at a time may use it: :meth:`clone` makes another on the same engine for another thread.
 
@@ -55,9 +61,14 @@ class TensorRtBackend:
         self._engine = engine
         self._memory = memory
         self._session: Session | None = None
+        self._cropper: FrameCropper | None = None
+        self._lease = Lease()
+        self._device_results: DeviceMeshes | None = None
         self.name = engine.name
         try:
-            self._session = Session(engine, memory)
+            if engine.crop is not None:
+                self._cropper = FrameCropper(engine.crop, memory)
+            self._session = Session(engine, memory, None if self._cropper is None else self._cropper.crops)
         except BaseException:
             engine.release()
             raise
@@ -73,31 +84,69 @@ class TensorRtBackend:
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
         """See :class:`glnet_infer.backends.base.Backend`; not while another thread runs this backend."""
-        if not self._lock.acquire(blocking=False):
-            raise BackendError(
-                f"The {self.name} backend is running in another thread.",
-                why="one execution context serves one thread at a time",
-                fix="give each thread its own backend on the same engine, with clone()",
-            )
-        try:
-            session = self._open()
-            given: dict[str, NDArray[Any]] = {"crops": crops, "cameras": cameras}
-            self._check(given, session)
-            self._memory.activate()
-            count, most = len(crops), self._engine.most_crops
-            results = {
-                name: np.empty((count, *array.shape[1:]), dtype=array.dtype) for name, array in session.outputs.items()
-            }
-            for start in range(0, count, most):
-                stop = min(start + most, count)
-                for name, array in given.items():
-                    session.inputs[name][: stop - start] = array[start:stop]
-                session.run(stop - start)
-                for name, result in results.items():
-                    result[start:stop] = session.outputs[name][: stop - start]
-            return results
-        finally:
-            self._lock.release()
+        with self._alone() as session:
+            self._check({"crops": crops, "cameras": cameras}, session)
+
+            def fill(rows: slice) -> None:
+                session.inputs["crops"][: len(crops[rows])] = crops[rows]
+
+            return self._run_pieces(session, cameras, fill, OF_CROPS)
+
+    def frame_obstacle(self, width: int, height: int) -> str:
+        """See :class:`glnet_infer.backends.base.FrameBackend`."""
+        if self._cropper is None:
+            return "the bundle has no crop engine: an earlier glnet-export made it"
+        return self._cropper.obstacle(width, height)
+
+    def view(self, array: Any) -> DeviceFrame:
+        """See :class:`glnet_infer.backends.base.FrameBackend`."""
+        with self._alone():
+            return self._memory.foreign(array)
+
+    def run_frame(self, frame: Frame, squares: NDArray[np.float32], cameras: NDArray[np.float32]) -> Outputs:
+        """See :class:`glnet_infer.backends.base.FrameBackend`; not while another thread runs this backend."""
+        with self._alone() as session:
+            cropper = self._cropper_for(frame)
+            self._check({"squares": squares, "cameras": cameras}, session)
+
+            def fill(rows: slice) -> None:
+                count = len(squares[rows])
+                cropper.squares[:count] = squares[rows]
+                cropper.queue(session.size_for(count))
+
+            cropper.load(frame)
+            return self._run_pieces(session, cameras, fill, OF_FRAME)
+
+    @property
+    def device_results(self) -> DeviceMeshes | None:
+        """See :class:`glnet_infer.backends.base.DeviceBackend`."""
+        return self._device_results
+
+    def _run_pieces(
+        self, session: Session, cameras: NDArray[np.float32], fill: Callable[[slice], None], steps: Steps
+    ) -> Outputs:
+        """Run all crops, at most as many at once as the engine takes.
+
+        Args:
+            session: What runs them.
+            cameras: Of all crops.
+            fill: Brings some rows' crops into place.
+            steps: What the session does then.
+        """
+        count, most = len(cameras), self._engine.main.most_crops
+        results = {name: np.empty((count, *array.shape[1:]), dtype=array.dtype) for name, array in session.outputs.items()}
+        for start in range(0, count, most):
+            rows = slice(start, min(start + most, count))
+            here = rows.stop - start
+            session.inputs["cameras"][:here] = cameras[rows]
+            fill(rows)
+            session.run(here, steps)
+            for name, result in results.items():
+                result[rows] = session.outputs[name][:here]
+        if 0 < count <= most:
+            self._lease = Lease()
+            self._device_results = _device_meshes(session, self._memory, count, self._lease)
+        return results
 
     def clone(self) -> TensorRtBackend:
         """Another backend on the same engine, with a context, a stream and buffers of its own, for another thread.
@@ -124,10 +173,13 @@ class TensorRtBackend:
             session, self._session = self._session, None
             if session is None:
                 return
+            self._end_results("the backend was closed")
             try:
                 self._memory.activate()
                 self._engine.release()
             finally:
+                if self._cropper is not None:
+                    self._cropper.close()
                 session.close()
 
     def __enter__(self) -> TensorRtBackend:
@@ -143,14 +195,66 @@ class TensorRtBackend:
             raise BackendError(f"The {self.name} backend is closed.", fix="make a new one")
         return self._session
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[Session]:
+        """The session, for this thread alone; earlier results on the GPU end here.
+
+        After a failure, whatever was queued is waited for: it may read the caller's memory.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise BackendError(
+                f"The {self.name} backend is running in another thread.",
+                why="one execution context serves one thread at a time",
+                fix="give each thread its own backend on the same engine, with clone()",
+            )
+        try:
+            session = self._open()
+            self._end_results("the backend was called again")
+            self._memory.activate()
+            try:
+                yield session
+            except BaseException:
+                self._memory.settle()
+                raise
+        finally:
+            self._lock.release()
+
+    def _end_results(self, why: str) -> None:
+        self._lease.end(why)
+        self._device_results = None
+
+    def _cropper_for(self, frame: Frame) -> FrameCropper:
+        """The cropper, if it takes a frame."""
+        height, width = frame.shape[:2]
+        why = self.frame_obstacle(width, height)
+        if not why and (len(frame.shape) != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8):
+            why = f"it is {frame.dtype} {tuple(frame.shape)}, and must be uint8 H x W x 3"
+        if why or self._cropper is None:
+            raise BackendError(
+                f"{self.name} cannot cut crops from this frame.", why=why, fix="cut crops with glnet_infer.crops"
+            )
+        return self._cropper
+
     def _check(self, given: dict[str, NDArray[Any]], session: Session) -> None:
         """Refuse arrays that NumPy would convert or stretch to the inputs' shapes."""
+        count = len(next(iter(given.values())))
+        inputs = {**session.inputs, **({} if self._cropper is None else {"squares": self._cropper.squares})}
         for name, array in given.items():
-            wanted = session.inputs[name]
-            if array.dtype != wanted.dtype or array.shape != (len(given["crops"]), *wanted.shape[1:]):
+            wanted = inputs[name]
+            if array.dtype != wanted.dtype or array.shape != (count, *wanted.shape[1:]):
                 raise BackendError(
-                    f"{self.name} failed on {len(given['crops'])} crops.",
+                    f"{self.name} failed on {count} crops.",
                     why=f"{name} is {array.dtype} {array.shape}, and must be {wanted.dtype} N x "
                     + " x ".join(str(side) for side in wanted.shape[1:]),
                     fix="cut crops with glnet_infer.crops",
                 )
+
+
+def _device_meshes(session: Session, memory: device_memory.DeviceMemory, count: int, lease: Lease) -> DeviceMeshes:
+    """Views of the first rows of a session's results."""
+
+    def view(buffer: Any, tensor: EngineTensor) -> DeviceArray:
+        shape, dtype = (count, *tensor.row), np.dtype(tensor.dtype)
+        return DeviceArray(int(buffer.handle), shape, dtype, lease, lambda: memory.strided(buffer, shape, dtype))
+
+    return DeviceMeshes(**{name: view(*result) for name, result in session.results().items()})

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from glnet.backend import TorchBackend
 from glnet_export.cli import app
-from glnet_export.engine import NOT_RUN, _configure, build, fill_profile
+from glnet_export.engine import NOT_RUN, _configure, build, build_crop, fill_profile
 from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_profile
 from glnet_export.graph import _cast_first, trace
 from glnet_export.mixed import half_layers, mixed_copy
@@ -65,7 +65,7 @@ def exported(rtx, small_checkpoint, shared_bundle, tmp_path_factory):
 
     The float32 graph is the shared bundle's, which spares tracing it again.
     """
-    path, told, progress = tmp_path_factory.mktemp("engine") / "small", {}, []
+    path, told, progress = tmp_path_factory.mktemp("engine") / "small", {}, {}
 
     @contextlib.contextmanager
     def stage(name):
@@ -83,7 +83,13 @@ def exported(rtx, small_checkpoint, shared_bundle, tmp_path_factory):
             patch.setattr(f"glnet_export.{module}.gpus", list)
         for module in ("pipeline", "engine_stages"):
             patch.setattr(f"glnet_export.{module}.trace", retrace)
-        export(Source(small_checkpoint), path, engine=ADA, stage=stage, progress=lambda *each: progress.append(each))
+        export(
+            Source(small_checkpoint),
+            path,
+            engine=ADA,
+            stage=stage,
+            progress=lambda *each: progress.setdefault(list(told)[-1], []).append(each),
+        )
     return path, told, progress
 
 
@@ -121,13 +127,15 @@ def content(folder):
 def test_the_bundle_holds_the_engine_and_its_graph(exported):
     path, told, _ = exported
     assert sorted(content(path)) == [
-        "manifest.json", "model.mixed.onnx", "model.onnx", "model.rtx-sm89.mixed.engine", "topology.npz"
+        "crop.rtx-sm89.engine", "manifest.json", "model.mixed.onnx", "model.onnx", "model.rtx-sm89.mixed.engine",
+        "topology.npz",
     ]  # fmt: skip
     assert tuple(told) == STAGES_WITH_ENGINE and told["run"] == [f"{NOT_RUN}: no GPU here that the engine is built for"]
     bundle = Bundle.open(path)
     (engine,) = bundle.manifest.engines
     assert check_file(path, engine.file).name == "model.rtx-sm89.mixed.engine"
     assert engine.layers["graph"]["file"] == "model.mixed.onnx"
+    assert check_file(path, engine.crop.file).name == "crop.rtx-sm89.engine" and engine.crop.largest_frame == (3840, 2160)
     assert bundle.manifest.graph.precision == "fp32" and bundle.manifest.graph.file.file == "model.onnx"
 
 
@@ -164,9 +172,11 @@ def test_the_manifest_says_how_it_was_built(exported, rtx):
 
 
 def test_progress_grows_and_names_phases(exported):
-    fractions = [fraction for _, fraction in exported[2]]
-    assert fractions == sorted(fractions) and fractions[0] < 0.1 and 0.5 < fractions[-1] <= 1
-    assert "Building engine" in {phase for phase, _ in exported[2]} and len(set(fractions)) > 20
+    assert list(exported[2]) == ["build", "crop"]
+    for stage, steps in (("build", 20), ("crop", 2)):
+        fractions = [fraction for _, fraction in exported[2][stage]]
+        assert fractions == sorted(fractions) and fractions[0] < 0.3 and 0.5 < fractions[-1] <= 1
+        assert "Building engine" in {phase for phase, _ in exported[2][stage]} and len(set(fractions)) > steps
 
 
 def test_half_layers_are_counted_in_the_module(small_recovery):
@@ -386,6 +396,30 @@ def test_an_interrupted_build_is_cancelled_and_leaves_the_old_bundle(exported, r
     with pytest.raises(KeyboardInterrupt):
         export(Source(small_checkpoint), old, engine=ADA, progress=interrupt)
     assert "BuildCanceled" in log.since(mark)  # not merely left running
+    assert content(old) == before and [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_crop_engine_that_is_interrupted_leaves_the_old_bundle(
+    exported, retraced, small_checkpoint, tmp_path, monkeypatch
+):
+    old = shutil.copytree(exported[0], tmp_path / "bundle")
+    before, folders, calls = content(old), [], []
+
+    def interrupt(phase, fraction):
+        calls.append(phase)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    def interrupted(*arguments, **options):
+        folders.append(sorted(content(arguments[0])))
+        return build_crop(*arguments, progress=interrupt)
+
+    monkeypatch.setattr("glnet_export.engine_stages.build_crop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(Source(small_checkpoint), old, engine=ADA)
+    assert "model.rtx-sm89.mixed.engine" in folders[0]  # the other engine was there already
     assert content(old) == before and [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -759,18 +793,21 @@ def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
         "86,89",
         "--batch",
         "1:2:4",
+        "--frame",
+        "1280x720",
         "--timing-cache",
         "t",
         *QUICK,
         "--json",
     )
     assert result.exit_code == 0, result.stderr
-    lines = result.stderr.splitlines()
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(" ")]  # without tables
     assert [line.split()[:3] for line in lines] == [
-        [f"{i}/9", name, "done"] for i, name in enumerate(STAGES_WITH_ENGINE, 1)
+        [f"{i}/10", name, "done"] for i, name in enumerate(STAGES_WITH_ENGINE, 1)
     ]
     assert "2 crops" in lines[5]
-    assert "TensorRT for RTX" in lines[6] and "half" in lines[6] and "t is not used" in lines[6] and NOT_RUN in lines[7]
+    assert "TensorRT for RTX" in lines[6] and "half" in lines[6] and "t is not used" in lines[6]
+    assert "crop.rtx-sm86-sm89.engine" in lines[7] and "frames up to 1280 x 720" in lines[7] and NOT_RUN in lines[8]
     (engine,) = json.loads(result.stdout)["engines"]
     assert engine["file"]["file"] == "model.rtx-sm86-sm89.mixed.engine" and engine["profile"] == [1, 2, 4]
     assert np.isin(["model.mixed.onnx", engine["file"]["file"]], [path.name for path in target.iterdir()]).all()
@@ -785,6 +822,9 @@ def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
         (["--trt", "--sm", "ada"], "'ada'"),
         (["--trt", "--batch", "16"], "MIN:OPT:MAX"),
         (["--trt", "--batch", "4:2:1"], "MIN <= OPT"),
+        (["--frame", "1280x720"], "--trt"),
+        (["--trt", "--frame", "4k"], "WIDTHxHEIGHT"),
+        (["--trt", "--frame", "8x8"], "from 16 to"),
         (["--trt", "--level", "6"], "--level"),
         (["--trt", "--workspace", "0"], "--workspace"),
         (["--trt", "--flavor", "tensorrt", "--sm", "89"], "--flavor tensorrt-rtx"),
@@ -804,5 +844,5 @@ def test_targets_that_do_not_exist_are_refused_before_the_trace(rtx, tmp_path):
 
 def test_help_explains_the_options():
     text = run("--help").stdout
-    for option in ("--trt", "--flavor", "--sm", "--batch", "--level", "--workspace", "--timing-cache"):
+    for option in ("--trt", "--flavor", "--sm", "--batch", "--frame", "--level", "--workspace", "--timing-cache"):
         assert option in text

@@ -16,8 +16,11 @@ import numpy as np
 
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.manifest import (
+    CROP_INPUTS,
+    CROP_OUTPUTS,
     GRAPH_INPUTS,
     BodyRecord,
+    CropEngineRecord,
     CropSpec,
     EngineRecord,
     FileRecord,
@@ -33,6 +36,7 @@ SHAPES = {"crops": (SIDE, SIDE, 3), "cameras": (4,), **{spec.name: spec.shape[1:
 TYPES = {"uint8": "UINT8", "float32": "FLOAT", "int32": "INT32"}
 SCRATCH = 4096  # bytes that a context works in
 STEP = 256  # bytes up to which TensorRT may round an output
+FRAME = (96, 64)  # width and height of the largest frame that the crop engine takes
 
 
 class Machine:
@@ -45,6 +49,7 @@ class Machine:
         self.streams = {}
         self.contexts = []
         self.configs = []
+        self.foreign = []  # work of other libraries on their own streams, which nobody has waited for: (stream, work)
         self.current = threading.local()
         self.during_execution = lambda: None
 
@@ -58,12 +63,27 @@ class Machine:
                 return array[address - start : address - start + size]
         raise RuntimeError(f"CUDA_ERROR_ILLEGAL_ADDRESS: {size} bytes at {address:#x}")
 
+    def new(self, kind, size):
+        """The address of fresh memory, aligned as CUDA's is."""
+        array = np.full(size + 256, 0xCD, np.uint8)
+        array = array[-array.ctypes.data % 256 :][:size]
+        self.memory[array.ctypes.data] = (kind, array)
+        return array.ctypes.data
+
     def sizes(self, kind):
         return sorted(array.size for found, array in self.memory.values() if found == kind)
 
     def need_current(self):
         if not getattr(self.current, "device", None):
             raise RuntimeError("CUDA_ERROR_INVALID_CONTEXT: no device is current in this thread")
+
+    def wait(self, consumer, producer):
+        """What another library queued on a stream of its own comes before what our stream does next."""
+        self.events.append(("wait", producer))
+        work = [work for stream, work in self.foreign if stream == producer]
+        self.foreign = [pair for pair in self.foreign if pair[0] != producer]
+        for each in work:
+            self.streams[consumer]._queue(each)
 
     def named(self, *names):
         return [event for event in self.events if event[0] in names]
@@ -78,6 +98,23 @@ def results(crops, cameras):
         values = base[:, None] * (number + 1) + np.arange(size)
         outputs[spec.name] = values.reshape(len(crops), *spec.shape[1:]).astype(spec.dtype)
     return outputs
+
+
+def cut(frame, squares):
+    """What the stand-in's crop engine computes: GridSample, bilinear, zeros outside, corners not aligned."""
+    height, width = frame.shape[:2]
+    padded = np.zeros((height + 2, width + 2, 3))
+    padded[1:-1, 1:-1] = frame[..., ::-1]
+    unit = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    crops = np.empty((len(squares), SIDE, SIDE, 3), np.uint8)
+    for crop, (x, y, half_x, half_y) in zip(crops, squares.astype(np.float64), strict=True):
+        columns = np.clip((x + unit * half_x + 1) * width / 2 + 0.5, 0, width + 0.999)
+        rows = np.clip((y + unit * half_y + 1) * height / 2 + 0.5, 0, height + 0.999)
+        left, upper = columns.astype(int), rows.astype(int)
+        right_share, lower_share = (columns - left)[None, :, None], (rows - upper)[:, None, None]
+        wide = padded[:, left] * (1 - right_share) + padded[:, left + 1] * right_share
+        crop[:] = np.rint(wide[upper] * (1 - lower_share) + wide[upper + 1] * lower_share)
+    return crops
 
 
 # cuda-core
@@ -130,9 +167,7 @@ def cuda_core(machine):
         machine.need_current()
         if machine.fails(f"allocate {kind}"):
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
-        array = np.full(size, 0xCD, np.uint8)
-        machine.memory[array.ctypes.data] = (kind, array)
-        return _buffer(array.ctypes.data, size)
+        return _buffer(machine.new(kind, size), size)
 
     class DeviceMemoryResource:
         def __init__(self, device_id, options=None):
@@ -230,9 +265,69 @@ def cuda_core(machine):
         def close(self):
             self._work = None
 
+    class StridedMemoryView:
+        """As the real one: DLPack before the other interface, and the consumer's stream waits for the producer's."""
+
+        @classmethod
+        def from_any_interface(cls, obj, stream_ptr=None):
+            view = cls.__new__(cls)
+            if hasattr(obj, "__dlpack__"):
+                view._take(**obj.__dlpack__(stream=stream_ptr, max_version=(1, 0)))
+                return view
+            interface = obj.__cuda_array_interface__
+            if interface["version"] < 3:
+                raise BufferError("only CUDA Array Interface v3 or above is supported")
+            if interface.get("mask") is not None:
+                raise BufferError("mask is not supported")
+            if interface.get("stream") is not None:
+                assert interface["stream"] > 0
+                machine.wait(stream_ptr, interface["stream"])
+            address, readonly = interface["data"]
+            dtype = np.dtype(interface["typestr"])
+            strides = interface.get("strides")
+            counts = strides and tuple(stride // dtype.itemsize for stride in strides)
+            view._take(address, interface["shape"], dtype, counts, 0, readonly)
+            return view
+
+        @classmethod
+        def from_buffer(cls, buffer, shape, strides=None, *, itemsize=None, dtype=None, is_readonly=False):
+            assert buffer.size == int(np.prod(shape)) * dtype.itemsize
+            view = cls.__new__(cls)
+            view._take(int(buffer.handle), shape, dtype, strides, 0, is_readonly)
+            return view
+
+        def _take(self, address, shape, dtype, strides, device_id, readonly):
+            machine.need_current()
+            kind = _kind(machine, address)
+            self.ptr, self._shape, self._dtype, self._strides = address, tuple(shape), dtype, strides
+            self.device_id, self.readonly = device_id, readonly
+            self.is_device_accessible = kind == "device"
+
+        @property
+        def shape(self):
+            return self._shape
+
+        @property
+        def strides(self):
+            return self._strides
+
+        @property
+        def dtype(self):
+            return self._dtype
+
+        def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+            return {
+                "address": self.ptr, "shape": self._shape, "dtype": self._dtype, "strides": self._strides,
+                "device_id": self.device_id, "readonly": self.readonly,
+            }  # fmt: skip
+
+        def __dlpack_device__(self):
+            return 2, self.device_id
+
     for kind in (Buffer, Device, DeviceMemoryResource, LegacyPinnedMemoryResource, Stream):
         setattr(module, kind.__name__, kind)
     module._graph_classes = (GraphBuilder, Graph)
+    module.utils = types.SimpleNamespace(StridedMemoryView=StridedMemoryView)
     return module
 
 
@@ -323,7 +418,7 @@ def tensorrt(machine, name="tensorrt", version="10.16.1.11"):
             return tuple(self._tensor(name)["shape"])
 
         def get_tensor_profile_shape(self, name, profile_index):
-            return [(crops, *self.get_tensor_shape(name)[1:]) for crops in self._plan["profile"]]
+            return [tuple(shape) for shape in self._tensor(name)["profile"]]
 
         def create_execution_context(self, strategy=None):
             machine.need_current()
@@ -376,11 +471,18 @@ def tensorrt(machine, name="tensorrt", version="10.16.1.11"):
             assert memory % 16 == 0
             self._scratch = (memory, size)
 
+        def _names(self, mode):
+            return [tensor["name"] for tensor in self._engine._plan["tensors"] if tensor["mode"] == mode]
+
+        def _crops(self):
+            shapes = [self._shapes[name] for name in ("crops", "squares") if name in self._shapes]
+            return shapes[0][0] if shapes else -1
+
         def set_input_shape(self, name, shape):
-            least, _, most = self._engine._plan["profile"]
-            if refused("set_input_shape"):
+            least, _, most = self._engine.get_tensor_profile_shape(name, 0)
+            if refused("set_input_shape") or refused(f"set_input_shape of {name}"):
                 return False
-            if not least <= shape[0] <= most or tuple(shape[1:]) != self._engine.get_tensor_shape(name)[1:]:
+            if len(shape) != len(most) or any(not a <= b <= c for a, b, c in zip(least, shape, most, strict=True)):
                 said(f"set_input_shape: {shape} of {name} is outside the profile")
                 return False
             machine.events.append(("shape", name, shape[0]))
@@ -394,10 +496,12 @@ def tensorrt(machine, name="tensorrt", version="10.16.1.11"):
                 raise RuntimeError("infer_shapes: the very words")
             if machine.fails("infer_shapes"):
                 return ["cameras"]
-            return [spec.name for spec in GRAPH_INPUTS if spec.name not in self._shapes]
+            return [name for name in self._names("INPUT") if name not in self._shapes]
 
         def get_tensor_shape(self, name):
-            crops = self._shapes["crops"][0] if "crops" in self._shapes else -1
+            crops = self._crops()
+            if name in self._shapes:
+                return self._shapes[name]
             if machine.fails("get_tensor_shape") and name == "joints":
                 return (crops, 7, 3)
             return (crops, *self._engine.get_tensor_shape(name)[1:])
@@ -406,11 +510,15 @@ def tensorrt(machine, name="tensorrt", version="10.16.1.11"):
             if not self._shapes:
                 return -1
             tensor = self._engine._tensor(name)
-            size = self._engine._plan["profile"][2] * int(np.prod(tensor["shape"][1:])) * 4
+            size = self._engine._plan["profile"][2] * int(np.prod(tensor["shape"][1:])) * (1 if name == "crops" else 4)
+            size += name == "crops"
             return -(-size // STEP) * STEP
 
         def set_tensor_address(self, name, memory):
             if refused("set_tensor_address"):
+                return False
+            if name == "frame" and memory % 256:
+                said(f"set_tensor_address: {memory:#x} is not aligned to 256 bytes")
                 return False
             self._addresses[name] = memory
             return True
@@ -425,7 +533,7 @@ def tensorrt(machine, name="tensorrt", version="10.16.1.11"):
             problem = ""
             if stream is None:
                 problem = "this is not a stream"
-            elif len(self._shapes) != 2 or set(self._addresses) != set(names):
+            elif set(self._shapes) != set(self._names("INPUT")) or set(self._addresses) != set(names):
                 problem = "shapes or addresses are missing"
             elif self._given is trt.ExecutionContextAllocationStrategy.USER_MANAGED and (
                 self._scratch is None or self._scratch[1] < SCRATCH or machine.at(*self._scratch).size < SCRATCH
@@ -438,7 +546,9 @@ def tensorrt(machine, name="tensorrt", version="10.16.1.11"):
             if problem:
                 said(f"IExecutionContext::enqueueV3: {problem}")
                 return False
-            crops, shapes = self._shapes["crops"][0], dict(self._shapes)
+            crops, shapes = self._crops(), dict(self._shapes)
+            if "frame" in names:
+                return self._cut(stream, shapes, captures)
             machine.events.append(("execute", crops, "captured" if captures else "queued"))
             if is_rtx and self._given._cache is not None:
                 self._given._cache._kernels = f"kernels of {version} for {crops}".encode()
@@ -462,6 +572,27 @@ def tensorrt(machine, name="tensorrt", version="10.16.1.11"):
 
             stream._queue(work)
             self._is_warm = self._is_warm or not captures
+            return True
+
+        def _cut(self, stream, shapes, captures):
+            if machine.fails("cut"):
+                said("IStandIn::cut: Error Code 1: cut was told to fail")
+                return False
+            machine.events.append(("cut", shapes["squares"][0], shapes["frame"][:2]))
+            if is_rtx and self._given._cache is not None:
+                self._given._cache._kernels = f"kernels of {version} for crops".encode()
+            addresses = dict(self._addresses)
+
+            def work():
+                frame = machine.at(addresses["frame"], int(np.prod(shapes["frame"]))).reshape(shapes["frame"])
+                count = shapes["squares"][0]
+                squares = machine.at(addresses["squares"], count * 16).view(np.float32).reshape(count, 4)
+                room = machine.at(addresses["crops"], max(self.get_max_output_size("crops"), 0))
+                room[:] = 0xEE
+                crops = cut(frame, squares)
+                room[: crops.size] = crops.ravel()
+
+            stream._queue(work)
             return True
 
     for kind in (ILogger, Runtime, ICudaEngine, IExecutionContext, IRuntimeConfig):
@@ -489,11 +620,39 @@ def plan(profile=(1, 4, 6), **changes):
     for spec in (*GRAPH_INPUTS, *OUTPUTS):
         mode = "INPUT" if spec in GRAPH_INPUTS else "OUTPUT"
         tensor = {"name": spec.name, "mode": mode, "dtype": TYPES[spec.dtype], "shape": [-1, *SHAPES[spec.name]]}
-        tensor |= {"location": "DEVICE", **changes.get(spec.name, {})}
+        tensor |= {
+            "location": "DEVICE",
+            "profile": [[n, *SHAPES[spec.name]] for n in profile],
+            **changes.get(spec.name, {}),
+        }
         if not tensor.get("gone"):
             tensors.append(tensor)
     tensors += changes.get("extra", [])
     return json.dumps({"tensors": tensors, "profile": list(profile)}).encode()
+
+
+def crop_plan(profile=(1, 4, 6), largest=FRAME, **changes):
+    """The crop engine's file, likewise."""
+    width, height = largest
+    shapes = {
+        "frame": ([-1, -1, 3], [[16, 16, 3], [min(height, 20), min(width, 20), 3], [height, width, 3]]),
+        "squares": ([-1, 4], [[n, 4] for n in profile]),
+        "crops": ([-1, SIDE, SIDE, 3], []),
+    }
+    tensors = []
+    for spec in (*CROP_INPUTS, *CROP_OUTPUTS):
+        mode = "INPUT" if spec in CROP_INPUTS else "OUTPUT"
+        shape, sizes = shapes[spec.name]
+        tensor = {"name": spec.name, "mode": mode, "dtype": TYPES[spec.dtype], "shape": shape, "profile": sizes}
+        tensors.append(tensor | {"location": "DEVICE", **changes.get(spec.name, {})})
+    return json.dumps({"tensors": tensors, "profile": list(profile)}).encode()
+
+
+def crop_record(directory, content=None, profile=(1, 4, 6), largest=FRAME, flavor="tensorrt"):
+    """Write a crop engine into a directory; its record."""
+    path = directory / f"crop.{flavor}.engine"
+    path.write_bytes(crop_plan(profile, largest) if content is None else content)
+    return CropEngineRecord(record_file(path), largest)
 
 
 def engine_record(directory, content=None, profile=(1, 4, 6), **values):

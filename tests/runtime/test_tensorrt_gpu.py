@@ -3,18 +3,22 @@
 The bundle is made by ``glnet-export --trt``, or given as GLNET_ENGINE_BUNDLE.
 """
 
+import ctypes
 import os
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import open_backend
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.bundle import Bundle
+from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.devices import gpus
 from glnet_infer.manifest import GRAPH_OUTPUTS
 
@@ -132,3 +136,115 @@ def test_two_clones_in_two_threads(engine_bundle, backend):
         for thread in threads:
             thread.join()
     assert not failures
+
+
+# Crops cut on the GPU, and arrays of the GPU in and out
+
+
+def picture(width=1920, height=1080, seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(40, 0).repeat(40, 1))
+
+
+BOXES = np.array([[100.0, 50, 700, 1000], [-200, 300, 400, 1300], [900, 200, 960, 320], [1500, -50, 2000, 900]])
+
+
+@pytest.fixture(scope="module")
+def recoverer(engine_bundle):
+    (record, *_) = engine_bundle.manifest.engines
+    if record.crop is None:
+        pytest.skip("the bundle has no crop engine")
+    with MeshRecoverer(engine_bundle.directory, "tensorrt") as recoverer:
+        yield recoverer
+
+
+def foreign(frame):
+    """A frame on the GPU as ``__cuda_array_interface__`` alone describes it, made by cuda-core."""
+    core = pytest.importorskip("cuda.core")
+    device = core.Device(0)
+    device.set_current()
+    stream = device.create_stream()
+    memory = core.DeviceMemoryResource(device).allocate(frame.nbytes, stream=stream)
+    host = core.LegacyPinnedMemoryResource().allocate(frame.nbytes)
+    ctypes.memmove(int(host.handle), frame.ctypes.data, frame.nbytes)
+    memory.copy_from(host, stream=stream)  # not waited for: the interface says on which stream it happens
+
+    interface = {
+        "shape": frame.shape,
+        "typestr": "|u1",
+        "data": (int(memory.handle), True),
+        "strides": None,
+        "stream": int(stream.handle),
+        "version": 3,
+    }
+    return types.SimpleNamespace(__cuda_array_interface__=interface, keeps=(memory, host, stream))
+
+
+def test_crops_cut_on_the_gpu_give_the_meshes_of_crops_cut_on_the_cpu(recoverer):
+    backend = recoverer._backend
+    for width, height in ((1920, 1080), (3840, 2160), (640, 480), (1280, 720)):
+        if backend.frame_obstacle(width, height):
+            continue
+        frame = picture(width, height)
+        squares = CropSquares.around(BOXES * width / 1920, recoverer.bundle.manifest.crop)
+        cameras = np.tile(np.float32([1000 / 256, 1000 / 256, 0, 0]), (len(BOXES), 1))
+        for _ in range(3):  # the first captures, the others replay
+            found = backend.run_frame(frame, squares.in_frame(width, height), cameras)
+        expected = backend.run(cut_crops(frame, squares), cameras)
+        agree = (found["reference_pixel"] == expected["reference_pixel"]).all(1)  # a grey level may decide a tie
+        assert agree.mean() >= 0.75
+        same({n: v[agree] for n, v in found.items()}, {n: v[agree] for n, v in expected.items()}, PRECISION)
+
+
+def test_more_boxes_than_the_engine_takes(recoverer):
+    boxes = np.tile(BOXES, (recoverer._backend.buckets[-1], 1))
+    meshes = recoverer(picture(), boxes)
+    assert meshes.device is None and len(meshes) == len(boxes)
+    np.testing.assert_allclose(meshes.vertices[-4:], recoverer(picture(), BOXES).vertices, rtol=0, atol=PRECISION)
+
+
+def test_a_frame_of_the_gpu_is_the_frame_of_the_host(recoverer):
+    for seed in range(3):
+        frame = picture(2000, 1000, seed=seed)
+        expected = recoverer(frame, BOXES)
+        np.testing.assert_allclose(recoverer(foreign(frame), BOXES).vertices, expected.vertices, rtol=0, atol=SAME)
+        shifted = foreign(frame)  # rows from the third on, 12000 bytes later: an address that TensorRT does not take
+        interface = shifted.__cuda_array_interface__
+        interface["data"] = interface["data"][0] + 2 * frame.strides[0], True
+        interface["shape"] = (frame.shape[0] - 2, *frame.shape[1:])
+        part = recoverer(np.ascontiguousarray(frame[2:]), BOXES)
+        np.testing.assert_allclose(recoverer(shifted, BOXES).vertices, part.vertices, rtol=0, atol=SAME)
+
+
+def test_a_frame_of_torch(recoverer):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    frame = picture(seed=7)
+    expected = recoverer(frame, BOXES)
+    with torch.cuda.stream(torch.cuda.Stream()):  # torch's own work on a stream of its own
+        array = torch.from_numpy(frame).pin_memory().cuda(non_blocking=True).flip(0).flip(0).contiguous()
+        meshes = recoverer(array, BOXES)
+    np.testing.assert_allclose(meshes.vertices, expected.vertices, rtol=0, atol=SAME)
+    for value in (torch.from_dlpack(meshes.device.vertices), torch.as_tensor(meshes.device.vertices, device="cuda")):
+        np.testing.assert_array_equal(value.cpu().numpy(), meshes.vertices)
+
+
+def test_results_on_the_gpu_are_those_of_the_host(recoverer):
+    core = pytest.importorskip("cuda.core")
+    meshes = recoverer(picture(), BOXES)
+    device = meshes.device
+    stream = core.Device(0).create_stream()
+    for name in ("vertices", "joints", "rotations", "betas", "translation", "confidence"):
+        expected, view = getattr(meshes, name), getattr(device, name)
+        taken = core.utils.StridedMemoryView.from_any_interface(view, stream_ptr=-1)
+        assert (int(taken.ptr), tuple(taken.shape)) == (view.__cuda_array_interface__["data"][0], expected.shape)
+        host = core.LegacyPinnedMemoryResource().allocate(expected.nbytes)
+        host.copy_from(core.Buffer.from_handle(int(taken.ptr), expected.nbytes), stream=stream)
+        stream.sync()
+        found = np.ctypeslib.as_array((ctypes.c_uint8 * expected.nbytes).from_address(int(host.handle)))
+        np.testing.assert_array_equal(found.view(expected.dtype).reshape(expected.shape), expected)
+        assert view.__dlpack_device__() == (2, 0)
+    recoverer(picture(seed=1), BOXES)
+    with pytest.raises(BackendError, match="no longer there"):
+        device.vertices.__cuda_array_interface__  # noqa: B018

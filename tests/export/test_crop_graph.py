@@ -1,0 +1,181 @@
+"""The crop graph is ``glnet_infer.crops`` to a grey level, by ONNX Runtime; TensorRT for RTX compiles it for real."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from glnet_export.crop_graph import write_crop_graph
+from glnet_export.engine import build_crop, fill_profile, frame_shapes, parse
+from glnet_export.engine_options import EngineOptions, parse_frame
+from glnet_export.toolkit import choose
+from glnet_infer import ExportError
+from glnet_infer.backends.tensorrt_module import log_of
+from glnet_infer.bundle import check_file
+from glnet_infer.crops import CropSquares, cut_crops
+from glnet_infer.manifest import CropSpec
+
+SIZE = 256
+UNROUNDED = "crops_float"
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    path = tmp_path_factory.mktemp("crop") / "crop.onnx"
+    write_crop_graph(path, SIZE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(graph):
+    """The graph, which gives its samples before they are rounded too."""
+    model = onnx.load(graph)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(UNROUNDED, onnx.TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def boxes_in(width, height, seed=0):
+    """Inside, over every edge, tiny, larger than the frame, and a few anywhere."""
+    generator = np.random.default_rng(seed)
+    inside = [0.3, 0.1, 0.5, 0.9]
+    over = [[-0.1, 0.5, 0.2, 1.2], [0.9, -0.2, 1.3, 0.3], [0.4, 0.8, 0.6, 1.5], [-0.5, 0.1, 0.1, 0.3]]
+    huge = [[0, 0, 1, 1], [-2, -2, 3, 3], [-50, -60, 70, 40]]
+    corners = np.sort(generator.uniform(-0.2, 1.2, (4, 2, 2)), axis=1).reshape(4, 4)
+    anywhere = np.concatenate([corners[:, :2], np.maximum(corners[:, 2:], corners[:, :2] + 0.05)], axis=1)
+    tiny = [[width / 2, height / 2, width / 2 + 6, height / 2 + 11], [1.25, 1.5, 3.5, 3.25]]
+    return np.concatenate([np.array([inside, *over, *huge, *anywhere]) * [width, height, width, height], tiny])
+
+
+def texture(width, height, seed=0):
+    """Waves of all lengths and hard edges, in other phases in each channel."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    frame = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):
+        waves = sum(np.sin(x * a + y * b) for a, b in generator.uniform(-0.6, 0.6, (4, 2)))
+        frame[..., channel] = np.clip(128 + 40 * waves + 60 * ((x // 37 + y // 23) % 2), 0, 255)
+    return frame
+
+
+def noise(width, height, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("frame_of", [noise, texture])
+@pytest.mark.parametrize("width, height", [(1920, 1080), (3840, 2160), (1080, 1920), (61, 37), (16, 16)])
+def test_the_graph_cuts_the_crops_that_opencv_cuts(session, frame_of, width, height):
+    frame = frame_of(width, height)
+    squares = CropSquares.around(boxes_in(width, height), CropSpec(SIZE))
+    crops, unrounded = session.run(["crops", UNROUNDED], {"frame": frame, "squares": squares.in_frame(width, height)})
+    expected = cut_crops(frame, squares)
+    assert crops.dtype == np.uint8 and crops.shape == expected.shape
+    assert np.abs(crops.astype(int) - expected).max() <= 1
+    assert np.abs(unrounded - expected).max() <= 0.6
+    assert (crops != expected).mean() < 0.01  # halves that fall either way
+
+
+def test_one_crop_is_the_same_alone_and_among_others(session):
+    frame = noise(320, 240)
+    squares = CropSquares.around(boxes_in(320, 240), CropSpec(SIZE)).in_frame(320, 240)
+    (together,) = session.run(["crops"], {"frame": frame, "squares": squares})
+    for index, square in enumerate(squares):
+        (alone,) = session.run(["crops"], {"frame": frame, "squares": square[None]})
+        np.testing.assert_array_equal(alone[0], together[index])
+
+
+def test_channels_are_turned_around(session):
+    frame = np.full((64, 64, 3), (10, 20, 30), np.uint8)
+    squares = CropSquares.around(np.array([[20.0, 20, 40, 40]]), CropSpec(SIZE)).in_frame(64, 64)
+    (crops,) = session.run(["crops"], {"frame": frame, "squares": squares})
+    assert (crops == (30, 20, 10)).all()
+
+
+def test_squares_in_the_frame():
+    squares = CropSquares.around(np.array([[100.0, 50, 200, 150]]), CropSpec(SIZE, padding=1.0))
+    np.testing.assert_allclose(squares.in_frame(400, 200), [[-0.25, 0, 0.25, 0.5]])
+    assert squares.in_frame(400, 200).dtype == np.float32
+    assert CropSquares.around(np.zeros((0, 4)), CropSpec(SIZE)).in_frame(400, 200).shape == (0, 4)
+
+
+def test_there_is_one_sampling_in_float32(graph):
+    model = onnx.shape_inference.infer_shapes(onnx.load(graph))
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("GridSample") == 1 and len(operators) <= 20
+    assert [node.op_type for node in model.graph.node if "frame" in node.input] == ["Cast"]
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    (sampling,) = (node for node in model.graph.node if node.op_type == "GridSample")
+    assert {types[name] for name in sampling.input} == {onnx.TensorProto.FLOAT}
+
+
+# The engine
+
+
+@pytest.fixture
+def rtx(monkeypatch):
+    module = pytest.importorskip("tensorrt_rtx", reason="compiles without a GPU; install it with the extra rtx")
+    for place in ("toolkit", "engine"):
+        monkeypatch.setattr(f"glnet_export.{place}.gpus", list)
+    return module
+
+
+def options(**changes):
+    return dataclasses.replace(EngineOptions("tensorrt-rtx", ("8.9",)), **changes)
+
+
+def test_tensorrt_compiles_it(rtx, tmp_path):
+    progress = []
+    wanted = options(profile=(1, 2, 8), largest_frame=(1280, 720))
+    record = build_crop(tmp_path, choose(wanted), wanted, SIZE, progress=lambda *each: progress.append(each))
+    assert [path.name for path in tmp_path.iterdir()] == ["crop.rtx-sm89.engine"]
+    assert check_file(tmp_path, record.file).stat().st_size > 10_000 and record.largest_frame == (1280, 720)
+    assert progress and progress[-1][1] > 0.5
+    plan = (tmp_path / record.file.file).read_bytes()
+    malformed = int(rtx.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
+    assert not rtx.Runtime(log_of(rtx).logger).get_engine_validity(plan)[1] & malformed
+
+
+def test_the_profile_is_of_frames_and_crops(rtx, graph):
+    builder = rtx.Builder(log_of(rtx).logger)
+    network, profile = builder.create_network(0), builder.create_optimization_profile()
+    parse(rtx, network, graph, log_of(rtx))
+    fill_profile(profile, network, (1, 2, 8), {"frame": frame_shapes((3840, 2160))})
+    assert [tuple(shape) for shape in profile.get_shape("squares")] == [(1, 4), (2, 4), (8, 4)]
+    assert [tuple(shape) for shape in profile.get_shape("frame")] == [(16, 16, 3), (1080, 1920, 3), (2160, 3840, 3)]
+    assert frame_shapes((640, 1200))[1:] == ((1080, 640, 3), (1200, 640, 3))
+
+
+def test_what_the_listener_of_progress_raises_stops_the_build(rtx, tmp_path):
+    def broken(phase, fraction):
+        raise BrokenPipeError("nobody looks at the bar")
+
+    with pytest.raises(BrokenPipeError):
+        build_crop(tmp_path, choose(options()), options(), SIZE, progress=broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_graph_is_refused(rtx, tmp_path, monkeypatch):
+    def other(path, size):
+        write_crop_graph(path, size)
+        model = onnx.load(path)
+        model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
+        onnx.save(model, path)
+
+    monkeypatch.setattr("glnet_export.engine.write_crop_graph", other)
+    with pytest.raises(ExportError, match="other inputs or outputs") as error:
+        build_crop(tmp_path, choose(options()), options(), SIZE)
+    assert "frame uint8" in error.value.why and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text, frame", [("3840x2160", (3840, 2160)), (" 16X16384 ", (16, 16384))])
+def test_frames_are_read(text, frame):
+    assert parse_frame(text) == frame
+
+
+@pytest.mark.parametrize("text", ["", "4k", "1920", "1920x", "1920,1080", "15x1080", "1920x16385", "-64x64", "64x64x3"])
+def test_other_frames_are_refused(text):
+    with pytest.raises(ValueError, match=r"WIDTHxHEIGHT|from 16 to 16384"):
+        parse_frame(text)
