@@ -293,19 +293,23 @@ def test_settled_norms_have_the_crops_statistics_and_their_own_momentum(tiny_con
     assert not network.training
 
 
-def test_keypoints_of_pixels_start_at_the_pixel_in_both_forms(tiny_config, lively_recovery, random_crops):
-    """With pixels as origin and residuals of zero, a pixel's keypoints all lie in its middle."""
-    network = lively_recovery(dataclasses.replace(tiny_config, keypoint_origin="pixel")).network
-    crops = random_crops(2)
+def without_residuals(network, crops):
+    """Prediction, selection and the chosen keypoints of a network whose heads say zero; before, its two forms agree."""
     with torch.no_grad():
-        (_, pixels), selection = everywhere(network, crops), network.select(crops)
+        (prediction, pixels), selection = everywhere(network, crops), network.select(crops)
         x, y = selection.pixel.unbind(1)
-        chosen = pixels[torch.arange(2), :, y, x]
         # Float32 sums in another order.
-        assert (chosen - selection.estimate).abs().max() < 1e-5
+        assert (pixels[torch.arange(len(crops)), :, y, x] - selection.estimate).abs().max() < 1e-5
         for parameter in network.heads.parameters():
             parameter.zero_()
         keypoints = network.layout.split(network.select(crops).estimate).keypoints
+    return prediction, selection, keypoints
+
+
+def test_keypoints_of_pixels_start_at_the_pixel_in_both_forms(tiny_config, lively_recovery, random_crops):
+    """With pixels as origin and residuals of zero, a pixel's keypoints all lie in its middle."""
+    network = lively_recovery(dataclasses.replace(tiny_config, keypoint_origin="pixel")).network
+    _, selection, keypoints = without_residuals(network, random_crops(2))
     middle = (selection.pixel + 0.5) * 4 / network.config.crop.size - 0.5
     assert (keypoints - middle[:, None]).abs().max() < 1e-6
 
@@ -313,16 +317,8 @@ def test_keypoints_of_pixels_start_at_the_pixel_in_both_forms(tiny_config, livel
 def test_keypoints_of_parts_start_at_the_pixels_point_on_their_part(tiny_config, lively_recovery, random_crops):
     """With part points as origin and residuals of zero, a joint lies at its part's point; others lie at the pixel."""
     config = dataclasses.replace(tiny_config, keypoint_origin="part", keypoints=31)
-    network = lively_recovery(config).network
-    crops = random_crops(2)
-    with torch.no_grad():
-        (prediction, pixels), selection = everywhere(network, crops), network.select(crops)
-        x, y = selection.pixel.unbind(1)
-        chosen = pixels[torch.arange(2), :, y, x]
-        assert (chosen - selection.estimate).abs().max() < 1e-5
-        for parameter in network.heads.parameters():
-            parameter.zero_()
-        keypoints = network.layout.split(network.select(crops).estimate).keypoints
+    prediction, selection, keypoints = without_residuals(lively_recovery(config).network, random_crops(2))
+    x, y = selection.pixel.unbind(1)
     points = prediction.points[torch.arange(2), :, y, x]  # crops x parts x 2
     assert (points - selection.pixel[:, None]).abs().max() > 0.01  # they have left their pixel
     for part, joints in enumerate(PARTS.values()):

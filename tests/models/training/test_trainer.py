@@ -121,31 +121,33 @@ def test_heads_start_anew_where_keypoints_have_another_origin(config, demo_body)
     assert all(torch.equal(weights[name], averaged[name]) for name in weights if name not in heads)
 
 
-def test_resolutions_that_pixels_did_not_see_start_at_zero(config, demo_body):
-    """So the network starts with the very predictions that its weights had."""
-    first = Trainer(config, RECIPE, demo_body)
-    wider = dataclasses.replace(config, pixel_source="all")
-    second = Trainer(wider, RECIPE, demo_body, initial=first.checkpoint())
-    crops = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected, found = first.averaged(crops), second.averaged(crops)
-    torch.testing.assert_close(found.pixel_features, expected.pixel_features)
-    torch.testing.assert_close(found.logits, expected.logits)
+@pytest.fixture
+def grow(config, demo_body):
+    """A training and another that goes on from it with a larger network, whose predictions are the same at first."""
+
+    def grow(larger):
+        first = Trainer(config, RECIPE, demo_body)
+        second = Trainer(larger, RECIPE, demo_body, initial=first.checkpoint())
+        crops = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected, found = first.averaged(crops), second.averaged(crops)
+        for name in ("pixel_features", "coarse", "logits"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+        return first, second
+
+    return grow
+
+
+def test_resolutions_that_pixels_did_not_see_start_at_zero(config, demo_body, grow):
+    first, second = grow(dataclasses.replace(config, pixel_source="all"))
     next(second.run(1))
     assert all(layer.weight.abs().max() > 0 for layer in second.network.local_encoding.coarser)
     back = Trainer(config, RECIPE, demo_body, initial=Checkpoint.of(second.network))
     assert set(back.network.state_dict()) == set(first.network.state_dict())
 
 
-def test_modules_that_the_backbone_did_not_have_start_as_identities(config, demo_body):
-    first = Trainer(config, RECIPE, demo_body)
-    deeper = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, modules=(2, 1, 3)))
-    second = Trainer(deeper, RECIPE, demo_body, initial=first.checkpoint())
-    crops = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected, found = first.averaged(crops), second.averaged(crops)
-    torch.testing.assert_close(found.pixel_features, expected.pixel_features)
-    torch.testing.assert_close(found.coarse, expected.coarse)
+def test_modules_that_the_backbone_did_not_have_start_as_identities(config, demo_body, grow):
+    _, second = grow(dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, modules=(2, 1, 3))))
     for _ in second.run(3):
         pass
     new = second.network.backbone.stage4[2]
