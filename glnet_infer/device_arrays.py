@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -95,6 +95,12 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse NumPy, which would otherwise make an array of one object."""
+        raise BackendError(
+            "This array is on the GPU.", why="NumPy works on the host", fix="take the same field of the meshes themselves"
+        )
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

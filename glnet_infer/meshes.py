@@ -60,6 +60,10 @@ class Meshes:
     backend: str
     device: DeviceMeshes | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but the views of the GPU's memory, which belong to this process's backend."""
+        return {**self.__dict__, "device": None}
+
     def __len__(self) -> int:
         return len(self.vertices)
 

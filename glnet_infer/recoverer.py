@@ -147,7 +147,7 @@ class MeshRecoverer:
             raise InputError(
                 f"{self.backend} cannot cut crops from this {type(image).__name__} on the GPU.",
                 why=obstacle,
-                fix=f"rebuild with glnet-export CHECKPOINT --trt --frame WIDTHxHEIGHT, or {COPY_TO_HOST}",
+                fix=f"{COPY_TO_HOST}; for larger frames, rebuild with glnet-export CHECKPOINT --trt --frame WIDTHxHEIGHT",
             )
         return frame
 

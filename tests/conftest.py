@@ -32,7 +32,9 @@ def small_config():
         head_channels=(4, 8, 8, 16),
         feature_channels=64,
     )
-    return GLNetConfig(name="small", backbone=backbone, pixel_channels=24, part_channels=8, keypoints=31)
+    return GLNetConfig(
+        name="small", backbone=backbone, pixel_source="all", pixel_channels=24, part_channels=8, keypoints=31
+    )
 
 
 @pytest.fixture(scope="session")

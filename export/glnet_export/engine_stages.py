@@ -58,7 +58,7 @@ def add_engine(
         persons = _persons(recovery, options)
         random = manifest.network.weights == "random"
         report = compare_precisions(recovery, mixed, persons.crops, persons.cameras, emulated=True)
-        parity = _judged(report, random, options, found)
+        parity = _judged(report, random, options, found, KEEP)
     with stage("build") as found:
         found.append(str(toolkit))
         if options.timing_cache is not None and toolkit.flavor is RTX:
@@ -85,7 +85,7 @@ def add_engine(
         backend = open_backend("tensorrt", Bundle.open(directory))
         try:
             report = compare_precisions(recovery, as_module(backend), persons.crops, persons.cameras)
-            engine = {"backend": backend.name, **_judged(report, random, options, found)}
+            engine = {"backend": backend.name, **_judged(report, random, options, found, UPDATE)}
             return replace(record, state=RUN, parity={**record.parity, "engine": engine})
         finally:
             backend.close()
@@ -97,7 +97,11 @@ def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:
     return SyntheticSource(recovery.decoder.body, config.crop.size, seed=PRECISION).sample(options.precision_crops)
 
 
-def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found: list[str]) -> dict[str, Any]:
+KEEP = "keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them"
+UPDATE = "the module alone is within the bounds: try another version of TensorRT or of the driver"
+
+
+def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found: list[str], fix: str) -> dict[str, Any]:
     """Say what half precision costs, and refuse too much of it.
 
     Raises:
@@ -113,6 +117,6 @@ def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found
         raise ExportError(
             "Half precision costs too much.",
             why="; ".join(misses),
-            fix="keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them",
+            fix=fix,
         )
     return {**report.to_document(), "bounds": asdict(bounds)}

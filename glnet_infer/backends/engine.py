@@ -187,6 +187,8 @@ class Engine:
             self._users -= 1
             if self._users:
                 return
-        self.main.close()
-        if self.crop is not None:
-            self.crop.close()
+        try:
+            self.main.close()
+        finally:
+            if self.crop is not None:
+                self.crop.close()

@@ -86,6 +86,7 @@ class TensorRtBackend:
         """See :class:`glnet_infer.backends.base.Backend`; not while another thread runs this backend."""
         with self._alone() as session:
             self._check({"crops": crops, "cameras": cameras}, session)
+            self._end_results("the backend was called again")
 
             def fill(rows: slice) -> None:
                 session.inputs["crops"][: len(crops[rows])] = crops[rows]
@@ -108,6 +109,7 @@ class TensorRtBackend:
         with self._alone() as session:
             cropper = self._cropper_for(frame)
             self._check({"squares": squares, "cameras": cameras}, session)
+            self._end_results("the backend was called again")
 
             def fill(rows: slice) -> None:
                 count = len(squares[rows])
@@ -197,7 +199,7 @@ class TensorRtBackend:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[Session]:
-        """The session, for this thread alone; earlier results on the GPU end here.
+        """The session, for this thread alone.
 
         After a failure, whatever was queued is waited for: it may read the caller's memory.
         """
@@ -209,7 +211,6 @@ class TensorRtBackend:
             )
         try:
             session = self._open()
-            self._end_results("the backend was called again")
             self._memory.activate()
             try:
                 yield session

@@ -119,6 +119,7 @@ class LocalEncodingModule(nn.Module):
         offsets = self.offsets(pixels).float().unflatten(1, (len(PARTS), 2)).permute(0, 1, 3, 4, 2)
         if not self.from_coarse:
             return self.cells + offsets
-        centers = self.membership @ coarse_keypoints[:, :SKELETON_JOINTS]
+        # Not a matrix product: autocast would compute that in half precision.
+        centers = (self.membership[:, :, None] * coarse_keypoints[:, None, :SKELETON_JOINTS]).sum(2)
         cells = (centers + 0.5) * self.cells.shape[0] - 0.5
         return cells[:, :, None, None] + offsets

@@ -11,7 +11,9 @@ from glnet.recovery import MeshRecovery
 from glnet.training.evaluation import evaluate
 from glnet.training.seeds import PRECISION
 from glnet.training.synthetic import SyntheticSource
+from glnet_export.engine_options import EngineOptions
 from glnet_export.mixed import mixed_copy
+from glnet_export.pipeline import Source, export
 from glnet_export.precision import PrecisionBounds, compare_precisions
 
 
@@ -32,6 +34,17 @@ def test_it_recovers_people_from_crops_that_it_has_not_seen(recovery, demo_body)
     assert found["mpjpe_mm"] < 0.5 * standing["mpjpe_mm"]
     assert found["pa_mpjpe_mm"] < 0.63 * standing["pa_mpjpe_mm"]
     assert found["coco_ap50"] > 0.55
+
+
+def test_it_is_exported_to_a_graph_and_an_engine(tmp_path):
+    """The export compares the graph with PyTorch, and the engine's types with the module's."""
+    pytest.importorskip("tensorrt_rtx", reason="install the extra rtx")
+    options = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=4)
+    manifest = export(Source(demo_directory() / "checkpoint.pth"), tmp_path / "b", engine=options)
+    assert manifest.parity["vertices_mm"] < 0.05 and manifest.parity["pixel_agreement"] == 1
+    (engine,) = manifest.engines
+    assert engine.precision == "mixed" and engine.layers["kinds"]["resize"]["float16"] >= 3
+    assert engine.crop is not None
 
 
 def test_half_precision_costs_less_than_a_millimetre(recovery):

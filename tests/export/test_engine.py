@@ -181,7 +181,7 @@ def test_progress_grows_and_names_phases(exported):
 
 def test_half_layers_are_counted_in_the_module(small_recovery):
     assert half_layers(small_recovery) == 0
-    assert half_layers(mixed_copy(small_recovery)) == 80
+    assert half_layers(mixed_copy(small_recovery)) == 83
     assert half_layers(small_recovery) == 0  # the reference is left as it was
 
 

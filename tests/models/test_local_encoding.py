@@ -27,6 +27,7 @@ def make_module(tiny_config):
     def make(**changes) -> LocalEncodingModule:
         with torch.random.fork_rng():
             torch.manual_seed(5)
+            changes = {"pixel_source": "highest", **changes}
             module = LocalEncodingModule(dataclasses.replace(tiny_config, **changes))
         module.initialize()
         return module.eval()

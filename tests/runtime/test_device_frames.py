@@ -1,9 +1,11 @@
 """Crops cut on the GPU, and arrays of the GPU in and out, on stand-ins for TensorRT and cuda-core."""
 
 import contextlib
+import copy
 import dataclasses
 import gc
 import json
+import pickle
 import sys
 import threading
 import weakref
@@ -653,7 +655,6 @@ def test_meshes_hand_them_out(recoverer, machine):
         lambda recoverer, machine: recoverer(frame_of(), BOXES),
         lambda recoverer, machine: recoverer(np.zeros((80, 120, 3), np.uint8), BOXES),
         lambda recoverer, machine: recoverer.close(),
-        lambda recoverer, machine: recoverer._backend.view(on_gpu(machine, frame_of())),
     ],
 )
 def test_results_on_the_gpu_end_with_the_next_call(recoverer, machine, after):
@@ -676,6 +677,26 @@ def test_results_end_with_a_call_that_fails(recoverer, machine):
         recoverer(frame_of(), BOXES)
     machine.trouble = set()
     refused(lambda: device.vertices.__cuda_array_interface__, "called again")
+
+
+def test_a_frame_that_is_refused_ends_nothing(recoverer, machine):
+    meshes = recoverer(frame_of(), BOXES)
+    with pytest.raises(InputError):
+        recoverer(on_gpu(machine, frame_of().astype(np.float32)), BOXES)
+    np.testing.assert_array_equal(read(machine, meshes.device.vertices), meshes.vertices)
+
+
+def test_numpy_does_not_make_an_object_of_results_on_the_gpu(recoverer):
+    device = recoverer(frame_of(), BOXES).device
+    refused(lambda: np.asarray(device.vertices), "on the GPU", "host")
+
+
+def test_meshes_are_copied_and_pickled_without_what_is_on_the_gpu(recoverer):
+    meshes = recoverer(frame_of(), BOXES)
+    for other in (pickle.loads(pickle.dumps(meshes)), copy.deepcopy(meshes)):
+        assert other.device is None and meshes.device is not None
+        np.testing.assert_array_equal(other.vertices, meshes.vertices)
+        assert other.intrinsics == meshes.intrinsics and other.backend == meshes.backend
 
 
 def test_a_clones_call_ends_nothing(classic, machine):

@@ -16,6 +16,9 @@ MIRRORED = 0.5
 TURN = 0.35
 """Crops are turned by up to this, radians: 20 degrees."""
 
+SQUARE = 0.005
+"""Crops are not turned where fx and fy differ by this share or more."""
+
 SCALE = 1.2
 """Crops are scaled by up to this, or down by as much."""
 
@@ -144,6 +147,8 @@ def augment(batch: Batch, generator: torch.Generator) -> Batch:
     rows = torch.arange(count, device=device) + torch.where(chosen, 0, count)
     targets = Targets.concatenate([mirrored.targets, batch.targets]).map(lambda part: part[rows])
     crops = torch.where(chosen[:, None, None, None], mirrored.crops, batch.crops)
-    crops, targets = turn(Batch(crops, targets), TURN * spread(), SCALE ** spread())
+    # Turned pixels must be square, or the labels would be those of a sheared body: 1 % would move joints by millimetres.
+    square = (targets.cameras[:, 0] / targets.cameras[:, 1] - 1).abs() < SQUARE
+    crops, targets = turn(Batch(crops, targets), TURN * spread() * square, SCALE ** spread())
     gain = 1 + BRIGHTNESS * spread(1, 1, 1) + GAIN * spread(1, 1, 3)
     return Batch((crops * gain).clamp_(max=255).to(torch.uint8), targets)

@@ -1,7 +1,8 @@
 """The poster's Table 2 on synthetic crops: what each component contributes when all are trained on the same budget.
 
-The rows share everything but their switches, the training-only guidance by heat maps and facing directions too. They are
-trained in this process, on the CPU.
+The rows share everything but their switches, the training-only guidance too. Where the configuration lets keypoints start
+at part points, they do so in the rows that have part points; in the others they start at the pixel. The rows are trained in
+this process, on the CPU.
 """
 
 import dataclasses

@@ -21,8 +21,8 @@ def inherit(network: GLNet, checkpoint: Checkpoint) -> None:
 
     Convolutions do not know the size of crops. What the checkpoint lacks starts so that the network computes what the
     checkpoint does: resolutions that pixels did not see add zeros, and modules that the backbone did not have are
-    identities (after Chen et al., "Net2Net", ICLR 2016). Only residual heads start anew where keypoints have another
-    origin, because their old weights mean something else.
+    identities (after Chen et al., "Net2Net", ICLR 2016). Two things are lost: resolutions that pixels no longer see, and
+    the residual heads where keypoints have another origin, because their weights mean something else.
 
     Raises:
         CheckpointError: The networks differ in more than that.

@@ -33,7 +33,7 @@ from glnet.training.targets import Targets
 from glnet_infer.errors import CheckpointError, first_line
 
 STATE_FORMAT = "glnet-training-state"
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

@@ -162,3 +162,14 @@ def test_augmentation_changes_every_crop_and_mirrors_half(rendered):
     assert 10 < mirrored.sum() < 38  # of 48
     means = crops.float().mean((1, 2, 3)) / many.crops.float().mean((1, 2, 3))
     assert means.std() > 0.05
+
+
+def test_crops_whose_pixels_are_not_square_are_not_turned(rendered):
+    """Real cameras may have fx and fy apart; a turned body would be a sheared one."""
+    _, _, batch = rendered
+    cameras = batch.targets.cameras * torch.tensor([1.0, 1.01, 1.0, 1.0])
+    batch = Batch(batch.crops, batch.targets._replace(cameras=cameras))
+    targets = augment(batch, torch.Generator().manual_seed(0)).targets
+    for found, given in zip(targets.rotations[:, 0], batch.targets.rotations[:, 0], strict=True):
+        mirrored = given * torch.tensor([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])
+        assert torch.equal(found, given) or torch.equal(found, mirrored)

@@ -170,6 +170,18 @@ def test_in_bfloat16_coarse_estimates_and_confidences_are_float32(config, demo_b
     assert (seen["coarse"] - exact).abs().max() < 1e-5
 
 
+def test_in_bfloat16_part_points_are_float32(config, demo_body):
+    """They are what keypoints start at; bfloat16 has three digits."""
+    trainer = Trainer(dataclasses.replace(config, point_origin="coarse", keypoint_origin="part"), RECIPE, demo_body)
+    network, crops = trainer.network, trainer.batches.at(0).crops
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        prediction = network(crops)
+    keypoints = network.layout.split(prediction.coarse.double()).keypoints[:, :29]
+    expected = ((network.local_encoding.membership.double() @ keypoints) + 0.5) * config.grid - 0.5
+    # Offsets are zero at the start.
+    assert (prediction.points - expected[:, :, None, None]).abs().max() < 1e-4  # cells
+
+
 def test_more_positives_than_pixels_are_refused(config, demo_body):
     with pytest.raises(CheckpointError, match="257 positives"):
         Trainer(config, RECIPE, demo_body, matching=Matching(positives=257))  # 16 x 16 pixels
@@ -273,13 +285,18 @@ def test_rows_of_table_2_share_a_budget_and_are_kept(config, tmp_path):
     assert other.exit_code != 0 and "another comparison" in other.stderr
 
 
-def test_rows_may_start_from_one_trained_backbone(config, demo_body, tmp_path):
+def test_rows_may_start_from_one_trained_backbone(config, demo_body, tmp_path, monkeypatch):
     trained = Trainer(config, dataclasses.replace(RECIPE, seed=5), demo_body).checkpoint()
     trained.save(tmp_path / "trained.pth")
     (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
     arguments = ["compare", str(tmp_path / "rows"), "--config", str(tmp_path / "tiny.json"), "--steps", "1", "--batch", "2"]
     arguments += ["--crops", "2", "--row", "baseline"]
+    taken = []
+    monkeypatch.setattr(
+        "glnet.training.comparison._take_backbone", lambda trainer, checkpoint: taken.append(checkpoint.config.name)
+    )
     started = CliRunner().invoke(app, [*arguments, "--backbone", str(tmp_path / "trained.pth")])
+    assert taken == [config.name]
     assert started.exit_code == 0, started.output
     without = CliRunner().invoke(app, arguments)
     assert without.exit_code != 0 and "another comparison" in without.stderr
