@@ -121,7 +121,7 @@ class DeviceMemory:
                 why=f"it is on GPU {view.device_id}, and the backend runs on GPU {self._ordinal}",
                 fix=f"make it on the first GPU that CUDA offers (CUDA_VISIBLE_DEVICES chooses), or {COPY_TO_HOST}",
             )
-        return DeviceFrame(int(view.ptr), shape, dtype, None if strides is None else tuple(strides), view)
+        return DeviceFrame(int(view.ptr), shape, dtype, None if strides is None else tuple(strides), (view, array))
 
     def foreign_buffer(self, array: DeviceFrame, size: int) -> Any:
         """The first bytes of another library's array, as a buffer."""

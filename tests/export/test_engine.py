@@ -19,6 +19,9 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from glnet.backend import TorchBackend
+from glnet.config import PRESETS
+from glnet.random_init import random_recovery
+from glnet.sampling import sample_by_grid
 from glnet_export.cli import app
 from glnet_export.engine import NOT_RUN, _configure, build, build_crop, fill_profile
 from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_profile
@@ -194,6 +197,18 @@ def test_one_engine_for_many_targets(toolkit, mixed, tmp_path):
     record = build(mixed, tmp_path, several, EngineOptions(), half_layers=80)
     assert record.compute_capabilities == targets
     assert record.file.file == "model.rtx-sm80-sm86-sm89-sm120-sm121.mixed.engine"
+
+
+@pytest.mark.parametrize(("preset", "least"), [("w18-small", 90), ("w32", 300)])
+def test_real_networks_compile_for_every_gpu(toolkit, demo_body, preset, least, tmp_path):
+    mixed = mixed_copy(random_recovery(PRESETS[preset], demo_body, seed=0))
+    trace(mixed, tmp_path / "mixed.onnx", sampler=sample_by_grid)
+    targets = ("8.0", "8.6", "8.9", "12.0", "12.1")
+    several = dataclasses.replace(toolkit, compute_capabilities=targets)
+    record = build(tmp_path / "mixed.onnx", tmp_path, several, EngineOptions(), half_layers=half_layers(mixed))
+    assert record.precision == "mixed" and record.layers["half"] >= half_layers(mixed) > least
+    # Weights are in the engine once, in half precision, whatever the number of targets.
+    assert record.file.bytes < 125e6
 
 
 def test_a_target_that_the_builder_fails_on_says_why(toolkit, mixed, tmp_path):

@@ -478,24 +478,31 @@ def test_a_frame_of_the_gpu_needs_no_buffer_of_ours(recoverer, machine):
     assert machine.sizes("host") == before["host"] and len(machine.sizes("device")) == len(before["device"]) + 1
 
 
-def test_the_frame_is_kept_until_the_work_is_done(classic, machine):
-    backend, frame = TensorRtBackend(classic, cuda_graphs=False), frame_of()
+def test_a_view_keeps_the_frame_and_no_longer_than_it_lives(classic, machine):
+    frame, (squares, cameras) = frame_of(), inputs(3)
     array = on_gpu(machine, frame)
+    address = array.__cuda_array_interface__["data"][0]
     # As an array of a library would, it takes its memory back when nobody holds on to it.
-    gone = weakref.finalize(array, lambda: machine.memory.pop(array_address))
-    array_address = array.__cuda_array_interface__["data"][0]
-    view = dataclasses.replace(backend.view(array), owner=array)
-    del array
-    gc.collect()
-    squares, cameras = inputs(3)
-    right(backend.run_frame(view, squares, cameras), frame, squares, cameras)
-    assert gone.alive
-    machine.trouble = {"execute_async_v3"}  # after the crop engine was queued
-    with contextlib.suppress(BackendError):
-        backend.run_frame(view, squares, cameras)
-    (stream,) = machine.streams.values()
-    assert not stream._pending  # nothing is left that would read the frame
-    backend.close()
+    gone = weakref.finalize(array, lambda: machine.memory.pop(address))
+    with TensorRtBackend(classic, cuda_graphs=False) as backend:
+        view = backend.view(array)
+        del array
+        gc.collect()
+        assert gone.alive
+        right(backend.run_frame(view, squares, cameras), frame, squares, cameras)
+        del view
+        gc.collect()
+        assert not gone.alive
+
+
+def test_nothing_that_would_read_the_frame_is_left_after_a_failure(classic, machine):
+    with TensorRtBackend(classic, cuda_graphs=False) as backend:
+        view = backend.view(on_gpu(machine, frame_of()))
+        machine.trouble = {"execute_async_v3"}  # after the crop engine was queued
+        with contextlib.suppress(BackendError):
+            backend.run_frame(view, *inputs(3))
+        (stream,) = machine.streams.values()
+        assert not stream._pending
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_perfect_prediction_costs_nothing_but_confidence(small_config, demo_bo
         torch.nn.init.zeros_(parameter)
     terms = objective(network(crops)._replace(coarse=vector), targets)
     # Float32 through the kinematics: rotation matrices to about 1e-6, squared.
-    assert all(float(value) < 1e-8 for name, value in terms.items() if name != "confidence")
+    assert all(float(value.detach()) < 1e-8 for name, value in terms.items() if name != "confidence")
 
 
 def test_unknown_labels_do_not_pull(small_config, demo_body, crops):
