@@ -12,7 +12,8 @@ from glnet_export.engine import RUN, build, build_crop, runs_here
 from glnet_export.engine_options import EngineOptions
 from glnet_export.graph import check, trace
 from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers, mixed_copy
-from glnet_export.precision import PrecisionBounds, PrecisionReport, as_module, compare_precisions
+from glnet_export.parity import as_module
+from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionReport, compare_precisions
 from glnet_export.progress import Progress, Stage
 from glnet_export.toolkit import RTX, Toolkit
 from glnet_infer.backends import open_backend
@@ -23,6 +24,9 @@ from glnet_infer.manifest import EngineRecord, Manifest
 ENGINE_STAGES = ("mixed", "half", "build", "crop", "run")
 """In this order: the graph in mixed precision, what half precision costs, the engine, the engine that cuts its crops, the
 comparison with PyTorch."""
+
+UPDATE = "the module alone is within the bounds: try another version of TensorRT or of the driver"
+"""What to do where the engine costs too much."""
 
 
 def add_engine(
@@ -58,7 +62,7 @@ def add_engine(
         persons = _persons(recovery, options)
         random = manifest.network.weights == "random"
         report = compare_precisions(recovery, mixed, persons.crops, persons.cameras, emulated=True)
-        parity = _judged(report, random, options, found, KEEP)
+        parity = _judged(report, random, options, found, KEEP_IN_FLOAT32)
     with stage("build") as found:
         found.append(str(toolkit))
         if options.timing_cache is not None and toolkit.flavor is RTX:
@@ -95,10 +99,6 @@ def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:
     """Rendered persons to measure half precision on."""
     config = recovery.network.config
     return SyntheticSource(recovery.decoder.body, config.crop.size, seed=PRECISION).sample(options.precision_crops)
-
-
-KEEP = "keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them"
-UPDATE = "the module alone is within the bounds: try another version of TensorRT or of the driver"
 
 
 def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found: list[str], fix: str) -> dict[str, Any]:

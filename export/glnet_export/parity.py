@@ -1,12 +1,14 @@
 """How far an exported graph is from the PyTorch module, in millimetres, pixels and degrees."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from glnet.estimate import DEFAULT_CAMERA
 from glnet.recovery import MeshRecovery, Recovery
@@ -86,9 +88,17 @@ class ParityReport:
         return misses
 
 
-def compare(
-    recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], seed: int = 0, batch_size: int = BATCH
-) -> ParityReport:
+def as_module(backend: Backend) -> Callable[[Tensor, Tensor], Recovery]:
+    """A backend in the place of a module."""
+
+    def run(crops: Tensor, cameras: Tensor) -> Recovery:
+        outputs = backend.run(crops.numpy(), cameras.numpy())
+        return Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
+
+    return run
+
+
+def compare(recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], seed: int = 0) -> ParityReport:
     """Run both on the same crops and measure.
 
     Cameras vary from crop to crop, so that the whole range of the second input is compared too.
@@ -98,19 +108,18 @@ def compare(
         backend: Runs the export.
         crops: N x C x C x 3.
         seed: Of the cameras.
-        batch_size: Crops at a time.
     """
     generator = np.random.default_rng(seed)
     cameras = np.tile(np.array(DEFAULT_CAMERA, dtype=np.float32), (len(crops), 1))
     cameras[:, :2] *= generator.uniform(0.25, 1, (len(crops), 1))
     cameras[:, 2:] += generator.uniform(-1, 1, (len(crops), 2))
     same, differences = [], defaultdict(list)
-    for start in range(0, len(crops), batch_size):
-        batch = slice(start, start + batch_size)
+    exported = as_module(backend)
+    for start in range(0, len(crops), BATCH):
+        batch = [torch.from_numpy(array[start : start + BATCH]) for array in (crops, cameras)]
         with torch.inference_mode():
-            reference = recovery(torch.from_numpy(crops[batch]), torch.from_numpy(cameras[batch]))
-        outputs = backend.run(crops[batch], cameras[batch])
-        found = Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
+            reference = recovery(*batch)
+        found = exported(*batch)
         agree = (found.reference_pixel == reference.reference_pixel).all(1)
         same.append(agree)
         for name, difference in _differences(found, reference).items():

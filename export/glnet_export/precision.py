@@ -18,11 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_angle
-from glnet_infer.backends import Backend
 from glnet_infer.errors import ExportError
 
 BATCH = 8
 """Crops at a time: bounds memory."""
+
+KEEP_IN_FLOAT32 = "keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them"
+"""What to do where half precision costs too much."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def compare_precisions(
 
     Args:
         recovery: In float32.
-        mixed: Of :func:`glnet_export.mixed.mixed_copy`, or an engine built from it (:func:`as_module`).
+        mixed: Of :func:`glnet_export.mixed.mixed_copy`, or an engine built from it (:func:`glnet_export.parity.as_module`).
         crops: RGB.
         cameras: Of the crops.
         emulated: Emulate half precision (:class:`EmulatedHalf`) instead of running it.
@@ -167,7 +169,7 @@ def compare_precisions(
         raise ExportError(
             "Half precision was not compared with float32.",
             why=f"on none of {len(crops)} crops do both choose the same pixel",
-            fix="keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them",
+            fix=KEEP_IN_FLOAT32,
         )
     joints, keypoints, rotations, distance = torch.cat(largest, dim=1).amax(1).tolist()
     return PrecisionReport(
@@ -183,16 +185,6 @@ def compare_precisions(
         tied=tuple(tied),
         small_effect=(torch.cat(moved) < SMALL_EFFECT_MM).double().mean().item(),
     )
-
-
-def as_module(backend: Backend) -> Callable[[Tensor, Tensor], Recovery]:
-    """A backend in the place of a module."""
-
-    def run(crops: Tensor, cameras: Tensor) -> Recovery:
-        outputs = backend.run(crops.numpy(), cameras.numpy())
-        return Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
-
-    return run
 
 
 def _relative_distances(found: Tensor, reference: Tensor, first: Recovery, second: Recovery) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glnet_infer.errors import CheckpointError, first_line
-from glnet_infer.manifest import CropSpec
+from glnet_infer.manifest import GRID_STRIDE, CropSpec
 from glnet_infer.skeleton import SKELETON_JOINTS
 
 
@@ -136,7 +136,7 @@ class GLNetConfig:
     @property
     def grid(self) -> int:
         """Side of the pixel grid: the backbone's highest resolution, a quarter of the crop's."""
-        return self.crop.size // 4
+        return self.crop.size // GRID_STRIDE
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for checkpoints and manifests."""

@@ -191,7 +191,7 @@ class GLNet(nn.Module):
         residuals = self.heads(gather_pixels(pixels, index), None if parts is None else gather_pixels(parts, index))
         points = prediction.points
         if self.config.keypoint_origin == "part":
-            points = gather_pixels(points.permute(0, 1, 4, 2, 3).flatten(1, 2), index).squeeze(3).transpose(1, 2)
+            points = gather_points(points, index).flatten(2)
         return self._start(prediction.coarse, self._places(index), points) + residuals.squeeze(3).transpose(1, 2)
 
     def all_estimates(self, prediction: Prediction, entries: int | None = None) -> Float[Tensor, "n h*w p"]:
@@ -243,3 +243,9 @@ def gather_pixels(maps: Float[Tensor, "n c h w"], index: Int[Tensor, "n k"]) -> 
     """Chosen pixels of each map, as narrow maps."""
     columns = maps.flatten(2)
     return columns.gather(2, index.unsqueeze(1).expand(-1, columns.shape[1], -1)).unsqueeze(-1)
+
+
+def gather_points(points: Float[Tensor, "n q h w 2"], index: Int[Tensor, "n k"]) -> Float[Tensor, "n k q 2"]:
+    """Part points of chosen pixels, in grid cells."""
+    maps = points.permute(0, 1, 4, 2, 3).flatten(1, 2)
+    return gather_pixels(maps, index).squeeze(3).transpose(1, 2).unflatten(2, (-1, 2))

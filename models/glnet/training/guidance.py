@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from glnet.config import GLNetConfig
 from glnet.estimate import viewing_rotations
-from glnet.network import Prediction, gather_pixels
+from glnet.network import Prediction, gather_pixels, gather_points
 from glnet.parts import PARTS
 from glnet.training.losses import weighted_mean
 from glnet.training.targets import BACKGROUND, UNKNOWN, Targets
@@ -119,9 +119,9 @@ class Guidance(nn.Module):
 
     def _point_loss(self, points: Tensor, targets: Targets, index: Tensor) -> Tensor:
         """L1 distance of the part points of positive pixels from the middles of their parts' keypoints, in grid cells."""
-        points = gather_pixels(points.permute(0, 1, 4, 2, 3).flatten(1, 2), index).unflatten(1, (-1, 2)).squeeze(-1)
+        points = gather_points(points, index)  # N x positives x parts x 2
         weights = self.membership * targets.keypoint_weights[:, None, :SKELETON_JOINTS]  # N x parts x 29
         total = weights.sum(-1)
         middles = weights @ targets.estimate.keypoints[:, :SKELETON_JOINTS] / total.clamp_min(1e-6).unsqueeze(-1)
-        error = (points - ((middles + 0.5) * self.grid - 0.5).unsqueeze(-1)).abs().mean((2, 3))
+        error = (points - ((middles + 0.5) * self.grid - 0.5).unsqueeze(1)).abs().mean((1, 3))
         return weighted_mean(error, total)

@@ -18,9 +18,7 @@ from glnet.training.synthetic.renderer import Fragments, Rasterizer
 from glnet.training.synthetic.scene import place, project
 from glnet.training.targets import BACKGROUND, UNKNOWN
 from glnet_infer.errors import InputError
-
-STRIDE = 4
-"""Pixels between the cells of the grid that the surface is labelled on."""
+from glnet_infer.manifest import GRID_STRIDE
 
 CHUNK = 16
 """Crops rendered at a time: bounds the memory, and keeps intermediate results in the cache of a processor."""
@@ -150,8 +148,8 @@ class SyntheticSource:
 
     def _surface(self, fragments: Fragments, depths: Tensor, hidden: Occluders) -> tuple[Tensor, Tensor]:
         """Segments and places of the grid's cells, from depths behind the root, N x V x 1."""
-        count, grid = len(depths), self.crop_size // STRIDE
-        middles = fragments.every(STRIDE, self.crop_size)
+        count, grid = len(depths), self.crop_size // GRID_STRIDE
+        middles = fragments.every(GRID_STRIDE, self.crop_size)
         rest = self.body.template.view(1, -1, 3).expand(count, -1, -1)
         vertices = middles.corners[0].gather(-1, middles.weights[0].argmax(-1, keepdim=True)).squeeze(-1)
         segments = torch.full((count * grid * grid,), BACKGROUND, dtype=torch.uint8, device=self.device)
@@ -159,6 +157,6 @@ class SyntheticSource:
         places = torch.zeros(count * grid * grid, 4, device=self.device)
         places[middles.pixels] = middles.interpolate(torch.cat([rest, depths], dim=-1))[0]
         segments, places = segments.view(count, grid, grid), places.view(count, grid, grid, 4)
-        middle = slice(STRIDE // 2, None, STRIDE)
+        middle = slice(GRID_STRIDE // 2, None, GRID_STRIDE)
         unseen = (hidden.alpha > 0.5) | ~hidden.inside
         return segments.masked_fill_(unseen[:, middle, middle], UNKNOWN), places
