@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.backends import Backend, DeviceBackend, Frame, FrameBackend, Outputs, choose_backend, open_backend
+from glnet_infer.backends import Backend, DeviceOutputs, Frame, FrameBackend, Outputs, choose_backend, open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.crops import CropSquares, cut_crops
@@ -158,7 +158,8 @@ class MeshRecoverer:
             return {spec.name: self._empty(spec) for spec in specs}, None
         batches = list(self._batches(frame, squares, cameras))
         if len(batches) == 1:
-            return batches[0], self._backend.device_results if isinstance(self._backend, DeviceBackend) else None
+            (outputs,) = batches
+            return outputs, outputs.device if isinstance(outputs, DeviceOutputs) else None
         return {spec.name: np.concatenate([batch[spec.name] for batch in batches]) for spec in specs}, None
 
     def _batches(self, frame: Frame, squares: CropSquares, cameras: NDArray[np.float32]) -> Iterator[Outputs]:

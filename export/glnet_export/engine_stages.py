@@ -2,12 +2,13 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import sample_by_grid
 from glnet.training.seeds import PRECISION
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
+from glnet_export.crop_parity import LARGEST_DIFFERENCE, compare_crops
 from glnet_export.engine import RUN, build, build_crop, runs_here
 from glnet_export.engine_options import EngineOptions
 from glnet_export.graph import check, trace
@@ -16,17 +17,20 @@ from glnet_export.parity import as_module
 from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionReport, compare_precisions
 from glnet_export.progress import Progress, Stage
 from glnet_export.toolkit import RTX, Toolkit
-from glnet_infer.backends import open_backend
+from glnet_infer.backends import FrameBackend, open_backend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import ExportError
-from glnet_infer.manifest import EngineRecord, Manifest
+from glnet_infer.manifest import CropEngineRecord, EngineRecord, Manifest
 
 ENGINE_STAGES = ("mixed", "half", "build", "crop", "run")
 """In this order: the graph in mixed precision, what half precision costs, the engine, the engine that cuts its crops, the
-comparison with PyTorch."""
+comparison with PyTorch and OpenCV."""
 
 UPDATE = "the module alone is within the bounds: try another version of TensorRT or of the driver"
 """What to do where the engine costs too much."""
+
+UPDATE_CROPS = "its graph is right by ONNX Runtime's tests: try another version of TensorRT or of the driver"
+"""What to do where the crop engine cuts others."""
 
 
 def add_engine(
@@ -90,7 +94,8 @@ def add_engine(
         try:
             report = compare_precisions(recovery, as_module(backend), persons.crops, persons.cameras)
             engine = {"backend": backend.name, **_judged(report, random, options, found, UPDATE)}
-            return replace(record, state=RUN, parity={**record.parity, "engine": engine})
+            cut = _crops_judged(cast(FrameBackend, backend), manifest, crop, found)
+            return replace(record, state=RUN, parity={**record.parity, "engine": engine, "crop": cut})
         finally:
             backend.close()
 
@@ -99,6 +104,19 @@ def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:
     """Rendered persons to measure half precision on."""
     config = recovery.network.config
     return SyntheticSource(recovery.decoder.body, config.crop.size, seed=PRECISION).sample(options.precision_crops)
+
+
+def _crops_judged(backend: FrameBackend, manifest: Manifest, engine: CropEngineRecord, found: list[str]) -> dict[str, Any]:
+    """Say how far the crops are from OpenCV's, and refuse others.
+
+    Raises:
+        ExportError: They are further apart than rounding explains.
+    """
+    report = compare_crops(backend, manifest.crop, engine.largest_frame)
+    found.append(str(report))
+    if report.largest_difference > LARGEST_DIFFERENCE:
+        raise ExportError("The crop engine does not cut the crops that training saw.", why=str(report), fix=UPDATE_CROPS)
+    return report.to_document()
 
 
 def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found: list[str], fix: str) -> dict[str, Any]:

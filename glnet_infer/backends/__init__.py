@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glnet_infer import devices
-from glnet_infer.backends.base import Backend, DeviceBackend, Frame, FrameBackend, Outputs
+from glnet_infer.backends.base import Backend, DeviceOutputs, Frame, FrameBackend, Outputs
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import BackendError, first_line
 
@@ -15,7 +15,7 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendChoice",
-    "DeviceBackend",
+    "DeviceOutputs",
     "Frame",
     "FrameBackend",
     "Outputs",

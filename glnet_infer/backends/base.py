@@ -16,6 +16,18 @@ Frame = NDArray[np.uint8] | DeviceFrame
 """An image to cut crops from, on the host or on the GPU."""
 
 
+class DeviceOutputs(dict[str, NDArray[Any]]):
+    """Outputs of a backend that leaves them on the GPU, too.
+
+    Attributes:
+        device: Where they lie there, until the backend's next call; None where it ran in pieces.
+    """
+
+    def __init__(self, arrays: Outputs, device: DeviceMeshes | None) -> None:
+        super().__init__(arrays)
+        self.device = device
+
+
 class Backend(Protocol):
     """Runs the graph. One call at a time and thread, unless the implementation says more."""
 
@@ -60,11 +72,9 @@ class FrameBackend(Protocol):
             BackendError: The backend failed.
         """
 
+    def cut(self, frame: Frame, squares: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The crops that :meth:`run_frame` would run, N x C x C x 3, RGB: to look at, or to compare.
 
-@runtime_checkable
-class DeviceBackend(Protocol):
-    """A backend that leaves its results on the GPU, too."""
-
-    @property
-    def device_results(self) -> DeviceMeshes | None:
-        """Those of the last call, until the next; None where it ran in pieces."""
+        Raises:
+            BackendError: The backend failed.
+        """

@@ -56,6 +56,7 @@ class FrameCropper:
         self.squares[:] = WHOLE_FRAME
         self._staging: tuple[Any, NDArray[np.uint8]] | None = None
         self._device_frame: Any = None
+        self._host_crops: tuple[Any, NDArray[np.uint8]] | None = None
         self._shape: Shape = ()
 
     def obstacle(self, width: int, height: int) -> str:
@@ -92,6 +93,16 @@ class FrameCropper:
         mark = self._plan.log.mark()
         if not self._context.execute_async_v3(self._memory.stream):
             raise self._plan.failure(f"does not cut {size} crops", mark)
+
+    def fetch(self, size: int) -> NDArray[np.uint8]:
+        """Wait for the queued crops and bring so many to the host; valid until the next call."""
+        if self._host_crops is None:
+            self._host_crops = self._memory.allocate_staging(self._crops.size(self._plan.most_crops))
+        buffer, array = self._host_crops
+        part, count = self._memory.part, self._crops.size(size)
+        self._memory.copy(part(buffer, count), part(self.crops, count))
+        self._memory.synchronize()
+        return array[:count].reshape(size, *self._crops.row)
 
     def close(self) -> None:
         """Let the context go; its memory is freed by who closes that."""

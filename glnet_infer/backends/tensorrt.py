@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.backends import device_memory
-from glnet_infer.backends.base import Frame, Outputs
+from glnet_infer.backends.base import DeviceOutputs, Frame
 from glnet_infer.backends.engine import Engine
 from glnet_infer.backends.engine_choice import choose_engine
 from glnet_infer.backends.engine_tensors import EngineTensor
@@ -63,7 +63,6 @@ class TensorRtBackend:
         self._session: Session | None = None
         self._cropper: FrameCropper | None = None
         self._lease = Lease()
-        self._device_results: DeviceMeshes | None = None
         self.name = engine.name
         try:
             if engine.crop is not None:
@@ -82,11 +81,11 @@ class TensorRtBackend:
         record = self._engine.record
         return f"TensorRtBackend({record.file.file}, {record.precision}, {self.name}, {self._engine.gpu.name})"
 
-    def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
+    def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> DeviceOutputs:
         """See :class:`glnet_infer.backends.base.Backend`; not while another thread runs this backend."""
         with self._alone() as session:
             self._check({"crops": crops, "cameras": cameras}, session)
-            self._end_results("the backend was called again")
+            self._lease.end("the backend was called again")
 
             def fill(rows: slice) -> None:
                 session.inputs["crops"][: len(crops[rows])] = crops[rows]
@@ -104,30 +103,41 @@ class TensorRtBackend:
         with self._alone():
             return self._memory.foreign(array)
 
-    def run_frame(self, frame: Frame, squares: NDArray[np.float32], cameras: NDArray[np.float32]) -> Outputs:
+    def run_frame(self, frame: Frame, squares: NDArray[np.float32], cameras: NDArray[np.float32]) -> DeviceOutputs:
         """See :class:`glnet_infer.backends.base.FrameBackend`; not while another thread runs this backend."""
         with self._alone() as session:
             cropper = self._cropper_for(frame)
             self._check({"squares": squares, "cameras": cameras}, session)
-            self._end_results("the backend was called again")
+            self._lease.end("the backend was called again")
 
             def fill(rows: slice) -> None:
-                count = len(squares[rows])
-                cropper.squares[:count] = squares[rows]
-                cropper.queue(session.size_for(count))
+                _queue_crops(cropper, session, squares[rows])
 
             cropper.load(frame)
             return self._run_pieces(session, cameras, fill, OF_FRAME)
 
-    @property
-    def device_results(self) -> DeviceMeshes | None:
-        """See :class:`glnet_infer.backends.base.DeviceBackend`."""
-        return self._device_results
+    def cut(self, frame: Frame, squares: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """See :class:`glnet_infer.backends.base.FrameBackend`; results on the GPU stay what they are."""
+        with self._alone() as session:
+            cropper = self._cropper_for(frame)
+            self._check({"squares": squares}, session)
+            cropper.load(frame)
+            crops = np.empty((len(squares), *session.inputs["crops"].shape[1:]), dtype=np.uint8)
+            for rows in self._pieces(len(squares)):
+                _queue_crops(cropper, session, squares[rows])
+                crops[rows] = cropper.fetch(rows.stop - rows.start)
+            return crops
+
+    def _pieces(self, count: int) -> Iterator[slice]:
+        """Rows of so many crops, at most as many at once as the engine takes."""
+        most = self._engine.main.most_crops
+        for start in range(0, count, most):
+            yield slice(start, min(start + most, count))
 
     def _run_pieces(
         self, session: Session, cameras: NDArray[np.float32], fill: Callable[[slice], None], steps: Steps
-    ) -> Outputs:
-        """Run all crops, at most as many at once as the engine takes.
+    ) -> DeviceOutputs:
+        """Run all crops, piece by piece.
 
         Args:
             session: What runs them.
@@ -135,20 +145,19 @@ class TensorRtBackend:
             fill: Brings some rows' crops into place.
             steps: What the session does then.
         """
-        count, most = len(cameras), self._engine.main.most_crops
+        count = len(cameras)
         results = {name: np.empty((count, *array.shape[1:]), dtype=array.dtype) for name, array in session.outputs.items()}
-        for start in range(0, count, most):
-            rows = slice(start, min(start + most, count))
-            here = rows.stop - start
+        for rows in self._pieces(count):
+            here = rows.stop - rows.start
             session.inputs["cameras"][:here] = cameras[rows]
             fill(rows)
             session.run(here, steps)
             for name, result in results.items():
                 result[rows] = session.outputs[name][:here]
-        if 0 < count <= most:
-            self._lease = Lease()
-            self._device_results = _device_meshes(session, self._memory, count, self._lease)
-        return results
+        if not 0 < count <= self._engine.main.most_crops:
+            return DeviceOutputs(results, None)
+        self._lease = Lease()
+        return DeviceOutputs(results, _device_meshes(session, self._memory, count, self._lease))
 
     def clone(self) -> TensorRtBackend:
         """Another backend on the same engine, with a context, a stream and buffers of its own, for another thread.
@@ -175,7 +184,7 @@ class TensorRtBackend:
             session, self._session = self._session, None
             if session is None:
                 return
-            self._end_results("the backend was closed")
+            self._lease.end("the backend was closed")
             try:
                 self._memory.activate()
                 self._engine.release()
@@ -220,10 +229,6 @@ class TensorRtBackend:
         finally:
             self._lock.release()
 
-    def _end_results(self, why: str) -> None:
-        self._lease.end(why)
-        self._device_results = None
-
     def _cropper_for(self, frame: Frame) -> FrameCropper:
         """The cropper, if it takes a frame."""
         height, width = frame.shape[:2]
@@ -249,6 +254,13 @@ class TensorRtBackend:
                     + " x ".join(str(side) for side in wanted.shape[1:]),
                     fix="cut crops with glnet_infer.crops",
                 )
+
+
+def _queue_crops(cropper: FrameCropper, session: Session, squares: NDArray[np.float32]) -> None:
+    """Queue the cutting of one piece's crops."""
+    count = len(squares)
+    cropper.squares[:count] = squares
+    cropper.queue(session.size_for(count))
 
 
 def _device_meshes(session: Session, memory: device_memory.DeviceMemory, count: int, lease: Lease) -> DeviceMeshes:

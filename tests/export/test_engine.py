@@ -13,6 +13,7 @@ import types
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -23,6 +24,8 @@ from glnet.config import PRESETS
 from glnet.random_init import random_recovery
 from glnet.sampling import sample_by_grid
 from glnet_export.cli import app
+from glnet_export.crop_graph import write_crop_graph
+from glnet_export.crop_parity import compare_crops
 from glnet_export.engine import NOT_RUN, _configure, build, build_crop, fill_profile
 from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_profile
 from glnet_export.graph import _cast_first, trace
@@ -37,7 +40,7 @@ from glnet_infer.backends import open_backend
 from glnet_infer.backends.tensorrt_module import log_of
 from glnet_infer.bundle import Bundle, check_file
 from glnet_infer.devices import Gpu
-from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
+from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS, CropSpec
 
 # Random weights are no measure of half precision: two crops, and a bound for the mistakes of centimetres alone.
 ADA = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=2, max_half_error_mm=100)
@@ -722,15 +725,24 @@ def test_the_engine_inspectors_answers():
 
 @pytest.fixture
 def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, monkeypatch, tmp_path):
-    """Exports where the engine runs, played by the float32 module with its results changed; gives the engine's record."""
+    """Exports where the engine runs; gives the engine's record.
 
-    def run_engine(change=lambda outputs: outputs):
+    The float32 module plays the engine, ONNX Runtime the crop engine, with their results changed.
+    """
+
+    def run_engine(change=lambda outputs: outputs, change_crops=lambda crops: crops):
         machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
         closed = []
 
         class Engine(TorchBackend):
             def run(self, crops, cameras):
                 return change(super().run(crops, cameras))
+
+            def cut(self, frame, squares):
+                graph = tmp_path / "crop.onnx"
+                write_crop_graph(graph, small_recovery.network.config.crop.size)
+                session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+                return change_crops(session.run(["crops"], {"frame": frame, "squares": squares})[0])
 
             def close(self):
                 closed.append(True)
@@ -758,6 +770,33 @@ def test_an_engine_that_runs_is_compared(run_engine):
     assert engine.state == "run" and found["backend"] == "torch-cpu"
     assert found["crops"] == ADA.precision_crops and found["vertices_max_mm"] == 0 and found["pixel_agreement"] == 1
     assert found["bounds"] == engine.parity["module"]["bounds"]
+    cut = engine.parity["crop"]
+    assert cut["crops"] == 7 and cut["frame"] == [1280, 720] and cut["largest_difference"] <= cut["bound"] == 1
+    assert 0.99 < cut["equal"] <= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda crops: np.roll(crops, 1, axis=2), lambda crops: crops[..., ::-1], lambda crops: crops[::-1]],
+    ids=["a pixel aside", "BGR", "other squares"],
+)
+def test_a_crop_engine_that_cuts_other_crops_is_refused(run_engine, tmp_path, change):
+    with pytest.raises(ExportError, match="crops that training saw") as caught:
+        run_engine(change_crops=change)
+    assert "grey level" in caught.value.why and not (tmp_path / "b").exists()
+
+
+def test_crops_are_compared_on_frames_that_the_engine_takes():
+    asked = []
+
+    def cut(frame, squares):
+        asked.append(frame.shape)
+        return np.zeros((len(squares), 64, 64, 3), np.uint8)
+
+    for largest in ((640, 4000), (16, 16)):
+        report = compare_crops(types.SimpleNamespace(cut=cut), CropSpec(64), largest)
+        assert report.frame == (asked[-1][1], asked[-1][0]) and report.largest_difference > 50
+    assert asked == [(720, 640, 3), (16, 16, 3)]
 
 
 def test_an_engine_that_is_too_far_from_the_module_is_refused(run_engine, tmp_path):

@@ -17,7 +17,7 @@ from tensorrt_stand_in import FRAME, OUTPUTS, SIDE, crop_plan, crop_record, engi
 
 import glnet_infer.devices
 from glnet_infer import BackendError, BundleError, InputError, Meshes, MeshRecoverer
-from glnet_infer.backends import DeviceBackend, FrameBackend
+from glnet_infer.backends import DeviceOutputs, FrameBackend
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.devices import Gpu
@@ -102,6 +102,29 @@ def test_the_stand_in_cuts_what_the_library_cuts():
     frame, squares = frame_of(), CropSquares.around(BOXES, CropSpec(SIDE))
     found = stand_in.cut(frame, squares.in_frame(WIDTH, HEIGHT)).astype(int)
     assert np.abs(found - cut_crops(frame, squares)).max() <= 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 6, 13])
+def test_crops_are_handed_out_to_look_at(either, machine, count):
+    frame, (squares, cameras) = frame_of(), inputs(count)
+    there, expected = tensor(machine, frame), stand_in.cut(frame, squares)
+    foreign = set(machine.memory)
+    with TensorRtBackend(either) as backend:
+        before = backend.run_frame(frame_of(seed=1), *inputs(2, seed=1))
+        np.testing.assert_array_equal(backend.cut(frame, squares), expected)
+        np.testing.assert_array_equal(backend.cut(backend.view(there), squares), expected)
+        # Nothing was run, so earlier results are still there.
+        np.testing.assert_array_equal(read(machine, before.device.vertices), before["vertices"])
+        refused(lambda: backend.cut(frame, squares.astype(np.float64)), "squares is float64")
+        refused(lambda: backend.cut(frame_of(15, 40), squares), "cannot cut crops from this frame")
+        machine.trouble = {"cut"} if count else set()
+        with contextlib.suppress(BackendError):
+            backend.cut(frame, squares)
+            assert count == 0
+        machine.trouble = set()
+        if count:
+            right(backend.run_frame(frame, squares, cameras), frame, squares, cameras)
+    assert set(machine.memory) == foreign
 
 
 @pytest.mark.parametrize("graphs", [True, False])
@@ -287,7 +310,6 @@ def test_what_is_refused_in_a_run(either, machine, trouble, words):
         backend.run_frame(small, few, their)
         machine.trouble = {trouble}
         refused(lambda: backend.run_frame(frame, squares, cameras), *words)
-        assert backend.device_results is None
         machine.trouble = set()
         right(backend.run_frame(small, few, their), small, few, their)
         right(backend.run_frame(frame, squares, cameras), frame, squares, cameras)
@@ -562,7 +584,7 @@ class HostBackend:
 
 def test_other_backends_refuse_arrays_of_the_gpu(classic, machine):
     recoverer = MeshRecoverer(classic.directory, HostBackend())
-    assert not isinstance(HostBackend(), FrameBackend) and not isinstance(HostBackend(), DeviceBackend)
+    assert not isinstance(HostBackend(), FrameBackend)
     for array in (on_gpu(machine, frame_of()), tensor(machine, frame_of())):
         error = refused(
             lambda array=array: recoverer(array, BOXES), "onnxruntime-cpu takes images of the host", kind=InputError
@@ -575,7 +597,7 @@ def test_other_backends_refuse_arrays_of_the_gpu(classic, machine):
 def test_the_shipped_backends_are_what_they_are_taken_for():
     from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
 
-    for method in ("frame_obstacle", "view", "run_frame", "device_results"):
+    for method in ("frame_obstacle", "view", "run_frame", "cut"):
         assert hasattr(TensorRtBackend, method) and not hasattr(OnnxRuntimeBackend, method)
 
 
@@ -633,8 +655,9 @@ def test_results_on_the_gpu_are_those_of_the_host(either, machine, count):
             lambda: backend.run(np.ones((count, SIDE, SIDE, 3), np.uint8), inputs(count)[1]),
         ):
             outputs = call()
+            assert isinstance(outputs, DeviceOutputs)
             for spec in OUTPUTS:
-                view = getattr(backend.device_results, spec.name)
+                view = getattr(outputs.device, spec.name)
                 assert view.dtype == spec.dtype and view.shape == (count, *spec.shape[1:])
                 np.testing.assert_array_equal(read(machine, view), outputs[spec.name], err_msg=spec.name)
                 assert view.__dlpack_device__() == (2, 0) and "DeviceArray" in repr(view)
@@ -645,7 +668,7 @@ def test_results_on_the_gpu_are_those_of_the_host(either, machine, count):
                     view.dtype,
                     None,
                 )
-        assert [field.name for field in dataclasses.fields(backend.device_results)] == [spec.name for spec in OUTPUTS]
+        assert [field.name for field in dataclasses.fields(outputs.device)] == [spec.name for spec in OUTPUTS]
 
 
 def test_meshes_hand_them_out(recoverer, machine):
@@ -709,9 +732,17 @@ def test_meshes_are_copied_and_pickled_without_what_is_on_the_gpu(recoverer):
 def test_a_clones_call_ends_nothing(classic, machine):
     with TensorRtBackend(classic) as first, first.clone() as second:
         outputs = first.run_frame(frame_of(), *inputs(2))
-        device = first.device_results
         second.run_frame(frame_of(seed=1), *inputs(2, seed=1))
-        np.testing.assert_array_equal(read(machine, device.vertices), outputs["vertices"])
+        np.testing.assert_array_equal(read(machine, outputs.device.vertices), outputs["vertices"])
+
+
+def test_outputs_never_come_with_another_calls_results(classic, machine):
+    # Two threads that share a backend against its documentation: what a call returns is its own, or over.
+    with TensorRtBackend(classic) as backend:
+        first = backend.run_frame(frame_of(), *inputs(2))
+        second = backend.run_frame(frame_of(seed=1), *inputs(3, seed=1))
+        refused(lambda: first.device.vertices.__cuda_array_interface__, "no longer there")
+        np.testing.assert_array_equal(read(machine, second.device.vertices), second["vertices"])
 
 
 def test_several_pieces_have_no_results_on_the_gpu(classic, machine):

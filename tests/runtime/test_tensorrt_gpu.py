@@ -188,6 +188,8 @@ def test_crops_cut_on_the_gpu_give_the_meshes_of_crops_cut_on_the_cpu(recoverer)
         frame = picture(width, height)
         squares = CropSquares.around(BOXES * width / 1920, recoverer.bundle.manifest.crop)
         cameras = np.tile(np.float32([1000 / 256, 1000 / 256, 0, 0]), (len(BOXES), 1))
+        cut = backend.cut(frame, squares.in_frame(width, height))
+        assert np.abs(cut.astype(int) - cut_crops(frame, squares)).max() <= 1  # grey level
         for _ in range(3):  # the first captures, the others replay
             found = backend.run_frame(frame, squares.in_frame(width, height), cameras)
         expected = backend.run(cut_crops(frame, squares), cameras)
