@@ -1,8 +1,10 @@
-"""NVIDIA GPUs of this machine, asked of the driver itself: no CUDA toolkit or Python binding needed."""
+"""What this machine computes on. GPUs are asked of the driver itself: no CUDA toolkit or Python binding needed."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from dataclasses import dataclass
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver API
@@ -19,6 +21,11 @@ class Gpu:
 
     name: str
     compute_capability: str
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def gpus() -> list[Gpu]:

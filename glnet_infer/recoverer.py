@@ -10,7 +10,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.backends import Backend, DeviceOutputs, Frame, FrameBackend, Outputs, choose_backend, open_backend
+from glnet_infer.backends import (
+    Backend,
+    DeviceOutputs,
+    Frame,
+    FrameBackend,
+    Outputs,
+    choose_backend,
+    open_backend,
+    usual_batch_size,
+)
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.crops import CropSquares, cut_crops
@@ -31,8 +40,9 @@ class MeshRecoverer:
         bundle: Directory that ``glnet-export`` made.
         backend: A name from ``glnet_infer.backends.BACKENDS``, or a backend of your own. What is asked for by name is
             used or refused, never replaced; ``repr`` and every result say what runs.
-        batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory. A backend
-            that cuts crops from the frame itself gets all boxes at once, and bounds memory by its engine.
+        batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory. None: what
+            suits the backend, :func:`usual_batch_size`. A backend that cuts crops from the frame itself gets all boxes at
+            once, and bounds memory by its engine.
         threads: Threads of CPU kernels; the backend's own choice where None.
 
     Raises:
@@ -51,20 +61,20 @@ class MeshRecoverer:
         bundle: str | Path,
         backend: str | Backend = "auto",
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is {batch_size}.", why="a batch holds at least one crop", fix="use 1 or more")
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
         self.bundle = Bundle.open(bundle)
-        self.batch_size = batch_size
         self.backend_reason = ""
         if backend == "auto":
             choice = choose_backend(self.bundle)
             backend, self.backend_reason = choice.name, choice.reason
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
+        self.batch_size = batch_size or usual_batch_size(self._backend)
 
     @property
     def backend(self) -> str:

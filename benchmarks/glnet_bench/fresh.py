@@ -43,7 +43,7 @@ def start_up(bundle: Path, backend: str, options: Options, scene: Scene, spawned
     """
     entered = time.monotonic()
     runner = open_runner(backend, Bundle.open(bundle), options)
-    recoverer = MeshRecoverer(bundle, runner.backend, batch_size=_batch_size(runner.most, scene))
+    recoverer = runner.recoverer(bundle, runner.backend)
     loaded = time.monotonic()
     recoverer(scene.image, scene.boxes)
     called = time.monotonic()
@@ -75,10 +75,6 @@ def soak(recoverer: MeshRecoverer, scene: Scene, frames: int, nvml: Nvml | None)
             used = nvml.used_memory() if nvml else None
             readings.append({"frame": frame, "host": machine.memory(), "device": used})
     return readings
-
-
-def _batch_size(most: int | None, scene: Scene) -> int:
-    return min(most or len(scene.boxes), len(scene.boxes))
 
 
 def main() -> None:

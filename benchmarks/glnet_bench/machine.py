@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
 from glnet_bench.nvidia import Nvml
-from glnet_infer.devices import gpus
+from glnet_infer.devices import cores, gpus
 from glnet_infer.version import __version__
 
 _PROC, _CPU = Path("/proc"), Path("/sys/devices/system/cpu/cpu0")
@@ -30,11 +29,6 @@ DISTRIBUTIONS = (
 
 BUSY = 0.2
 """Load per core, from others, at which a machine is called busy."""
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def describe(nvml: Nvml | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from glnet_bench.scene import Scene
 from glnet_bench.settings import Frame, Settings
 from glnet_bench.statistics import Summary
 from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.devices import cores
 from glnet_infer.errors import BackendError, GlnetError, one_line
 from glnet_infer.manifest import MANIFEST_NAME
 from glnet_infer.meshes import Meshes
@@ -173,15 +174,12 @@ class Run:
                 }
         return self._runners
 
-    def _recoverer(self, backend: Any, runner: Runner, persons: int) -> MeshRecoverer:
-        return MeshRecoverer(self._bundle.directory, backend, batch_size=min(persons, runner.most or persons))
-
     def _batch_cases(self, count: int) -> Iterator[Case]:
         """Engine-only and end-to-end times of so many crops, side by side."""
         crops, cameras = scenes.batch(count, self._bundle.manifest.crop.size)
         scene = Scene.make(self._settings.frames[0], count)
         for name, runner in self._opened().items():
-            recoverer = self._recoverer(runner.backend, runner, count)
+            recoverer = runner.recoverer(self._bundle.directory, runner.backend)
 
             def call(runner: Runner = runner, recoverer: MeshRecoverer = recoverer) -> Timed:
                 if runner.most is not None and count > runner.most:
@@ -203,8 +201,8 @@ class Run:
         scene = Scene.make(frame, persons)
         recoverer = None
         for name, runner in self._opened().items():
-            recoverer = self._recoverer(runner.backend, runner, persons)
-            staged = self._recoverer(runner.staged, runner, persons)
+            recoverer = runner.recoverer(self._bundle.directory, runner.backend)
+            staged = runner.recoverer(self._bundle.directory, runner.staged)
 
             def call(runner: Runner = runner, whole: MeshRecoverer = recoverer, staged: MeshRecoverer = staged) -> Timed:
                 times = staged_call(runner, staged, scene)
@@ -278,7 +276,7 @@ def measure_floor(bundle: Bundle, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {"ceilings": {}, "costs": {}, "times": {}}
     measured = {}
     ways: dict[str, Callable[[], ceilings.Ceilings]] = {
-        "cpu": lambda: ceilings.measure_cpu(settings.threads or machine.cores()),
+        "cpu": lambda: ceilings.measure_cpu(settings.threads or cores()),
         "cuda": lambda: ceilings.measure_gpu(with_torch=not set(TORCH).isdisjoint(settings.backends)),
     }
     for device, way in ways.items():

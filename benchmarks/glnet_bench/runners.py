@@ -8,9 +8,10 @@ from pathlib import Path
 
 from glnet_bench.clocks import HostClock
 from glnet_bench.staged import Staged, WholeCalls
-from glnet_infer.backends import Backend, open_backend
+from glnet_infer.backends import Backend, open_backend, usual_batch_size
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import BackendError, first_line, install_hint
+from glnet_infer.recoverer import MeshRecoverer
 
 TORCH = ("torch-fp32", "torch-mixed", "torch-compile", "torch-cuda-graph")
 BACKENDS = (*TORCH, "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
@@ -55,6 +56,11 @@ class Runner:
     says: str
     most: int | None
     close: Callable[[], None]
+
+    def recoverer(self, bundle: Path, backend: Backend) -> MeshRecoverer:
+        """A recoverer on one of the two backends, in batches as a product runs them."""
+        size = usual_batch_size(self.backend)
+        return MeshRecoverer(bundle, backend, batch_size=size if self.most is None else min(size, self.most))
 
     @property
     def times_itself(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glnet_infer import devices
-from glnet_infer.backends.base import Backend, DeviceOutputs, Frame, FrameBackend, Outputs
+from glnet_infer.backends.base import Backend, DeviceOutputs, Frame, FrameBackend, Outputs, usual_batch_size
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import BackendError, first_line
 
@@ -21,6 +21,7 @@ __all__ = [
     "Outputs",
     "choose_backend",
     "open_backend",
+    "usual_batch_size",
 ]
 
 

@@ -16,6 +16,10 @@ Frame = NDArray[np.uint8] | DeviceFrame
 """An image to cut crops from, on the host or on the GPU."""
 
 
+USUAL_BATCH_SIZE = 16
+"""Crops in one call, for backends that do not say what suits them."""
+
+
 class DeviceOutputs(dict[str, NDArray[Any]]):
     """Outputs of a backend that leaves them on the GPU, too.
 
@@ -78,3 +82,8 @@ class FrameBackend(Protocol):
         Raises:
             BackendError: The backend failed.
         """
+
+
+def usual_batch_size(backend: Backend) -> int:
+    """How many crops suit a backend in one call: its own ``batch_size``, where it has one."""
+    return int(getattr(backend, "batch_size", USUAL_BATCH_SIZE))

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.backends.base import Outputs
+from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.bundle import Bundle
+from glnet_infer.devices import cores
 from glnet_infer.errors import BackendError, install_hint, one_line
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -29,6 +30,9 @@ class OnnxRuntimeBackend:
 
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
+
+    Attributes:
+        batch_size: How many crops suit it in one call.
     """
 
     def __init__(self, bundle: Bundle, device: str, threads: int | None = None) -> None:
@@ -71,6 +75,7 @@ class OnnxRuntimeBackend:
         self._session: Any = session
         self._names = [output.name for output in bundle.manifest.outputs]
         self.name = f"onnxruntime-{device}"
+        self.batch_size = USUAL_BATCH_SIZE if device == "cuda" else cpu_batch_size(threads or cores())
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
         """See :class:`glnet_infer.backends.base.Backend`."""
@@ -89,3 +94,12 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
+
+
+def cpu_batch_size(threads: int) -> int:
+    """How many crops at once suit so many threads.
+
+    On two cores a crop keeps both busy: batches gain no time and take memory (docs/benchmarks.md). Many threads may need
+    several crops to be busy; that half their number suits them is a guess.
+    """
+    return min(max(threads // 2, 1), USUAL_BATCH_SIZE)

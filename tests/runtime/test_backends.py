@@ -149,6 +149,19 @@ def test_threads_and_precision_reach_the_session(opened, fake):
     assert "graph_optimization_level" not in plain and half["graph_optimization_level"] == "extended"
 
 
+@pytest.mark.parametrize("threads, size", [(1, 1), (2, 1), (3, 1), (8, 4), (32, 16), (500, 16)])
+def test_few_threads_take_few_crops(opened, fake, monkeypatch, threads, size):
+    fake([CPU])
+    assert open_backend("onnxruntime-cpu", opened, threads=threads).batch_size == size
+    monkeypatch.setattr("glnet_infer.backends.onnxruntime.cores", lambda: threads)
+    assert open_backend("onnxruntime-cpu", opened).batch_size == size
+
+
+def test_a_gpu_takes_many(opened, fake):
+    fake([CUDA, CPU])
+    assert open_backend("onnxruntime-cuda", opened, threads=2).batch_size == 16
+
+
 def test_failure_of_the_session_carries_onnx_runtimes_words(opened, fake):
     fake([CPU], failure=RuntimeError("[ONNXRuntimeError] : 7 : the very words"))
     with pytest.raises(BackendError, match="does not load") as error:

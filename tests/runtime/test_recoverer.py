@@ -292,6 +292,15 @@ def test_a_backend_of_ones_own_is_used_batch_by_batch(
     assert backend.closed == 1
 
 
+def test_a_backend_says_how_many_crops_suit_it(shared_bundle, recoverer, photograph, many_boxes):
+    plain, choosy = (Recorded(recoverer.bundle.manifest.outputs) for _ in range(2))
+    choosy.batch_size = 3
+    for backend, batch_size, batches in ((plain, None, [7]), (choosy, None, [3, 3, 1]), (choosy, 5, [5, 2])):
+        backend.batches.clear()
+        MeshRecoverer(shared_bundle, backend, batch_size=batch_size)(photograph, many_boxes)
+        assert backend.batches == batches
+
+
 def test_no_boxes_do_not_bother_the_backend(shared_bundle, recoverer, photograph):
     backend = Recorded(recoverer.bundle.manifest.outputs)
     MeshRecoverer(shared_bundle, backend)(photograph, [])
