@@ -142,7 +142,7 @@ def compare_precisions(
     for start in range(0, len(crops), BATCH):
         batch = crops[start : start + BATCH], cameras[start : start + BATCH]
         with torch.no_grad():
-            reference, logits = recovery(*batch), recovery.network(batch[0]).logits.flatten(1)
+            reference = recovery(*batch)
             with EmulatedHalf() if emulated else nullcontext():
                 found = mixed(*batch)
         distances = _relative_distances(found.vertices, reference.vertices, found, reference)
@@ -159,11 +159,10 @@ def compare_precisions(
                 ]
             )[:, ~other]
         )
-        grid = recovery.network.config.grid
-        chosen = (found.reference_pixel[:, 1] * grid + found.reference_pixel[:, 0]).long()
-        margin = logits.amax(1) - logits.gather(1, chosen[:, None]).squeeze(1)
         moved.append(torch.where(other, distances.mean(1), 0))
-        tied += [(float(a), float(b)) for a, b in zip(distances.mean(1)[other], margin[other], strict=True)]
+        if other.any():
+            margins = _margins(recovery, batch[0][other], found.reference_pixel[other])
+            tied += [(float(a), float(b)) for a, b in zip(distances.mean(1)[other], margins, strict=True)]
     every = torch.cat(vertices)
     if not every.numel():
         raise ExportError(
@@ -185,6 +184,14 @@ def compare_precisions(
         tied=tuple(tied),
         small_effect=(torch.cat(moved) < SMALL_EFFECT_MM).double().mean().item(),
     )
+
+
+def _margins(recovery: MeshRecovery, crops: Tensor, pixels: Tensor) -> Tensor:
+    """By how much each crop's best confidence exceeds that of another pixel, logits."""
+    with torch.no_grad():
+        logits = recovery.network(crops).logits.flatten(1)
+    chosen = (pixels[:, 1] * recovery.network.config.grid + pixels[:, 0]).long()
+    return logits.amax(1) - logits.gather(1, chosen[:, None]).squeeze(1)
 
 
 def _relative_distances(found: Tensor, reference: Tensor, first: Recovery, second: Recovery) -> Tensor:
