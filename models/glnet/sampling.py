@@ -35,16 +35,18 @@ def sample_by_gather(maps: Float[Tensor, "n g c s s"], points: Float[Tensor, "n 
     rows = maps.flatten(3).transpose(2, 3).reshape(-1, channels)
     points = points.clamp(0, size - 1).flatten(2, 3)
     low = points.floor().clamp(max=size - 2)
-    x, y = (points - low).to(maps.dtype).reshape(-1, 2).split(1, dim=-1)
+    x, y = (points - low).to(maps.dtype).unbind(-1)
+    # One number per row only at the end: arithmetic on columns is slow.
+    weights = [weight.reshape(-1, 1) for weight in ((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y)]
     first = torch.arange(crops, dtype=torch.int32, device=maps.device)[:, None] * groups
     first = first + torch.arange(groups, dtype=torch.int32, device=maps.device)
     index = (low[..., 0] + size * low[..., 1]).int() + first.unsqueeze(-1) * size * size
     # Points that are not numbers become any index; rows of this crop's own map they must stay.
     index = index.flatten().clamp(0, crops * groups * size * size - size - 2)
     sampled = (
-        rows.index_select(0, index) * ((1 - x) * (1 - y))
-        + rows.index_select(0, index + 1) * (x * (1 - y))
-        + rows.index_select(0, index + size) * ((1 - x) * y)
-        + rows.index_select(0, index + size + 1) * (x * y)
+        rows.index_select(0, index) * weights[0]
+        + rows.index_select(0, index + 1) * weights[1]
+        + rows.index_select(0, index + size) * weights[2]
+        + rows.index_select(0, index + size + 1) * weights[3]
     )
     return sampled.unflatten(0, (-1, groups, size * size)).transpose(2, 3).reshape(maps.shape)
