@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytest.register_assert_rewrite("tensorrt_stand_in")  # what its checks find is shown as a test's own assertions are
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -1,32 +1,24 @@
 """TensorRT's rows on stand-ins for TensorRT and cuda-core."""
 
-import sys
-
 import numpy as np
 import pytest
 import tensorrt_stand_in as stand_in
-from tensorrt_stand_in import SIDE, engine_record, make_bundle
+from tensorrt_stand_in import batch, engine_record, install_machine, install_tensorrt, make_bundle
 
-import glnet_infer.devices
 from glnet_bench.clocks import HostClock
 from glnet_bench.runners import Options, open_runner
 from glnet_bench.tensorrt_runner import open_tensorrt
 from glnet_infer import BackendError
-from glnet_infer.devices import Gpu
 
-FLAVORS = {"tensorrt": ("tensorrt", "10.16.1.11"), "tensorrt-rtx": ("tensorrt_rtx", "1.7.1.116")}
+FLAVORS = ("tensorrt", "tensorrt-rtx")
 
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """A machine with an L4, cuda-core and both TensorRTs."""
-    machine = stand_in.Machine()
-    monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: [Gpu("NVIDIA L4", "8.9")])
-    monkeypatch.setitem(sys.modules, "cuda.core", stand_in.cuda_core(machine))
-    monkeypatch.setitem(sys.modules, "tensorrt_lean", None)
-    for module, version in FLAVORS.values():
-        monkeypatch.setitem(sys.modules, module, stand_in.tensorrt(machine, module, version))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    machine = install_machine(monkeypatch, tmp_path / "cache")
+    for name in ("tensorrt", "tensorrt_rtx"):
+        install_tensorrt(monkeypatch, machine, name)
     return machine
 
 
@@ -35,12 +27,6 @@ def bundle(tmp_path):
     directory = tmp_path / "bundle"
     directory.mkdir()
     return make_bundle(directory, *(engine_record(directory, flavor=flavor) for flavor in FLAVORS))
-
-
-def batch(count):
-    generator = np.random.default_rng(count)
-    crops = generator.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
-    return crops, generator.normal(size=(count, 4)).astype(np.float32)
 
 
 def only(bundle, flavor):
@@ -56,7 +42,7 @@ def test_timed_steps_give_what_the_product_gives(machine, bundle, flavor):
     assert (runner.name, runner.device, runner.precision, runner.most) == (flavor, "cuda", "mixed", 6)
     assert not runner.times_itself
     for count in (1, 3, 6, 3):
-        crops, cameras = batch(count)
+        crops, cameras = batch(count, seed=count)
         timed, product = runner.staged.run(crops, cameras), runner.backend.run(crops, cameras)
         for name, values in stand_in.results(crops, cameras).items():
             np.testing.assert_array_equal(timed[name], values)
@@ -69,7 +55,7 @@ def test_timed_steps_give_what_the_product_gives(machine, bundle, flavor):
 
 def test_the_engine_alone_is_replayed_from_a_graph(machine, bundle):
     runner = open_tensorrt(only(bundle, "tensorrt"), HostClock())
-    crops, cameras = batch(4)
+    crops, cameras = batch(4, seed=4)
     runner.staged.run(crops, cameras)
     machine.events.clear()
     runner.staged.run(crops, cameras)

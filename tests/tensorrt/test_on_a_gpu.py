@@ -1,7 +1,4 @@
-"""The engine runtime on a real GPU: the same results as ONNX Runtime, from graphs, for long, in several threads.
-
-The bundle is made by ``glnet-export --trt``, or given as GLNET_ENGINE_BUNDLE.
-"""
+"""The engine runtime on a real GPU: the same results as ONNX Runtime, from graphs, for long, in several threads."""
 
 import ctypes
 import os
@@ -31,6 +28,7 @@ CALLS = 10_000
 
 @pytest.fixture(scope="module")
 def engine_bundle(request, tmp_path_factory):
+    """The bundle that is given as GLNET_ENGINE_BUNDLE, or one made by ``glnet-export --trt``."""
     given = os.environ.get("GLNET_ENGINE_BUNDLE")
     if given:
         return Bundle.open(given)
