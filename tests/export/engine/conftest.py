@@ -1,0 +1,108 @@
+"""What the engines' tests share: one real export with an engine, on a machine without GPU and classic TensorRT."""
+
+import contextlib
+import shutil
+import sys
+
+import pytest
+
+from glnet_export.engine_options import EngineOptions
+from glnet_export.graph import trace
+from glnet_export.pipeline import Source, export
+from glnet_export.toolkit import choose
+
+# Random weights are no measure of half precision: two crops, and a bound for the mistakes of centimetres alone.
+ADA = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=2, max_half_error_mm=100)
+HERE = "tensorrt-rtx compiles without a GPU; install it with the extra rtx"
+
+
+@pytest.fixture(scope="session")
+def rtx():
+    return pytest.importorskip("tensorrt_rtx", reason=HERE)
+
+
+@pytest.fixture(scope="session")
+def ada():
+    """Options for an engine that is built in seconds."""
+    return ADA
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """A machine without GPU and without classic TensorRT; calling it with GPUs adds them."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+    def have(*gpus):
+        for module in ("toolkit", "engine"):
+            monkeypatch.setattr(f"glnet_export.{module}.gpus", lambda: list(gpus))
+
+    have()
+    return have
+
+
+@pytest.fixture(scope="session")
+def exported(rtx, small_checkpoint, shared_bundle, tmp_path_factory):
+    """The one real export with an engine: its bundle, what was told of its stages, and of its progress.
+
+    The float32 graph is the shared bundle's, which spares tracing it again.
+    """
+    path, told, progress = tmp_path_factory.mktemp("engine") / "small", {}, {}
+
+    @contextlib.contextmanager
+    def stage(name):
+        told[name] = []
+        yield told[name]
+
+    def retrace(recovery, path, **options):
+        if path.name == "model.onnx":
+            shutil.copy(shared_bundle / path.name, path)
+        else:
+            trace(recovery, path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("toolkit", "engine"):
+            patch.setattr(f"glnet_export.{module}.gpus", list)
+        for module in ("pipeline", "engine_stages"):
+            patch.setattr(f"glnet_export.{module}.trace", retrace)
+        export(
+            Source(small_checkpoint),
+            path,
+            engine=ADA,
+            stage=stage,
+            progress=lambda *each: progress.setdefault(list(told)[-1], []).append(each),
+        )
+    return path, told, progress
+
+
+@pytest.fixture(scope="session")
+def mixed(exported):
+    return exported[0] / "model.mixed.onnx"
+
+
+@pytest.fixture(scope="session")
+def full(exported):
+    return exported[0] / "model.onnx"
+
+
+@pytest.fixture
+def toolkit(rtx):
+    return choose(ADA)
+
+
+@pytest.fixture
+def retraced(monkeypatch, exported):
+    """Replaces tracing by copies of the real export's graphs."""
+    for module in ("pipeline", "engine_stages"):
+        monkeypatch.setattr(
+            f"glnet_export.{module}.trace", lambda _, path, **__: shutil.copy(exported[0] / path.name, path)
+        )
+
+
+@pytest.fixture(scope="session")
+def content():
+    """Reads a folder: the bytes of its files by their names."""
+
+    def read(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    return read

@@ -1,0 +1,123 @@
+"""Engines are run and judged: the float32 module plays one on a GPU; what half precision costs."""
+
+import dataclasses
+import types
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from glnet.backend import TorchBackend
+from glnet_export.crop_graph import write_crop_graph
+from glnet_export.crop_parity import compare_crops
+from glnet_export.engine import NOT_RUN
+from glnet_export.pipeline import Source, export
+from glnet_infer import ExportError
+from glnet_infer.backends import open_backend
+from glnet_infer.bundle import Bundle
+from glnet_infer.devices import Gpu
+from glnet_infer.manifest import CropSpec
+
+# With a GPU, the engine is run
+
+
+@pytest.fixture
+def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, monkeypatch, tmp_path, ada):
+    """Exports where the engine runs; gives the engine's record.
+
+    The float32 module plays the engine, ONNX Runtime the crop engine, with their results changed.
+    """
+
+    def run_engine(change=lambda outputs: outputs, change_crops=lambda crops: crops):
+        machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
+        closed = []
+
+        class Engine(TorchBackend):
+            def run(self, crops, cameras):
+                return change(super().run(crops, cameras))
+
+            def cut(self, frame, squares):
+                graph = tmp_path / "crop.onnx"
+                write_crop_graph(graph, small_recovery.network.config.crop.size)
+                session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+                return change_crops(session.run(["crops"], {"frame": frame, "squares": squares})[0])
+
+            def close(self):
+                closed.append(True)
+
+        def opened(name, bundle, *rest):
+            if name != "tensorrt":
+                return open_backend(name, bundle, *rest)
+            assert [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
+            return Engine(small_recovery)
+
+        monkeypatch.setattr("glnet_export.engine_stages.open_backend", opened)
+        try:
+            export(Source(small_checkpoint), tmp_path / "b", engine=ada)
+        finally:
+            assert closed == [True]
+        (engine,) = Bundle.open(tmp_path / "b").manifest.engines
+        return engine
+
+    return run_engine
+
+
+def test_an_engine_that_runs_is_compared(run_engine, ada):
+    engine = run_engine()
+    found = engine.parity["engine"]
+    assert engine.state == "run" and found["backend"] == "torch-cpu"
+    assert found["crops"] == ada.precision_crops and found["vertices_max_mm"] == 0 and found["pixel_agreement"] == 1
+    assert found["bounds"] == engine.parity["module"]["bounds"]
+    cut = engine.parity["crop"]
+    assert cut["crops"] == 7 and cut["frame"] == [1280, 720] and cut["largest_difference"] <= cut["bound"] == 1
+    assert 0.99 < cut["equal"] <= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda crops: np.roll(crops, 1, axis=2), lambda crops: crops[..., ::-1], lambda crops: crops[::-1]],
+    ids=["a pixel aside", "BGR", "other squares"],
+)
+def test_a_crop_engine_that_cuts_other_crops_is_refused(run_engine, tmp_path, change):
+    with pytest.raises(ExportError, match="crops that training saw") as caught:
+        run_engine(change_crops=change)
+    assert "grey level" in caught.value.why and not (tmp_path / "b").exists()
+
+
+def test_crops_are_compared_on_frames_that_the_engine_takes():
+    asked = []
+
+    def cut(frame, squares):
+        asked.append(frame.shape)
+        return np.zeros((len(squares), 64, 64, 3), np.uint8)
+
+    for largest in ((640, 4000), (16, 16)):
+        report = compare_crops(types.SimpleNamespace(cut=cut), CropSpec(64), largest)
+        assert report.frame == (asked[-1][1], asked[-1][0]) and report.largest_difference > 50
+    assert asked == [(720, 640, 3), (16, 16, 3)]
+
+
+def test_an_engine_that_is_too_far_from_the_module_is_refused(run_engine, tmp_path):
+    def stretched(outputs):
+        return outputs | {"vertices": outputs["vertices"] + np.float32([0.2, 0, 0])}
+
+    with pytest.raises(ExportError, match="Half precision costs too much") as caught:
+        run_engine(stretched)
+    assert "200 mm off" in caught.value.why
+    assert not (tmp_path / "b").exists()
+
+
+# What half precision costs
+
+
+def test_half_precision_that_costs_too_much_is_refused(exported, retraced, small_checkpoint, tmp_path, ada):
+    with pytest.raises(ExportError, match="Half precision") as caught:
+        export(Source(small_checkpoint), tmp_path / "b", engine=dataclasses.replace(ada, max_half_error_mm=1e-9))
+    assert "--fp32" in caught.value.fix and "mm off" in caught.value.why
+    assert not (tmp_path / "b").exists()
+
+
+def test_modules_that_stay_in_float32_are_recorded(exported, retraced, small_checkpoint, tmp_path, ada):
+    options = dataclasses.replace(ada, float32_modules=("backbone.stage4",))
+    (engine,) = export(Source(small_checkpoint), tmp_path / "b", engine=options).engines
+    assert engine.layers["kept_in_float32"] == ["backbone.stage4"]
