@@ -122,4 +122,9 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     for name in _changed(first, second):
         section, _, key = name.partition(".")
         lines.append(f"{name}: {first[section].get(key)} | {second[section].get(key)}")
+    backends = [document.get("backends", {}) for document in (first, second)]
+    for name in sorted(set(backends[0]) & set(backends[1])):
+        one, other = (each[name].get("at_once") for each in backends)
+        if one != other:
+            lines.append(f"backends.{name}.at_once: {one} | {other}")
     return lines

@@ -105,10 +105,10 @@ def _backends(document: dict[str, Any]) -> str:
         [name, entry.get("says", f"cannot run: {entry.get('reason')}"), *(entry.get(key, "") for key in _ENTRY)]
         for name, entry in document["backends"].items()
     ]
-    return _section("Backends", ["backend", "what runs", "device", "precision", "engine's clock"], body)
+    return _section("Backends", ["backend", "what runs", "device", "precision", "engine's clock", "crops at once"], body)
 
 
-_ENTRY = ("device", "precision", "clock")
+_ENTRY = ("device", "precision", "clock", "at_once")
 
 
 def _batches(document: dict[str, Any]) -> str:

@@ -170,12 +170,13 @@ class Run:
                     "device": runner.device,
                     "precision": runner.precision,
                     "clock": runner.clock,
+                    "at_once": runner.at_once,
                     "load_seconds": time.perf_counter() - start,
                 }
         return self._runners
 
     def _batch_cases(self, count: int) -> Iterator[Case]:
-        """Engine-only and end-to-end times of so many crops, side by side."""
+        """Engine-only times of one call with so many crops, and end-to-end times of as many persons, side by side."""
         crops, cameras = scenes.batch(count, self._bundle.manifest.crop.size)
         scene = Scene.make(self._settings.frames[0], count)
         for name, runner in self._opened().items():

@@ -57,10 +57,14 @@ class Runner:
     most: int | None
     close: Callable[[], None]
 
+    @property
+    def at_once(self) -> int:
+        """Crops that a recoverer gives to the backend in one call."""
+        return usual_batch_size(self.backend)
+
     def recoverer(self, bundle: Path, backend: Backend) -> MeshRecoverer:
         """A recoverer on one of the two backends, in batches as a product runs them."""
-        size = usual_batch_size(self.backend)
-        return MeshRecoverer(bundle, backend, batch_size=size if self.most is None else min(size, self.most))
+        return MeshRecoverer(bundle, backend, batch_size=self.at_once)
 
     @property
     def times_itself(self) -> bool:

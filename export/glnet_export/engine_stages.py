@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import sample_by_grid
@@ -17,14 +17,14 @@ from glnet_export.parity import as_module
 from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionReport, compare_precisions
 from glnet_export.progress import Progress, Stage
 from glnet_export.toolkit import RTX, Toolkit
-from glnet_infer.backends import FrameBackend, open_backend
+from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import ExportError
 from glnet_infer.manifest import CropEngineRecord, EngineRecord, Manifest
 
 ENGINE_STAGES = ("mixed", "half", "build", "crop", "run")
 """In this order: the graph in mixed precision, what half precision costs, the engine, the engine that cuts its crops, the
-comparison with PyTorch and OpenCV."""
+comparison with PyTorch and with the definition of crops."""
 
 UPDATE = "the module alone is within the bounds: try another version of TensorRT or of the driver"
 """What to do where the engine costs too much."""
@@ -90,14 +90,11 @@ def add_engine(
             found.append(f"{record.state}: no GPU here that the engine is built for")
             return record
         replace(manifest, engines=(record,)).write(directory)
-        backend = open_backend("tensorrt", Bundle.open(directory))
-        try:
+        with TensorRtBackend(Bundle.open(directory)) as backend:
             report = compare_precisions(recovery, as_module(backend), persons.crops, persons.cameras)
             engine = {"backend": backend.name, **_judged(report, random, options, found, UPDATE)}
-            cut = _crops_judged(cast(FrameBackend, backend), manifest, crop, found)
+            cut = _crops_judged(backend, manifest, crop, found)
             return replace(record, state=RUN, parity={**record.parity, "engine": engine, "crop": cut})
-        finally:
-            backend.close()
 
 
 def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:
@@ -106,13 +103,15 @@ def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:
     return SyntheticSource(recovery.decoder.body, config.crop.size, seed=PRECISION).sample(options.precision_crops)
 
 
-def _crops_judged(backend: FrameBackend, manifest: Manifest, engine: CropEngineRecord, found: list[str]) -> dict[str, Any]:
-    """Say how far the crops are from OpenCV's, and refuse others.
+def _crops_judged(
+    backend: TensorRtBackend, manifest: Manifest, engine: CropEngineRecord, found: list[str]
+) -> dict[str, Any]:
+    """Say how far the crops are from their definition, and refuse others.
 
     Raises:
         ExportError: They are further apart than rounding explains.
     """
-    report = compare_crops(backend, manifest.crop, engine.largest_frame)
+    report = compare_crops(backend.cut, manifest.crop, engine.largest_frame)
     found.append(str(report))
     if report.largest_difference > LARGEST_DIFFERENCE:
         raise ExportError("The crop engine does not cut the crops that training saw.", why=str(report), fix=UPDATE_CROPS)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.device_arrays import DeviceFrame, DeviceMeshes
+from glnet_infer.errors import BackendError
 
 Outputs = dict[str, NDArray[Any]]
 """Arrays under the names of ``glnet_infer.manifest.GRAPH_OUTPUTS``."""
@@ -33,7 +34,10 @@ class DeviceOutputs(dict[str, NDArray[Any]]):
 
 
 class Backend(Protocol):
-    """Runs the graph. One call at a time and thread, unless the implementation says more."""
+    """Runs the graph. One call at a time and thread, unless the implementation says more.
+
+    One that works best on a certain number of crops at once says so in an attribute ``batch_size``, 1 or more.
+    """
 
     @property
     def name(self) -> str:
@@ -76,14 +80,14 @@ class FrameBackend(Protocol):
             BackendError: The backend failed.
         """
 
-    def cut(self, frame: Frame, squares: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The crops that :meth:`run_frame` would run, N x C x C x 3, RGB: to look at, or to compare.
-
-        Raises:
-            BackendError: The backend failed.
-        """
-
 
 def usual_batch_size(backend: Backend) -> int:
-    """How many crops suit a backend in one call: its own ``batch_size``, where it has one."""
-    return int(getattr(backend, "batch_size", USUAL_BATCH_SIZE))
+    """How many crops suit a backend in one call: its own ``batch_size``, where it has one.
+
+    Raises:
+        BackendError: That is no number of crops.
+    """
+    size = getattr(backend, "batch_size", USUAL_BATCH_SIZE)
+    if not isinstance(size, int) or size < 1:
+        raise BackendError(f"The backend {backend.name} has batch_size {size!r}.", fix="let it be a whole number from 1 on")
+    return size

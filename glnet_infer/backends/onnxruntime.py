@@ -87,7 +87,7 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 f"{self.name} failed on {len(crops)} crops.",
                 why=one_line(error),
-                fix="try a smaller batch_size if memory ran out; else check the bundle with glnet-export",
+                fix="free memory if it ran out, or use a smaller batch_size; else check the bundle with glnet-export",
             ) from error
         return dict(zip(self._names, values, strict=True))
 
@@ -99,7 +99,8 @@ class OnnxRuntimeBackend:
 def cpu_batch_size(threads: int) -> int:
     """How many crops at once suit so many threads.
 
-    On two cores a crop keeps both busy: batches gain no time and take memory (docs/benchmarks.md). Many threads may need
-    several crops to be busy; that half their number suits them is a guess.
+    A crop keeps two cores busy: batches gain no time there and take memory (docs/benchmarks.md). Many threads may need
+    several crops to be busy; that half their number suits them is a guess. Where nobody says how many threads, ONNX Runtime
+    takes a thread for each physical core, which may be half of the cores that the system names.
     """
     return min(max(threads // 2, 1), USUAL_BATCH_SIZE)

@@ -77,6 +77,11 @@ class TensorRtBackend:
         """Batch sizes that are run."""
         return self._open().sizes
 
+    @property
+    def batch_size(self) -> int:
+        """How many crops suit it in one call: what the engine takes at most."""
+        return self._engine.main.most_crops
+
     def __repr__(self) -> str:
         record = self._engine.record
         return f"TensorRtBackend({record.file.file}, {record.precision}, {self.name}, {self._engine.gpu.name})"
@@ -117,11 +122,23 @@ class TensorRtBackend:
             return self._run_pieces(session, cameras, fill, OF_FRAME)
 
     def cut(self, frame: Frame, squares: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """See :class:`glnet_infer.backends.base.FrameBackend`; results on the GPU stay what they are."""
+        """The crops that :meth:`run_frame` would run: to look at, or to compare. Results on the GPU stay what they are.
+
+        Args:
+            frame: As there.
+            squares: As there.
+
+        Returns:
+            N x C x C x 3, RGB.
+
+        Raises:
+            BackendError: It does not take the frame, or TensorRT or CUDA fails.
+        """
         with self._alone() as session:
             cropper = self._cropper_for(frame)
             self._check({"squares": squares}, session)
-            cropper.load(frame)
+            if len(squares):
+                cropper.load(frame)
             crops = np.empty((len(squares), *session.inputs["crops"].shape[1:]), dtype=np.uint8)
             for rows in self._pieces(len(squares)):
                 _queue_crops(cropper, session, squares[rows])

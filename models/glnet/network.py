@@ -21,7 +21,7 @@ class Normalization(nn.Module):
     """RGB bytes to the backbone's input.
 
     The cast comes before the transposition, or TensorRT refuses the graph. The arithmetic comes after it: ONNX Runtime is
-    ten times slower where a vector of three repeats from pixel to pixel.
+    slow where a vector of three repeats from pixel to pixel.
     """
 
     def __init__(self, config: GLNetConfig) -> None:

@@ -63,3 +63,11 @@ def test_differences_are_named_with_both_values():
     second = json.loads(json.dumps({**HEAD, "machine": {"cpu": "two"}}))
     assert differences(first, first) == []
     assert differences(first, second) == ["machine.cpu: one | two"]
+
+
+def test_crops_at_once_are_a_difference():
+    one, eight, many = ({"at_once": size} for size in (1, 8, 16))
+    runs = [{**HEAD, "backends": each} for each in ({"a": one, "b": many}, {"a": eight, "b": many, "c": many})]
+    assert differences(*runs) == ["backends.a.at_once: 1 | 8"]
+    earlier = {**HEAD, "backends": {"a": {}}}
+    assert differences(earlier, runs[0]) == ["backends.a.at_once: None | 1"]

@@ -6,8 +6,9 @@ import pytest
 from glnet_bench import staged
 from glnet_bench.clocks import HostClock
 from glnet_bench.run import staged_call
-from glnet_bench.runners import Runner
+from glnet_bench.runners import Runner, on_cpu
 from glnet_bench.staged import StagedCalls, WholeCalls
+from glnet_infer.manifest import GRAPH_OUTPUTS
 
 
 class Machine:
@@ -111,3 +112,33 @@ def test_stages_add_up_to_the_whole_call(machine):
 
 def test_the_hosts_clock_counts_in_nanoseconds():
     assert HostClock().milliseconds(1_000_000, 3_500_000) == 2.5
+
+
+@pytest.mark.parametrize("size, batches", [(3, [3, 3, 1]), (None, [7])])
+def test_both_backends_run_as_many_crops_at_once_as_the_product_does(shared_bundle, size, batches):
+    class Backend:
+        name = "counted"
+
+        def __init__(self):
+            self.seen = []
+
+        def run(self, crops, cameras):
+            self.seen.append(len(crops))
+            sizes = {"N": len(crops), "V": 12_408, "K": 31}
+            return {
+                spec.name: np.zeros([sizes.get(side, side) for side in spec.shape], spec.dtype) for spec in GRAPH_OUTPUTS
+            }
+
+        def close(self):
+            pass
+
+    backend = Backend()
+    if size is not None:
+        backend.batch_size = size
+    runner = on_cpu("onnxruntime-cpu", backend, "fp32", "counts")
+    assert runner.at_once == (size or 16)
+    boxes = np.tile([[2.0, 2, 30, 40]], (7, 1))
+    for each in (runner.backend, runner.staged):
+        backend.seen.clear()
+        runner.recoverer(shared_bundle, each)(np.zeros((50, 40, 3), np.uint8), boxes)
+        assert backend.seen == batches

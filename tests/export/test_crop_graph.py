@@ -6,8 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from scipy import ndimage
 
 from glnet_export.crop_graph import write_crop_graph
+from glnet_export.crop_parity import exact_crops
 from glnet_export.engine import build_crop, fill_profile, frame_shapes, parse
 from glnet_export.engine_options import EngineOptions, parse_frame
 from glnet_export.toolkit import choose
@@ -76,6 +78,21 @@ def test_the_graph_cuts_the_crops_that_opencv_cuts(session, frame_of, width, hei
     assert np.abs(crops.astype(int) - expected).max() <= 1
     assert np.abs(unrounded - expected).max() <= 0.6
     assert (crops != expected).mean() < 0.01  # halves that fall either way
+
+
+@pytest.mark.parametrize("width, height", [(1920, 1080), (61, 37), (16, 16)])
+def test_what_engines_are_judged_by_is_bilinear_interpolation(width, height):
+    """Against scipy's, black outside."""
+    frame, size = noise(width, height), 32
+    squares = CropSquares.around(boxes_in(width, height), CropSpec(size))
+    steps = (np.arange(size) + 0.5) / size - 0.5
+    expected = np.empty((len(squares.sides), size, size, 3))
+    for crop, (x, y), side in zip(expected, squares.centers, squares.sides, strict=True):
+        places = np.meshgrid(y + steps * side - 0.5, x + steps * side - 0.5, indexing="ij")
+        for channel in range(3):
+            plane = frame[..., 2 - channel].astype(float)
+            crop[..., channel] = ndimage.map_coordinates(plane, places, order=1, mode="grid-constant")
+    assert np.abs(exact_crops(frame, squares) - expected).max() <= 0.5 + 1e-6  # it is rounded
 
 
 def test_one_crop_is_the_same_alone_and_among_others(session):

@@ -86,15 +86,15 @@ def test_other_choices_of_pixels_are_told(recovery):
 
     def prefer(_layer, _inputs, logits):
         if precision["seen"] == torch.float16:
-            logits[:5, :, 3, 4] = 100
+            logits[1::2, :, 3, 4] = 100
 
     partial.network.confidence.register_forward_hook(prefer)
     report = compare_precisions(partial, mixed_copy(partial), crops(8), default_cameras(8))
     with torch.no_grad():
         logits = recovery.network(crops(8)).logits
-    assert report.pixel_agreement == 3 / 8
+    assert report.pixel_agreement == 4 / 8
     moved, margins = zip(*report.tied, strict=True)
-    expected = (logits.flatten(1).amax(1) - logits[:, 3, 4])[:5]
+    expected = (logits.flatten(1).amax(1) - logits[:, 3, 4])[1::2]
     np.testing.assert_allclose(margins, expected, atol=1e-4)
     assert report.small_effect == pytest.approx(1 - sum(move >= 2 for move in moved) / 8)
 

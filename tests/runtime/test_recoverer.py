@@ -307,6 +307,14 @@ def test_no_boxes_do_not_bother_the_backend(shared_bundle, recoverer, photograph
     assert backend.batches == []
 
 
+@pytest.mark.parametrize("batch_size", [0, -3, None, 2.0])
+def test_a_backend_that_wants_no_number_of_crops_is_refused(shared_bundle, recoverer, batch_size):
+    backend = Recorded(recoverer.bundle.manifest.outputs)
+    backend.batch_size = batch_size
+    with pytest.raises(BackendError, match=f"recorded has batch_size {batch_size}"):
+        MeshRecoverer(shared_bundle, backend)
+
+
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_batches_of_nothing_are_refused(shared_bundle, batch_size):
     with pytest.raises(InputError, match=f"batch_size is {batch_size}"):

@@ -1,7 +1,6 @@
 """Engines are run and judged: the float32 module plays one on a GPU; what half precision costs."""
 
 import dataclasses
-import types
 
 import numpy as np
 import onnxruntime
@@ -13,7 +12,6 @@ from glnet_export.crop_parity import compare_crops
 from glnet_export.engine import NOT_RUN
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError
-from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import Gpu
 from glnet_infer.manifest import CropSpec
@@ -45,13 +43,17 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
             def close(self):
                 closed.append(True)
 
-        def opened(name, bundle, *rest):
-            if name != "tensorrt":
-                return open_backend(name, bundle, *rest)
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                self.close()
+
+        def opened(bundle):
             assert [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
             return Engine(small_recovery)
 
-        monkeypatch.setattr("glnet_export.engine_stages.open_backend", opened)
+        monkeypatch.setattr("glnet_export.engine_stages.TensorRtBackend", opened)
         try:
             export(Source(small_checkpoint), tmp_path / "b", engine=ada)
         finally:
@@ -92,7 +94,7 @@ def test_crops_are_compared_on_frames_that_the_engine_takes():
         return np.zeros((len(squares), 64, 64, 3), np.uint8)
 
     for largest in ((640, 4000), (16, 16)):
-        report = compare_crops(types.SimpleNamespace(cut=cut), CropSpec(64), largest)
+        report = compare_crops(cut, CropSpec(64), largest)
         assert report.frame == (asked[-1][1], asked[-1][0]) and report.largest_difference > 50
     assert asked == [(720, 640, 3), (16, 16, 3)]
 

@@ -106,12 +106,25 @@ def test_a_clones_call_ends_nothing(classic, machine):
 
 
 def test_outputs_never_come_with_another_calls_results(classic, machine):
-    # Two threads that share a backend against its documentation: what a call returns is its own, or over.
+    """As where two threads share a backend against its documentation: what a call returns is its own, or over."""
     with TensorRtBackend(classic) as backend:
-        first = backend.run_frame(frame_of(), *inputs(2))
-        second = backend.run_frame(frame_of(seed=1), *inputs(3, seed=1))
-        refused(lambda: first.device.vertices.__cuda_array_interface__, "no longer there")
-        np.testing.assert_array_equal(read(machine, second.device.vertices), second["vertices"])
+        run_frame, others = backend.run_frame, []
+
+        def overtaken(frame, squares, cameras):
+            outputs = run_frame(frame, squares, cameras)
+            others.append(run_frame(frame_of(seed=1), *inputs(3, seed=1)))  # before the first call's meshes are made
+            return outputs
+
+        backend.run_frame = overtaken
+        meshes = MeshRecoverer(classic.directory, backend)(frame_of(), BOXES)
+        refused(lambda: meshes.device.vertices.__cuda_array_interface__, "no longer there")
+        np.testing.assert_array_equal(read(machine, others[0].device.vertices), others[0]["vertices"])
+
+
+def test_crops_that_are_cut_on_the_host_run_as_many_at_once_as_the_engine_takes(classic):
+    with MeshRecoverer(classic.directory, "tensorrt") as recoverer:
+        assert recoverer.batch_size == 6
+        assert recoverer(np.zeros((80, 120, 3), np.uint8), np.tile(BOXES, (2, 1))[:6]).device is not None
 
 
 def test_several_pieces_have_no_results_on_the_gpu(classic, machine):

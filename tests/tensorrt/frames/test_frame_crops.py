@@ -53,6 +53,20 @@ def test_crops_are_handed_out_to_look_at(either, machine, count):
     assert set(machine.memory) == foreign
 
 
+def test_more_crops_are_handed_out_than_the_first_time(classic):
+    with TensorRtBackend(classic) as backend:
+        for count in (1, 5):
+            squares, _ = inputs(count)
+            np.testing.assert_array_equal(backend.cut(frame_of(), squares), stand_in.cut(frame_of(), squares))
+
+
+def test_no_crops_leave_nothing_under_way(classic, machine):
+    with TensorRtBackend(classic) as backend:
+        machine.events.clear()
+        assert len(backend.cut(frame_of(), inputs(0)[0])) == 0
+        assert machine.events == []
+
+
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7, 13])
 def test_every_row_is_its_squares(either, machine, count, graphs):
