@@ -183,11 +183,11 @@ _DEMO = HRNetConfig(
     stem_blocks=1,
     stem_channels=32,
     channels=(16, 32, 96, 192),
-    modules=(1, 1, 1),
+    modules=(1, 2, 1),
     blocks=2,
     head_channels=(16, 32, 48, 64),
     feature_channels=512,
-)  # W18-small with wider coarse branches, which cost little time, and a small head
+)  # W18-small with wider coarse branches and a second module in stage 3, which cost little time, and a small head
 _W48 = HRNetConfig(channels=(48, 96, 192, 384))
 
 PRESETS: dict[str, GLNetConfig] = {
