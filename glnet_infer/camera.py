@@ -66,7 +66,7 @@ class Intrinsics:
             raise InputError(
                 "The intrinsics are not a camera matrix.",
                 why="a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] is needed",
-                fix="undistort the image first, and give the matrix of the undistorted image",
+                fix="give it in pixels of an undistorted image, or Intrinsics(fx, fy, cx, cy)",
             )
         return cls(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
 

@@ -64,8 +64,8 @@ class MeshRecoverer:
         batch_size: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}.", why="a batch holds at least one crop", fix="use 1 or more")
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise InputError(f"batch_size is {batch_size!r}.", why="it counts crops", fix="use 1 or more, or None")
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
         self.bundle = Bundle.open(bundle)

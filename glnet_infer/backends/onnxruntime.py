@@ -75,7 +75,8 @@ class OnnxRuntimeBackend:
         self._session: Any = session
         self._names = [output.name for output in bundle.manifest.outputs]
         self.name = f"onnxruntime-{device}"
-        self.batch_size = USUAL_BATCH_SIZE if device == "cuda" else cpu_batch_size(threads or cores())
+        weights = bundle.manifest.graph.file.bytes
+        self.batch_size = USUAL_BATCH_SIZE if device == "cuda" else cpu_batch_size(threads or cores(), weights)
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
         """See :class:`glnet_infer.backends.base.Backend`."""
@@ -96,11 +97,19 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def cpu_batch_size(threads: int) -> int:
+_WEIGHTS_PER_THREAD = 80_000_000
+"""Bytes of weights that keep a thread busy in one call, as a measure of the work."""
+
+
+def cpu_batch_size(threads: int, weights: int) -> int:
     """How many crops at once suit so many threads.
 
-    A crop keeps two cores busy: batches gain no time there and take memory (docs/benchmarks.md). Many threads may need
-    several crops to be busy; that half their number suits them is a guess. Where nobody says how many threads, ONNX Runtime
-    takes a thread for each physical core, which may be half of the cores that the system names.
+    Batches spread the fixed cost of a call, which is much of a small network's time, and take memory. Measured on two
+    threads (docs/benchmarks.md): a crop of w32 (166 MB) keeps them busy and batches gain nothing, the demo network (19 MB)
+    takes 30 % less time in eights. That more threads want more crops is a guess.
+
+    Args:
+        threads: Of ONNX Runtime. By itself it takes the physical cores, which may be half of what the system names.
+        weights: Bytes of the graph's file.
     """
-    return min(max(threads // 2, 1), USUAL_BATCH_SIZE)
+    return min(max(threads * _WEIGHTS_PER_THREAD // max(weights, 1), 1), USUAL_BATCH_SIZE)

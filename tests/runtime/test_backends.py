@@ -149,12 +149,18 @@ def test_threads_and_precision_reach_the_session(opened, fake):
     assert "graph_optimization_level" not in plain and half["graph_optimization_level"] == "extended"
 
 
-@pytest.mark.parametrize("threads, size", [(1, 1), (2, 1), (3, 1), (8, 4), (32, 16), (500, 16)])
-def test_few_threads_take_few_crops(opened, fake, monkeypatch, threads, size):
+@pytest.mark.parametrize(
+    "threads, megabytes, size", [(1, 166, 1), (2, 166, 1), (2, 19, 8), (1, 19, 4), (8, 166, 3), (64, 166, 16), (2, 0, 16)]
+)
+def test_few_threads_take_few_crops_of_a_large_network(opened, fake, monkeypatch, threads, megabytes, size):
     fake([CPU])
-    assert open_backend("onnxruntime-cpu", opened, threads=threads).batch_size == size
+    graph = opened.manifest.graph
+    file = dataclasses.replace(graph.file, bytes=megabytes * 10**6)
+    manifest = dataclasses.replace(opened.manifest, graph=dataclasses.replace(graph, file=file))
+    large = dataclasses.replace(opened, manifest=manifest)
+    assert open_backend("onnxruntime-cpu", large, threads=threads).batch_size == size
     monkeypatch.setattr("glnet_infer.backends.onnxruntime.cores", lambda: threads)
-    assert open_backend("onnxruntime-cpu", opened).batch_size == size
+    assert open_backend("onnxruntime-cpu", large).batch_size == size
 
 
 def test_a_gpu_takes_many(opened, fake):

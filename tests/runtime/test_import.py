@@ -23,7 +23,7 @@ PLAIN_DATA = {"manifest", "skeleton", "errors", "bodies"}
 ONE_DEFINITION = {"crops", "camera", "images", "rasterizer"}
 """Training cuts, checks and draws as the runtime does: NumPy and OpenCV only, and written once."""
 
-RUNTIME_FOR_EXPORT = {"bundle", "backends", "version", "console", "devices"}
+RUNTIME_FOR_EXPORT = {"bundle", "backends", "version", "console", "crops", "devices"}
 
 
 def in_fresh_python(code):

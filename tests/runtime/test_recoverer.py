@@ -315,9 +315,9 @@ def test_a_backend_that_wants_no_number_of_crops_is_refused(shared_bundle, recov
         MeshRecoverer(shared_bundle, backend)
 
 
-@pytest.mark.parametrize("batch_size", [0, -3])
+@pytest.mark.parametrize("batch_size", [0, -3, 1.5, "x"])
 def test_batches_of_nothing_are_refused(shared_bundle, batch_size):
-    with pytest.raises(InputError, match=f"batch_size is {batch_size}"):
+    with pytest.raises(InputError, match=f"batch_size is {batch_size!r}"):
         MeshRecoverer(shared_bundle, batch_size=batch_size)
 
 
