@@ -147,7 +147,8 @@ class Checkpoint:
             raise CheckpointError(f"{path} was not read.", why=str(error.strerror), fix="check its permissions") from error
         if not exists:
             raise CheckpointError(
-                f"There is no checkpoint {path}.", fix="give the path of a .pth file, or --random-init PRESET"
+                f"There is no checkpoint {path}.",
+                fix="give the path of a .pth file; docs/checkpoints.md says what it holds",
             )
         try:
             document = torch.load(path, map_location="cpu", weights_only=True)

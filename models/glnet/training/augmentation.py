@@ -134,8 +134,14 @@ def _warp(crops: Tensor, targets: Targets, change: Float[Tensor, "n 2 2"]) -> tu
     )
 
 
-def augment(batch: Batch, generator: torch.Generator) -> Batch:
-    """Mirror half of the crops, turn and scale them, and change the colours of all."""
+def augment(batch: Batch, generator: torch.Generator, strength: float = 1.0) -> Batch:
+    """Mirror half of the crops, turn and scale them, and change the colours of all.
+
+    Args:
+        batch: The crops.
+        generator: Of all chances.
+        strength: Share of the full turning and scaling.
+    """
     count, device = len(batch.crops), batch.crops.device
 
     def spread(*shape: int) -> Tensor:
@@ -149,6 +155,6 @@ def augment(batch: Batch, generator: torch.Generator) -> Batch:
     crops = torch.where(chosen[:, None, None, None], mirrored.crops, batch.crops)
     # Turned pixels must be square, or the labels would be those of a sheared body: 1 % would move joints by millimetres.
     square = (targets.cameras[:, 0] / targets.cameras[:, 1] - 1).abs() < SQUARE
-    crops, targets = turn(Batch(crops, targets), TURN * spread() * square, SCALE ** spread())
+    crops, targets = turn(Batch(crops, targets), strength * TURN * spread() * square, SCALE ** (strength * spread()))
     gain = 1 + BRIGHTNESS * spread(1, 1, 1) + GAIN * spread(1, 1, 3)
     return Batch((crops * gain).clamp_(max=255).to(torch.uint8), targets)

@@ -1,5 +1,6 @@
 """What is trained on: rendered crops from a pool, real crops from a mixture, by step."""
 
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from glnet.config import GLNetConfig
 from glnet.recovery import Decoder
 from glnet.training.augmentation import augment
-from glnet.training.datasets import Mixture, collate
+from glnet.training.datasets import AnnotatedImages, Mixture, Sample, collate
 from glnet.training.pool import CropPool
 from glnet.training.processes import Processes
 from glnet.training.recipe import Recipe
@@ -18,6 +19,9 @@ from glnet_infer.errors import InputError
 
 READERS = 4
 """Threads that read real images; OpenCV decodes outside Python's lock."""
+
+SUBSTITUTES = 10
+"""Persons that are tried in place of one whose image cannot be read."""
 
 
 def make_targets(decoder: Decoder, sample: SyntheticSample, keypoints: int) -> Targets:
@@ -102,7 +106,8 @@ class Batches:
         if self._real:
             parts.append(self._real_at(step))
         targets = Targets.concatenate([part.targets for part in parts])
-        return augment(Batch(torch.cat([part.crops for part in parts]), targets), own)
+        batch = Batch(torch.cat([part.crops for part in parts]), targets)
+        return augment(batch, own, self.recipe.strength(step))
 
     def _pool_at(self, step: int) -> CropPool:
         first = step // self.recipe.refresh
@@ -129,5 +134,16 @@ class Batches:
     def _read(self, step: int) -> "Future[Batch]":
         first = (step * self.processes.count + self.processes.rank) * self._real
         picks = [self._mixture.pick(first + index) for index in range(self._real)]  # here: its plan is no affair of threads
-        samples = [self._readers.submit(self._mixture.datasets[dataset].load, person) for dataset, person in picks]
+        samples = [self._readers.submit(self._load, self._mixture.datasets[dataset], person) for dataset, person in picks]
         return self._readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))
+
+    @staticmethod
+    def _load(dataset: AnnotatedImages, person: int) -> Sample:
+        """A person, or the next one whose image can be read: one damaged file of a million must not end a training."""
+        for _ in range(SUBSTITUTES):
+            try:
+                return dataset.load(person)
+            except InputError as error:
+                warnings.warn(f"{error.what} Another person stands in.", RuntimeWarning, stacklevel=2)
+                person = (person + 1) % len(dataset)
+        return dataset.load(person)

@@ -1,18 +1,14 @@
 """``glnet-train``: train, score checkpoints and bundles, compare the network's parts, try the whole loop in two minutes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from glnet_infer.console import errors_reported, new_app, print_json, print_result, talk
-from glnet_infer.errors import CheckpointError, OutputError, first_line, install_hint
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from glnet.training.evaluation import Evaluation
+from glnet.training.console import check_installed, make_directory
+from glnet.training.eval_command import evaluate_command
+from glnet_infer.console import errors_reported, new_app, print_result, talk
+from glnet_infer.errors import CheckpointError
 
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
 
@@ -50,7 +46,7 @@ def fit(
     Several processes, on one GPU each or on the CPU: torchrun --nproc-per-node N --no-python glnet-train fit ...
     """
     with errors_reported():
-        _check_installed()
+        check_installed()
         from glnet.body import Body, find_body, load_body
         from glnet.checkpoint import Checkpoint
         from glnet.config import GLNetConfig, load_config
@@ -62,7 +58,7 @@ def fit(
         from glnet.training.recipe import Recipe
         from glnet.training.trainer import Trainer, read_state
 
-        _make(directory)
+        make_directory(directory)
         state = read_state(directory / STATE) if (directory / STATE).is_file() else None
         if state is not None:
             network, recipe = GLNetConfig.from_dict(state["config"]), Recipe(**state["recipe"])
@@ -110,21 +106,6 @@ def fit(
             print_result(str(directory / CHECKPOINT))
 
 
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
-
-
-def _check_installed() -> None:
-    try:
-        import jaxtyping  # noqa: F401
-        import torch  # noqa: F401
-    except (ImportError, OSError) as error:  # a broken torch raises OSError
-        raise CheckpointError("Training is not installed.", why=first_line(error), fix=install_hint("cpu,train")) from error
-
-
 @app.command()
 def compact(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.", readable=False)],
@@ -132,7 +113,7 @@ def compact(
 ) -> None:
     """Write a checkpoint with its weights in half precision: half the size, for handing on."""
     with errors_reported():
-        _check_installed()
+        check_installed()
         from glnet.checkpoint import Checkpoint
 
         whole = Checkpoint.load(checkpoint)
@@ -141,59 +122,7 @@ def compact(
         print_result(str(output))
 
 
-@app.command("eval")
-def evaluate_command(
-    target: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle.", readable=False)],
-    crops: Annotated[int, typer.Option(min=1, help="Held-out synthetic crops.")] = 1024,
-    backend: Annotated[str, typer.Option(help="What runs a bundle; see glnet-infer --help.")] = "onnxruntime-cpu",
-    pictures: Annotated[Path | None, typer.Option(help="Picture of the best, median and worst crops to write.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
-) -> None:
-    """Score a checkpoint or a bundle on held-out synthetic crops, beside the standing mean body."""
-    with errors_reported(as_json):
-        _check_installed()
-        from glnet.backend import TorchBackend
-        from glnet.body import Body, find_body, load_body
-        from glnet.checkpoint import Checkpoint
-        from glnet.recovery import MeshRecovery
-        from glnet.training.evaluation import evaluate
-        from glnet_infer.backends import open_backend
-        from glnet_infer.bundle import Bundle
-
-        if target.is_dir():
-            bundle = Bundle.open(target)
-            body = Body(load_body(find_body(bundle.manifest.body.name)))
-            runner, size = open_backend(backend, bundle), bundle.manifest.crop.size
-        else:
-            network = Checkpoint.load(target).network()
-            body = Body(load_body(find_body(network.config.body)))
-            runner, size = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop.size
-        result = evaluate(runner, body, size, crops)
-        if pictures is not None:
-            _draw(result, body.data.faces, pictures)
-        found, baseline = result.scores.summary(), result.baseline.summary()
-        if as_json:
-            print_json({"backend": runner.name, "found": found.as_dict(), "standing": baseline.as_dict()})
-            return
-        print_result(f"{runner.name:<16} {found}")
-        print_result(f"{'standing body':<16} {baseline}")
-
-
-def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
-    """Write crops of least, middle and greatest error with their meshes."""
-    import cv2
-
-    from glnet.training.pictures import best_median_worst, sheet
-
-    rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())
-    shown = result.shown
-    picture = sheet(shown.crops[rows], shown.vertices[rows], faces, shown.cameras[rows], len(rows) // 3)
-    try:
-        written = cv2.imwrite(str(path), picture[..., ::-1])
-    except cv2.error:
-        written = False
-    if not written:
-        raise OutputError(f"{path} was not written.", fix="give a .png or .jpg in a folder that can be written")
+app.command("eval")(evaluate_command)
 
 
 @app.command()
@@ -212,7 +141,7 @@ def compare(
 ) -> None:
     """Train the rows of the poster's Table 2 on the same budget, and print the table."""
     with errors_reported():
-        _check_installed()
+        check_installed()
         from glnet.body import Body, find_body, load_body
         from glnet.checkpoint import Checkpoint
         from glnet.config import load_config
@@ -226,7 +155,7 @@ def compare(
         recipe = Recipe(
             steps=steps, batch=batch, warmup=100, average=0.99, blocks=8, refresh=64, curriculum=curriculum, seed=seed
         )
-        _make(directory)
+        make_directory(directory)
         body = Body(load_body(find_body(network.body)))
         trained = None if backbone is None else Checkpoint.load(backbone)
         scores = train_rows(
@@ -241,7 +170,7 @@ def smoke(
 ) -> None:
     """Train a small network for a moment, and fail unless its loss falls to six tenths."""
     with errors_reported():
-        _check_installed()
+        check_installed()
         from glnet.body import Body, find_body, load_body
         from glnet.config import load_config
         from glnet.training.recipe import Recipe

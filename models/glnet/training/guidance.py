@@ -25,6 +25,9 @@ from glnet.training.losses import weighted_mean
 from glnet.training.targets import BACKGROUND, UNKNOWN, Targets
 from glnet_infer.skeleton import SKELETON_JOINTS
 
+GUIDANCE_TERMS = ("heat", "facing", "segments", "places", "part points")
+"""Names of the losses."""
+
 HEAT_RADIUS = 1.5
 """Standard deviation of a keypoint's heat, in cells of the pixel grid."""
 

@@ -11,6 +11,10 @@ from glnet_infer.errors import CheckpointError
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+GUIDANCE_AT_END = 0.25
+"""Weight of the guidance at the last step, of its weight before."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train.
@@ -18,11 +22,13 @@ class Recipe:
     Attributes:
         steps: Length of the training; the learning rate is planned for it.
         batch: Crops per step, of all processes together.
-        learning_rate: Its highest value (AdamW), reached after ``warmup`` steps, then falling as a cosine to 1 %.
+        learning_rate: Its highest value, reached after ``warmup`` steps, then falling as a cosine to 1 %.
         warmup: Steps of linear growth.
-        weight_decay: AdamW's.
+        weight_decay: The optimizer's.
         clip: Largest norm of the gradient.
         average: Share of the old weights that the running average keeps per step; the average is what is evaluated.
+        fading: Last share of the steps, over which turning and scaling of crops fade away and guidance to
+            :data:`GUIDANCE_AT_END`: the network ends with crops as they are, and with what it will be asked for.
         precision: What the network computes in where that is safe (autocast); one of :data:`PRECISIONS`.
         synthetic: Share of rendered crops; the rest comes from real datasets.
         block: Crops rendered at a time.
@@ -39,6 +45,7 @@ class Recipe:
     weight_decay: float = 1e-4
     clip: float = 5.0
     average: float = 0.998
+    fading: float = 1 / 3
     precision: str = "bfloat16"
     synthetic: float = 1.0
     block: int = 256
@@ -56,6 +63,15 @@ class Recipe:
             raise CheckpointError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise CheckpointError(f"The seed is {self.seed}.", fix=f"give a number from 0 to {LARGEST_SEED}")
+
+    def strength(self, step: int) -> float:
+        """Share of the full turning and scaling at a step."""
+        left = 1 - step / self.steps
+        return min(1.0, left / self.fading) if self.fading else 1.0
+
+    def guidance(self, step: int) -> float:
+        """Share of the guidance's full weight at a step."""
+        return GUIDANCE_AT_END + (1 - GUIDANCE_AT_END) * self.strength(step)
 
     def rate(self, step: int) -> float:
         """Share of the highest learning rate at a step."""

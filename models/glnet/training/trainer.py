@@ -22,10 +22,11 @@ from glnet.random_init import random_recovery
 from glnet.recovery import Decoder, MeshRecovery
 from glnet.training.batches import Batches
 from glnet.training.datasets import Mixture
-from glnet.training.guidance import Guidance
+from glnet.training.guidance import GUIDANCE_TERMS, Guidance
 from glnet.training.inheritance import inherit
 from glnet.training.losses import LossWeights, Objective
 from glnet.training.matching import Matching
+from glnet.training.optimizer import Optimizer
 from glnet.training.processes import Processes
 from glnet.training.recipe import PRECISIONS, Recipe
 from glnet.training.synthetic import SyntheticSource
@@ -33,7 +34,7 @@ from glnet.training.targets import Targets
 from glnet_infer.errors import CheckpointError, first_line
 
 STATE_FORMAT = "glnet-training-state"
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -101,7 +102,9 @@ class Trainer:
                 self._step = DistributedDataParallel(self._step, broadcast_buffers=False)
         self.averaged = copy.deepcopy(self.network).eval()
         self._parameters = [*self.network.parameters(), *self.guidance.parameters()]
-        self.optimizer = torch.optim.AdamW(self._parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimizer = Optimizer(
+            self.network, list(self.guidance.parameters()), recipe.learning_rate, recipe.weight_decay
+        )
         # Gradients of float16 need scaling, or the small ones vanish.
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.step = 0
@@ -114,27 +117,29 @@ class Trainer:
             yield self._train(*self.batches.at(self.step))
 
     def _train(self, crops: Tensor, targets: Targets) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * self.recipe.rate(self.step)
+        self.optimizer.set_learning_rate(self.recipe.learning_rate * self.recipe.rate(self.step))
         self.network.train()
         terms = self._step(crops, targets)
-        loss = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
+        guidance = self.recipe.guidance(self.step)
+        loss = torch.stack([guidance * term if name in GUIDANCE_TERMS else term for name, term in terms.items()]).sum()
+        self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
+        self.optimizer.unscale(self.scaler)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
-        if not self.scaler.is_enabled() and not norm.isfinite():  # with float16, the scaler leaves such steps out
+        if norm.isfinite():
+            self.optimizer.step()
+        elif not self.scaler.is_enabled():  # with float16 such steps are left out, and the scale is lowered
             raise CheckpointError(
                 f"The training diverged at step {self.step + 1}.",
                 why=f"the loss is {float(loss.detach())} and the gradient is not finite",
                 fix="go on from the last saved state with a lower learning rate: --initial CHECKPOINT --learning-rate",
             )
-        self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
         self._average()
-        values = torch.stack([loss, *terms.values()]).detach().tolist()  # one wait for the device
-        return dict(zip(["loss", *terms], values, strict=True))
+        values = torch.stack(list(terms.values())).detach().tolist()  # one wait for the device
+        # What is told weighs the guidance fully to the end, so that one step compares with another.
+        return {"loss": sum(values), **dict(zip(terms, values, strict=True))}
 
     @torch.no_grad()
     def _average(self) -> None:

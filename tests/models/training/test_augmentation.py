@@ -164,6 +164,14 @@ def test_augmentation_changes_every_crop_and_mirrors_half(rendered):
     assert means.std() > 0.05
 
 
+def test_without_strength_crops_are_mirrored_and_recoloured_only(rendered):
+    _, _, batch = rendered
+    targets = augment(batch, torch.Generator().manual_seed(0), strength=0.0).targets
+    assert torch.equal(targets.estimate.scale, batch.targets.estimate.scale)
+    heights = [each.estimate.keypoints[..., 1].sort(1).values for each in (targets, batch.targets)]
+    torch.testing.assert_close(*heights, atol=1e-6, rtol=0)  # crop sides
+
+
 def test_crops_whose_pixels_are_not_square_are_not_turned(rendered):
     """Real cameras may have fx and fy apart; a turned body would be a sheared one."""
     _, _, batch = rendered

@@ -77,6 +77,37 @@ def test_batches_depend_on_the_step_alone(make):
     assert not same(batches[3], batches[4])
 
 
+@pytest.mark.filterwarnings("ignore:.*stands in")
+def test_another_person_stands_in_for_a_damaged_image(make, listing):
+    """And a training whose images are all gone ends."""
+    folder = listing.parent / "coco" / "images"
+    document = json.loads((folder.parent / "persons.json").read_text())
+    document["images"].append({**document["images"][0], "id": 2, "file_name": "2.jpg"})
+    document["annotations"][1]["image_id"] = 2
+    (folder.parent / "persons.json").write_text(json.dumps(document))
+    (folder / "2.jpg").write_bytes((folder / "1.jpg").read_bytes()[:100])
+    with pytest.warns(RuntimeWarning, match="2.jpg was not read. Another person stands in"):
+        batch = make().at(0)  # draws each of the three once
+    assert (batch.targets.keypoint_weights[3:].sum(1) == 3).all()
+    (folder / "1.jpg").unlink()
+    with pytest.warns(RuntimeWarning), pytest.raises(InputError, match="was not read"):
+        make().at(0)
+
+
+def test_turning_and_scaling_fade_away_with_the_last_steps(make):
+    recipe = dataclasses.replace(RECIPE, steps=300, refresh=1000, blocks=1, synthetic=1.0)
+    batches = make(recipe, real=False)
+    scales = [
+        {round(scale, 5) for scale in batches.at(step).targets.estimate.scale.flatten().tolist()} for step in (0, 299)
+    ]
+    assert len(scales[0]) == 6  # all different
+    rendered = batches._pool.draw(64, torch.Generator().manual_seed(0)).targets.estimate.scale.flatten()
+    ratios = torch.tensor(sorted(scales[1]))[:, None] / rendered[None]
+    assert ((ratios - 1).abs().amin(1) < 0.002).all()  # 1 % of ln 1.2 at the last step
+    assert [round(recipe.strength(step), 2) for step in (0, 200, 250, 299, 300)] == [1, 1, 0.5, 0.01, 0]
+    assert [round(recipe.guidance(step), 3) for step in (0, 200, 250, 300)] == [1, 1, 0.625, 0.25]
+
+
 def test_processes_draw_different_crops(make):
     halves = [make(processes=Processes(rank, 2, torch.device("cpu"))).at(1) for rank in range(2)]
     assert len(halves[0].crops) == 3

@@ -47,6 +47,7 @@ class Annotation:
         keypoints_2d_weights: 29, 1 or 0.
         twists: 23 x 2, cosine and sine of the turn about the rest bone, of joints 1 to 23.
         twist_weights: 23, 1 or 0.
+        gender: ``male`` or ``female`` where the pose was fitted with that body.
         area: Square pixels that the person covers, as COCO's keypoint similarity wants it.
     """
 
@@ -62,6 +63,7 @@ class Annotation:
     keypoints_2d_weights: NDArray[np.float32] | None = None
     twists: NDArray[np.float32] | None = None
     twist_weights: NDArray[np.float32] | None = None
+    gender: str | None = None
     area: float | None = None
 
     def __post_init__(self) -> None:

@@ -42,6 +42,7 @@ class Sample(NamedTuple):
         twists: 23 x 2, cosine and sine.
         twist_weights: 23.
         camera_weight: 1; 0 where the camera is HybrIK's default, and metres in the image are unknown.
+        side: 1, image pixels that the crop is wide.
     """
 
     crop: NDArray[np.uint8]
@@ -59,6 +60,7 @@ class Sample(NamedTuple):
     twists: NDArray[np.float32]
     twist_weights: NDArray[np.float32]
     camera_weight: NDArray[np.float32]
+    side: NDArray[np.float32]
 
 
 def _or(value: NDArray[np.float32] | None, default: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -114,6 +116,7 @@ def load_sample(annotation: Annotation, spec: CropSpec, box: NDArray[np.float64]
         twists=_or(annotation.twists, np.broadcast_to([1.0, 0.0], (BODY_JOINTS - 1, 2))),
         twist_weights=_or(annotation.twist_weights, np.zeros(BODY_JOINTS - 1)),
         camera_weight=_known(intrinsics),
+        side=squares.sides.astype(np.float32),
     )
 
 

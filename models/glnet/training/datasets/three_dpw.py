@@ -36,6 +36,7 @@ from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
 SPLITS = ("train", "validation", "test")
+GENDERS = {"m": "male", "f": "female"}
 MINIMUM_DISTANCE = 0.1
 """A person with a joint nearer to the camera's plane than this, or behind it, is left out (metres)."""
 
@@ -60,7 +61,7 @@ def read_3dpw(
     the network is trained with, as HybrIK and others do. So a recovered neutral body of the labelled pose and betas
     differs from the true one by some millimetres. Joints do not suffer from it where the file has ``jointPositions``: they
     are those of the actor's own body, and the translation puts the neutral body's pelvis onto theirs. For evaluation in the
-    way of the field, true vertices have to be made with the actor's gendered body.
+    way of the field, true vertices are made with the actor's gendered body (:mod:`glnet.training.evaluation`).
 
     Args:
         root: The folder that holds ``sequenceFiles`` and ``imageFiles``.
@@ -93,7 +94,7 @@ def read_3dpw(
 
 def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: bool) -> Iterator[Annotation]:
     """The persons of one sequence."""
-    content = read_pickle(file, _KEYS, ("jointPositions",))
+    content = read_pickle(file, _KEYS, ("jointPositions", "genders"))
     intrinsics = Intrinsics.from_matrix(numbers(content["cam_intrinsics"], (3, 3), f"{file}: cam_intrinsics"))
     poses = numbers(content["cam_poses"], (-1, 4, 4), f"{file}: cam_poses")
     turns = poses[:, :3, :3]
@@ -103,6 +104,7 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
     size: tuple[int, int] | None = None
     for person in range(len(content["poses"])):
         labels = _person(content, person, poses, body, f"{file}, person {person}")
+        gender = GENDERS.get(str(content["genders"][person])) if len(content.get("genders", [])) > person else None
         keep = np.arange(len(poses)) % stride == 0
         keep &= labels.pop("valid") & (labels["joints_3d"][..., 2] > MINIMUM_DISTANCE).all(1)
         if detected_only:
@@ -128,6 +130,7 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
                 joints_3d_weights=ones,
                 keypoints_2d=keypoints.astype(np.float32),
                 keypoints_2d_weights=ones,
+                gender=gender,
             )
 
 

@@ -1,4 +1,4 @@
-"""Scores on held-out synthetic crops, of anything that runs the graph: a checkpoint in PyTorch, or an exported bundle."""
+"""Scores on held-out rendered crops."""
 
 from typing import NamedTuple
 

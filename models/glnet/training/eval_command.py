@@ -1,0 +1,140 @@
+"""``glnet-train eval``: scores of a checkpoint or a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glnet.training.console import check_installed
+from glnet_infer.console import errors_reported, print_json, print_result, talk
+from glnet_infer.errors import BodyError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from glnet.body import Body
+    from glnet.training.evaluation import Evaluation, Protocol
+    from glnet_infer.backends import Backend
+    from glnet_infer.manifest import CropSpec
+
+RENDERED = 1024
+"""Held-out crops to score on."""
+
+
+def evaluate_command(
+    target: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle.", readable=False)],
+    crops: Annotated[
+        int | None, typer.Option(min=1, help="How many, spread evenly.  [default: 1024 rendered ones, all of a dataset]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Score on these datasets (JSON list, docs/training.md), not on rendered crops.")
+    ] = None,
+    regressor: Annotated[
+        Path | None, typer.Option(help="J_regressor_h36m.npy: score datasets as the literature does.", readable=False)
+    ] = None,
+    male: Annotated[Path | None, typer.Option(help="SMPL's male body, for true meshes.", readable=False)] = None,
+    female: Annotated[Path | None, typer.Option(help="SMPL's female body, likewise.", readable=False)] = None,
+    backend: Annotated[str, typer.Option(help="What runs a bundle; see glnet-infer --help.")] = "onnxruntime-cpu",
+    pictures: Annotated[Path | None, typer.Option(help="Picture of the best, median and worst crops to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Score a checkpoint or a bundle on held-out rendered crops, beside the standing mean body; or on datasets."""
+    with errors_reported(as_json):
+        if data is None and (regressor or male or female):
+            raise typer.BadParameter("--regressor, --male and --female belong to --data")
+        if data is not None and pictures is not None:
+            raise typer.BadParameter("--pictures are of rendered crops; leave --data out")
+        check_installed()
+        from glnet.backend import TorchBackend
+        from glnet.body import Body, find_body, load_body
+        from glnet.checkpoint import Checkpoint
+        from glnet.recovery import MeshRecovery
+        from glnet.training.evaluation import Protocol, evaluate, load_regressor
+        from glnet_infer.backends import open_backend
+        from glnet_infer.bundle import Bundle
+
+        if target.is_dir():
+            bundle = Bundle.open(target)
+            body = Body(load_body(find_body(bundle.manifest.body.name)))
+            runner, spec = open_backend(backend, bundle), bundle.manifest.crop
+        else:
+            network = Checkpoint.load(target).network()
+            body = Body(load_body(find_body(network.config.body)))
+            runner, spec = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop
+        if data is not None:
+            gendered = {name: _actor_body(file, body) for name, file in (("male", male), ("female", female)) if file}
+            joints = None if regressor is None else load_regressor(regressor, len(body.data.v_template))
+            _score_datasets(runner, data, spec, Protocol(body, gendered, joints), crops, as_json)
+            return
+        result = evaluate(runner, body, spec.size, crops or RENDERED)
+        if pictures is not None:
+            _draw(result, body.data.faces, pictures)
+        found, baseline = result.scores.summary(), result.baseline.summary()
+        if as_json:
+            print_json({"backend": runner.name, "found": found.as_dict(), "standing": baseline.as_dict()})
+            return
+        print_result(f"{runner.name:<16} {found}")
+        print_result(f"{'standing body':<16} {baseline}")
+
+
+def _score_datasets(
+    runner: "Backend", listing: Path, spec: "CropSpec", protocol: "Protocol", crops: int | None, as_json: bool
+) -> None:
+    """Score on every dataset of a list, and print a line for each."""
+    from rich.progress import Progress, TaskID
+
+    from glnet.training.datasets import load_mixture
+    from glnet.training.evaluation import score_dataset
+
+    found = []
+    for dataset in load_mixture(listing, protocol.body, spec, seed=0).datasets:
+        genders = {annotation.gender for annotation in dataset if annotation.gender} - set(protocol.gendered)
+        if genders:
+            talk.print(
+                f"{dataset.name}: true meshes of {' and '.join(sorted(genders, reverse=True))} actors are made with the "
+                "neutral body and differ from theirs by some millimetres; --male and --female give SMPL's others"
+            )
+        with Progress(console=talk, transient=True) as bar:
+            task = bar.add_task(dataset.name)
+
+            def show(done: int, total: int, bar: Progress = bar, task: TaskID = task) -> None:
+                bar.update(task, completed=done, total=total)
+
+            found.append((dataset.name, score_dataset(runner, dataset, protocol, crops, show).summary()))
+    if as_json:
+        print_json({"backend": runner.name, "datasets": [{"name": name, **scores.as_dict()} for name, scores in found]})
+        return
+    for name, scores in found:
+        print_result(f"{name:<16} {scores}")
+
+
+def _actor_body(file: Path, neutral: "Body") -> "Body":
+    """An actor's body, which must share the neutral one's mesh."""
+    from glnet.body import Body, load_body
+
+    body = Body(load_body(file))
+    if len(body.data.v_template) != len(neutral.data.v_template):
+        raise BodyError(
+            f"{file} does not fit the network's body.",
+            why=f"it has {len(body.data.v_template)} vertices, the other {len(neutral.data.v_template)}",
+            fix="give the male and female bodies of the same SMPL release",
+        )
+    return body
+
+
+def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
+    """Write crops of least, middle and greatest error with their meshes."""
+    import cv2
+
+    from glnet.training.pictures import best_median_worst, sheet
+
+    rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())
+    shown = result.shown
+    picture = sheet(shown.crops[rows], shown.vertices[rows], faces, shown.cameras[rows], len(rows) // 3)
+    try:
+        written = cv2.imwrite(str(path), picture[..., ::-1])
+    except cv2.error:
+        written = False
+    if not written:
+        raise OutputError(f"{path} was not written.", fix="give a .png or .jpg in a folder that can be written")

@@ -1,0 +1,173 @@
+"""Scores on datasets of photographs.
+
+With Human3.6M's joint regressor, the way of the literature on 3DPW and Human3.6M (HybrIK's evaluation code): 14 joints
+regressed from the recovered and the true mesh, vertices about the regressed pelvis. Without it, SMPL's own joints as far as
+the set labels them, and vertices about the pelvis joint: figures of the same kind, but no literature's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glnet.body.smpl import Body
+from glnet.recovery import Recovery
+from glnet.training.datasets import AnnotatedImages, Annotation, Sample
+from glnet.training.datasets.coco import COCO_TO_SKELETON
+from glnet.training.metrics import COCO_SIGMAS, LSP_JOINTS, Scores, keypoint_error, mpjpe, oks, pa_mpjpe, pve
+from glnet_infer.backends import Backend
+from glnet_infer.errors import InputError, first_line
+from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
+
+BATCH = 16
+HUMAN36M_JOINTS = 17
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What true meshes are made with, and which joints are taken from meshes.
+
+    Attributes:
+        body: The neutral body, which the network recovers.
+        gendered: Bodies of ``male`` and ``female`` actors; the neutral one stands in for those that are missing.
+        regressor: 17 x V, float64, Human3.6M's joints from vertices, or None for SMPL's own joints.
+    """
+
+    body: Body
+    gendered: Mapping[str, Body] = field(default_factory=dict)
+    regressor: Tensor | None = None
+
+    def body_of(self, annotation: Annotation) -> Body:
+        """The body of a person's true mesh."""
+        return self.gendered.get(annotation.gender or "", self.body)
+
+
+def load_regressor(path: Path, vertices: int) -> Tensor:
+    """Human3.6M's joint regressor, ``J_regressor_h36m.npy`` as research code hands it on.
+
+    Args:
+        path: The file.
+        vertices: V of the body.
+
+    Returns:
+        17 x V, float64.
+
+    Raises:
+        InputError: The file is missing, damaged or for another body.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+        if values.shape != (HUMAN36M_JOINTS, vertices) or not np.isfinite(values.astype(np.float64)).all():
+            raise ValueError(f"it is {values.dtype} of shape {values.shape}, not {HUMAN36M_JOINTS} x {vertices} numbers")
+    except Exception as error:  # zip, format and pickle errors alike
+        raise InputError(
+            f"The joint regressor {path} was not read.",
+            why=first_line(error),
+            fix="give J_regressor_h36m.npy, which comes with SPIN, HybrIK and others, and the body that it is for",
+        ) from error
+    return torch.from_numpy(values).double()
+
+
+def score_dataset(
+    backend: Backend,
+    dataset: AnnotatedImages,
+    protocol: Protocol,
+    crops: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scores:
+    """Score a backend on a dataset, as far as its labels go.
+
+    Args:
+        backend: What runs the graph; its body must be the protocol's.
+        dataset: Its crops must have the size of the graph's.
+        protocol: How joints and true meshes are made.
+        crops: At most so many persons, spread evenly over the set; None for all.
+        progress: Told how many of how many are done.
+
+    Returns:
+        The metrics that at least one label allows.
+
+    Raises:
+        InputError: An image cannot be read: scores of a part would look like those of the whole.
+    """
+    total = len(dataset) if crops is None else min(crops, len(dataset))
+    rows = np.linspace(0, len(dataset) - 1, total).round().astype(int)
+    parts: list[dict[str, Tensor]] = []
+    for start in range(0, total, BATCH):
+        chosen = rows[start : start + BATCH]
+        annotations = [dataset[row] for row in chosen]
+        samples = Sample(*map(np.stack, zip(*(dataset.load(row) for row in chosen), strict=True)))
+        outputs = backend.run(samples.crop, samples.camera)
+        found = Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
+        labels = Sample(*map(torch.from_numpy, samples))
+        in_space = _regressed_errors if protocol.regressor is not None else _joint_errors
+        parts.append({**in_space(found, labels, annotations, protocol), **_keypoint_errors(found, labels, annotations)})
+        progress(start + len(chosen), total)
+    metrics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    scores = Scores()
+    scores.add(**{name: values for name, values in metrics.items() if not values.isnan().all()})
+    return scores
+
+
+def _known(errors: Tensor, weight: Tensor) -> Tensor:
+    """The errors, NaN where there is no label."""
+    return torch.where(weight.flatten() > 0, errors, torch.nan)
+
+
+def _true_meshes(labels: Sample, annotations: list[Annotation], protocol: Protocol) -> tuple[Tensor, Tensor, Tensor]:
+    """Vertices and joints of the labelled bodies, and 1 for those that are labelled."""
+    bodies = [protocol.body_of(annotation) for annotation in annotations]
+    vertices, joints = protocol.body.pose(labels.rotations, labels.betas)
+    for body in {id(body): body for body in bodies if body is not protocol.body}.values():
+        rows = [row for row, own in enumerate(bodies) if own is body]
+        vertices[rows], joints[rows] = body.pose(labels.rotations[rows], labels.betas[rows])
+    return vertices, joints, labels.pose_weight * labels.shape_weight
+
+
+def _regressed_errors(
+    found: Recovery, labels: Sample, annotations: list[Annotation], protocol: Protocol
+) -> dict[str, Tensor]:
+    vertices, _, known = _true_meshes(labels, annotations, protocol)
+    # Recovered bodies are metres away, where sums of float32 are off by hundredths of millimetres.
+    joints, true_joints = protocol.regressor @ found.vertices.double(), protocol.regressor @ vertices.double()
+    return {
+        "mpjpe_mm": _known(mpjpe(joints, true_joints, joints=LSP_JOINTS), known),
+        "pa_mpjpe_mm": _known(pa_mpjpe(joints, true_joints, joints=LSP_JOINTS), known),
+        "pve_mm": _known(pve(found.vertices, vertices, joints[:, 0], true_joints[:, 0]), known),
+    }
+
+
+def _joint_errors(found: Recovery, labels: Sample, annotations: list[Annotation], protocol: Protocol) -> dict[str, Tensor]:
+    vertices, joints, known = _true_meshes(labels, annotations, protocol)
+    weights = labels.joint_weights[:, :BODY_JOINTS]
+    rooted = weights * weights[:, :1]
+    ours, theirs = found.joints[:, :BODY_JOINTS], labels.joints[:, :BODY_JOINTS]
+    return {
+        "mpjpe_mm": mpjpe(ours, theirs, weights=rooted),
+        "pa_mpjpe_mm": _known(pa_mpjpe(ours, theirs, weights=weights), weights.sum(1) > 2),
+        "pve_mm": _known(pve(found.vertices, vertices, found.joints[:, 0], joints[:, 0]), known),
+    }
+
+
+def _keypoint_errors(found: Recovery, labels: Sample, annotations: list[Annotation]) -> dict[str, Tensor]:
+    """Errors in the crop, in its pixels; COCO's similarity where the set tells how large persons are."""
+    size = labels.crop.shape[1]
+    keypoints, places = found.keypoints_2d[:, :SKELETON_JOINTS], (labels.keypoints + 0.5) * size
+    shared = [JOINT_NAMES.index(name) for name in COCO_TO_SKELETON]
+    areas = torch.tensor([annotation.area or 0.0 for annotation in annotations])
+    return {
+        "keypoint_px": keypoint_error(keypoints, places, labels.keypoint_weights),
+        "oks": oks(
+            keypoints[:, shared],
+            places[:, shared],
+            labels.keypoint_weights[:, shared] * (areas[:, None] > 0),
+            areas * (size / labels.side.flatten()) ** 2,
+            [COCO_SIGMAS[index] for index in COCO_TO_SKELETON.values()],
+        ),
+        "confidence": found.confidence,
+    }
