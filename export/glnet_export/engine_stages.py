@@ -100,7 +100,7 @@ def add_engine(
 def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:
     """Rendered persons to measure half precision on."""
     config = recovery.network.config
-    return SyntheticSource(recovery.decoder.body, config.crop.size, seed=PRECISION).sample(options.precision_crops)
+    return SyntheticSource(recovery.decoder.body, config.crop, seed=PRECISION).sample(options.precision_crops)
 
 
 def _crops_judged(

@@ -28,7 +28,7 @@ def test_it_is_small_and_of_the_preset(recovery):
 
 
 def test_it_recovers_people_from_crops_that_it_has_not_seen(recovery, demo_body):
-    result = evaluate(TorchBackend(recovery), demo_body, recovery.network.config.crop.size, 96)
+    result = evaluate(TorchBackend(recovery), demo_body, recovery.network.config.crop, 96)
     found, standing = result.scores.summary().as_dict(), result.baseline.summary().as_dict()
     # The model card has the figures on 1,024 crops; 96 of them scatter by some percent.
     assert found["mpjpe_mm"] < 0.44 * standing["mpjpe_mm"]
@@ -49,7 +49,7 @@ def test_it_is_exported_to_a_graph_and_an_engine(tmp_path):
 
 def test_half_precision_costs_less_than_a_millimetre(recovery):
     """On 256 held-out crops, with real half-precision kernels: ``pytest -s`` prints the report."""
-    sample = SyntheticSource(recovery.decoder.body, recovery.network.config.crop.size, seed=PRECISION).sample(256)
+    sample = SyntheticSource(recovery.decoder.body, recovery.network.config.crop, seed=PRECISION).sample(256)
     report = compare_precisions(recovery, mixed_copy(recovery), sample.crops, sample.cameras)
     bounds = PrecisionBounds(vertices_mean_mm=1.0, small_effect=0.99)
     print(report.table(bounds))

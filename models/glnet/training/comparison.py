@@ -77,7 +77,7 @@ def train_rows(
         for terms in trainer.run(recipe.steps):
             if trainer.step % 200 == 0:
                 said(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
-        scores = evaluate(TorchBackend(trainer.recovery()), body, config.crop.size, crops).scores.summary().as_dict()
+        scores = evaluate(TorchBackend(trainer.recovery()), body, config.crop, crops).scores.summary().as_dict()
         partial = directory / f".{name}.partial"
         partial.write_text(json.dumps({"budget": budget, "scores": scores}, indent=2) + "\n")
         partial.replace(directory / f"{name}.json")

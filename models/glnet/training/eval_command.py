@@ -67,7 +67,7 @@ def evaluate_command(
             joints = None if regressor is None else load_regressor(regressor, len(body.data.v_template))
             _score_datasets(runner, data, spec, Protocol(body, gendered, joints), crops, as_json)
             return
-        result = evaluate(runner, body, spec.size, crops or RENDERED)
+        result = evaluate(runner, body, spec, crops or RENDERED)
         if pictures is not None:
             _draw(result, body.data.faces, pictures)
         found, baseline = result.scores.summary(), result.baseline.summary()

@@ -108,7 +108,7 @@ class Trainer:
         # Gradients of float16 need scaling, or the small ones vanish.
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.step = 0
-        self.source = SyntheticSource(body, config.crop.size, seed=recipe.seed, device=device, backgrounds=backgrounds)
+        self.source = SyntheticSource(body, config.crop, seed=recipe.seed, device=device, backgrounds=backgrounds)
         self.batches = Batches(recipe, config, self.decoder, self.source, processes, real)
 
     def run(self, until: int) -> Iterator[dict[str, float]]:

@@ -12,6 +12,7 @@ from glnet.training.augmentation import SCALE, augment, mirror, turn
 from glnet.training.batches import make_targets
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.targets import BACKGROUND, HIDDEN_WEIGHT, UNKNOWN, Batch
+from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import JOINT_NAMES
 
 MM = 1e-3
@@ -22,7 +23,7 @@ def rendered(request, demo_body):
     """A decoder, a sample and its batch."""
     config = GLNetConfig(swing_twist=request.param, keypoints=31)
     decoder = Decoder(config, demo_body)
-    sample = SyntheticSource(demo_body, 64, seed=11).sample(6)
+    sample = SyntheticSource(demo_body, CropSpec(64), seed=11).sample(6)
     return decoder, sample, Batch(sample.crops, make_targets(decoder, sample, 31))
 
 

@@ -51,7 +51,7 @@ def listing(tmp_path):
 def make(config, demo_body, listing):
     def make(recipe=RECIPE, processes=ALONE, real=True):
         mixture = load_mixture(listing, demo_body, config.crop, seed=0) if real else None
-        source = SyntheticSource(demo_body, 64, seed=0)
+        source = SyntheticSource(demo_body, CropSpec(64), seed=0)
         return Batches(recipe, config, Decoder(config, demo_body), source, processes, mixture)
 
     return make

@@ -11,13 +11,14 @@ from glnet.training import monitor as monitoring
 from glnet.training.monitor import Monitor
 from glnet.training.pictures import SHOWN, best_median_worst, overlay, sheet
 from glnet.training.synthetic import SyntheticSource
+from glnet_infer.manifest import CropSpec
 
 TERMS = {"loss": 3.5, "keypoints": 1.25, "depths": 0.5, "confidence": 0.25}
 
 
 @pytest.fixture
 def monitor(demo_body, tmp_path):
-    return Monitor(tmp_path, 4, SyntheticSource(demo_body, 256, seed=0))
+    return Monitor(tmp_path, 4, SyntheticSource(demo_body, CropSpec(256), seed=0))
 
 
 def test_losses_go_to_the_log_and_to_tensorboard(monitor, tmp_path):
@@ -65,7 +66,7 @@ def test_without_tensorboard_the_log_is_still_written(monitor, tmp_path, monkeyp
 
 def test_overlays_lie_on_the_rendered_body(demo_body):
     """The true mesh, drawn by the runtime's rasteriser, covers what the training's own renderer drew."""
-    source = SyntheticSource(demo_body, 192, seed=3, difficulty=0.0)
+    source = SyntheticSource(demo_body, CropSpec(192), seed=3, difficulty=0.0)
     sample = source.sample(4)
     with torch.no_grad():
         vertices = demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)
@@ -87,7 +88,7 @@ def test_the_best_the_median_and_the_worst_are_chosen():
 
 
 def test_a_sheet_has_a_row_of_meshes_below_each_row_of_crops(demo_body):
-    sample = SyntheticSource(demo_body, 64, seed=3).sample(12)
+    sample = SyntheticSource(demo_body, CropSpec(64), seed=3).sample(12)
     with torch.no_grad():
         vertices = (demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)).numpy()
     picture = sheet(sample.crops.numpy()[:10], vertices[:10], demo_body.data.faces, sample.cameras.numpy()[:10])

@@ -14,6 +14,7 @@ from glnet.training.synthetic.randomness import Draw
 from glnet.training.synthetic.scene import NEAREST, project
 from glnet.training.targets import BACKGROUND, UNKNOWN
 from glnet_infer.errors import InputError
+from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import SKELETON_JOINTS
 
 SIZE = 96
@@ -22,14 +23,14 @@ SIZE = 96
 @pytest.fixture
 def make(demo_body):
     def source_of(seed: int = 0, size: int = SIZE, **options) -> SyntheticSource:
-        return SyntheticSource(demo_body, size, seed=seed, **options)
+        return SyntheticSource(demo_body, CropSpec(size), seed=seed, **options)
 
     return source_of
 
 
 @pytest.fixture(scope="module")
 def sample(demo_body):
-    return SyntheticSource(demo_body, SIZE, seed=4).sample(48)
+    return SyntheticSource(demo_body, CropSpec(SIZE), seed=4).sample(48)
 
 
 @pytest.fixture
@@ -92,6 +93,17 @@ def test_gpu_samples_are_whole_and_reproducible(make, demo_body):
 def test_any_count(make):
     for count in (1, 3, 17):
         assert len(make().sample(count).crops) == count
+
+
+@pytest.mark.parametrize("padding", [1.0, 1.25, 1.6])
+def test_crops_show_as_much_around_a_person_as_the_network_is_given_later(demo_body, padding):
+    sample = SyntheticSource(demo_body, CropSpec(48, padding), seed=2, difficulty=0.0).sample(8)
+    with torch.no_grad():
+        vertices = demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)
+    places = project(vertices, sample.cameras)
+    box = places.amax(1) - places.amin(1)
+    torch.testing.assert_close(box.amax(1), torch.full((8,), 1 / padding), atol=1e-4, rtol=0)  # crop sides
+    torch.testing.assert_close(places.amax(1) + places.amin(1), torch.zeros(8, 2), atol=1e-4, rtol=0)
 
 
 def test_a_seed_gives_one_sequence(make):

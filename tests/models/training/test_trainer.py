@@ -219,9 +219,9 @@ def test_a_few_steps_lower_the_loss():
 
 
 def test_a_checkpoint_and_its_bundle_score_alike(small_recovery, demo_body, shared_bundle):
-    size = small_recovery.network.config.crop.size
+    crop = small_recovery.network.config.crop
     scores = [
-        evaluate(backend, demo_body, size, 20).scores.summary().as_dict()
+        evaluate(backend, demo_body, crop, 20).scores.summary().as_dict()
         for backend in (TorchBackend(small_recovery), open_backend("onnxruntime-cpu", Bundle.open(shared_bundle)))
     ]
     # Parity of the export is 0.05 mm; metrics are means.
@@ -235,7 +235,7 @@ def test_the_truth_scores_zero(small_config, demo_body):
 
     config = dataclasses.replace(small_config, crop=CropSpec(size=64), keypoints=29)
     decoder = MeshRecovery(_network(config), demo_body).decoder
-    source = SyntheticSource(demo_body, 64, seed=7)
+    source = SyntheticSource(demo_body, CropSpec(64), seed=7)
 
     class Oracle:
         name = "oracle"
@@ -260,7 +260,7 @@ def test_the_truth_scores_zero(small_config, demo_body):
         def close(self):
             pass
 
-    result = evaluate(Oracle(), demo_body, 64, 20, seed=7)
+    result = evaluate(Oracle(), demo_body, CropSpec(64), 20, seed=7)
     found, standing = result.scores.summary().as_dict(), result.baseline.summary().as_dict()
     assert found["mpjpe_mm"] < 0.1 and found["pve_mm"] < 0.1 and found["keypoint_px"] < 0.01
     assert standing["mpjpe_mm"] > 200  # people stand, sit and lie in all directions

@@ -17,6 +17,7 @@ from glnet.training.seeds import HELD_OUT
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet.training.synthetic.scene import project
 from glnet_infer.backends import Backend
+from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 
 BATCH = 16
@@ -47,17 +48,17 @@ class Evaluation(NamedTuple):
     shown: Shown
 
 
-def evaluate(backend: Backend, body: Body, crop_size: int, crops: int, seed: int = HELD_OUT) -> Evaluation:
+def evaluate(backend: Backend, body: Body, crop: CropSpec, crops: int, seed: int = HELD_OUT) -> Evaluation:
     """Score a backend on crops of the full distribution.
 
     Args:
         backend: What runs the graph; its body must be ``body``.
         body: The body in the crops.
-        crop_size: The network's.
+        crop: The network's.
         crops: How many; their meshes are kept, 150 kB each.
         seed: Of the crops.
     """
-    source = SyntheticSource(body, crop_size, seed=seed)
+    source = SyntheticSource(body, crop, seed=seed)
     standing = _standing(body)
     scores, baseline, shown = Scores(), Scores(), []
     for start in range(0, crops, BATCH):
@@ -67,7 +68,7 @@ def evaluate(backend: Backend, body: Body, crop_size: int, crops: int, seed: int
         shown.append(Shown(*arrays, outputs["vertices"]))
         found = Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
         truth = body.pose(sample.rotations, sample.betas)
-        scores.add(**_errors(found.vertices, found.joints, truth), **_keypoints(found, truth, sample, crop_size))
+        scores.add(**_errors(found.vertices, found.joints, truth), **_keypoints(found, truth, sample, crop.size))
         count = len(sample.crops)
         baseline.add(**_errors(standing.vertices.expand(count, -1, -1), standing.joints.expand(count, -1, -1), truth))
     return Evaluation(scores, baseline, Shown(*(np.concatenate(parts) for parts in zip(*shown, strict=True))))

@@ -12,6 +12,7 @@ from glnet.training.synthetic import SyntheticSource
 from glnet.training.synthetic.contact_sheet import contact_sheet, draw_keypoints
 from glnet_infer.console import errors_reported
 from glnet_infer.errors import OutputError
+from glnet_infer.manifest import CropSpec
 
 
 def main(
@@ -27,7 +28,7 @@ def main(
     """Write a contact sheet of synthetic training crops."""
     with errors_reported():
         model = Body(load_body(find_body(body)))
-        source = SyntheticSource(model, size, seed=seed, backgrounds=backgrounds, difficulty=difficulty)
+        source = SyntheticSource(model, CropSpec(size), seed=seed, backgrounds=backgrounds, difficulty=difficulty)
         sample = source.sample(count)
         crops = draw_keypoints(sample, model) if keypoints else sample.crops.numpy()
         sheet = contact_sheet(crops, columns=math.ceil(math.sqrt(count)))

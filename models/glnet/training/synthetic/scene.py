@@ -6,10 +6,6 @@ import torch
 from torch import Tensor
 
 from glnet.training.synthetic.randomness import Draw
-from glnet_infer.manifest import CropSpec
-
-PADDING = CropSpec.padding
-"""Side of the crop's square, relative to the longer side of the person's box."""
 
 NEAREST = 0.3
 """Metres. No vertex comes closer to the camera."""
@@ -31,7 +27,7 @@ class Placement(NamedTuple):
     cameras: Tensor
 
 
-def place(draw: Draw, vertices: Tensor, joints: Tensor, difficulty: float) -> Placement:
+def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficulty: float) -> Placement:
     """Place bodies before the camera of an imagined image, and cut the crop about each as a detector's box would.
 
     The image's camera looks along z; a person that is small in the image may stand far from its centre, so the crop's
@@ -42,6 +38,7 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, difficulty: float) -> Pl
         draw: Random numbers.
         vertices: N x V x 3, metres from the root joint, turned as the camera sees them.
         joints: N x 29 x 3, likewise.
+        padding: Side of the crop, relative to the longer side of the person's box.
         difficulty: 0 shows whole persons, centred, from a medium distance; 1 everything.
     """
     count = len(vertices)
@@ -57,7 +54,7 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, difficulty: float) -> Pl
         draw.chance(count, probability=0.6), torch.full((count,), 9, device=draw.device), draw.integers(count, high=16)
     )
 
-    distance = (focal * zoom * PADDING * extent).maximum(NEAREST - low[:, 2])
+    distance = (focal * zoom * padding * extent).maximum(NEAREST - low[:, 2])
     # A person who takes up half the image cannot stand at its edge.
     room = (draw.constant((0.45, 0.3)) - 0.25 / focal[:, None]).clamp(min=0.04)
     position = draw.uniform(count, 2, low=-1, high=1) * room * difficulty
@@ -66,7 +63,7 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, difficulty: float) -> Pl
     seen = vertices + root.unsqueeze(1)
     image = seen[..., :2] / seen[..., 2:]
     low, high = image.amin(1), image.amax(1)
-    side = (high - low).amax(-1) * PADDING * zoom
+    side = (high - low).amax(-1) * padding * zoom
     middle = (low + high) / 2
     target = joints[torch.arange(count, device=draw.device), about] + root
     middle = torch.where(cut[:, None], target[:, :2] / target[:, 2:], middle)

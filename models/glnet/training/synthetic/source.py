@@ -18,7 +18,7 @@ from glnet.training.synthetic.renderer import Fragments, Rasterizer
 from glnet.training.synthetic.scene import place, project
 from glnet.training.targets import BACKGROUND, UNKNOWN
 from glnet_infer.errors import InputError
-from glnet_infer.manifest import GRID_STRIDE
+from glnet_infer.manifest import GRID_STRIDE, CropSpec
 
 CHUNK = 16
 """Crops rendered at a time: bounds the memory, and keeps intermediate results in the cache of a processor."""
@@ -59,7 +59,7 @@ class SyntheticSource:
 
     Args:
         body: The body that is rendered; a copy is made where it lies on another device.
-        crop_size: Side of the crops, pixels.
+        crop: Size of the crops, and how much they show around a person.
         seed: Of all random numbers.
         device: Where everything is computed.
         backgrounds: A folder of photographs to use behind the persons beside procedural pictures.
@@ -72,7 +72,7 @@ class SyntheticSource:
     def __init__(
         self,
         body: Body,
-        crop_size: int,
+        crop: CropSpec,
         *,
         seed: int,
         device: str | torch.device = "cpu",
@@ -83,11 +83,11 @@ class SyntheticSource:
             raise InputError(f"The difficulty is {difficulty}.", why="it is a share of the full spread", fix="give 0 to 1")
         self.device = torch.device(device)
         self.body = body if body.weights.device == self.device else copy.deepcopy(body).to(self.device)
-        self.crop_size = crop_size
+        self.crop = crop
         self.difficulty = difficulty
         self.draw = Draw(torch.Generator(self.device).manual_seed(seed))
         self._poses = PoseSampler(self.device)
-        self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop_size)
+        self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop.size)
         self._segments = self.body.weights.argmax(-1).to(torch.uint8)
         self._wardrobe = Wardrobe(self.body, self.device)
         self._backgrounds = Backgrounds(backgrounds, self.device)
@@ -111,14 +111,14 @@ class SyntheticSource:
         self.difficulty = difficulty
 
     def _chunk(self, count: int) -> SyntheticSample:
-        draw, difficulty, size = self.draw, self.difficulty, self.crop_size
+        draw, difficulty, size = self.draw, self.difficulty, self.crop.size
         betas = shapes(draw, count)
         rotations = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
         chained = self.body.kinematics.chain(rotations)
         rest = self.body.rest_joints(betas)
         posed = self.body(chained, rotations, betas, rest)
         root = rest[:, :1]
-        placement = place(draw, posed.vertices - root, posed.joints - root, difficulty)
+        placement = place(draw, posed.vertices - root, posed.joints - root, self.crop.padding, difficulty)
         translation = placement.root - rest[:, 0]
 
         vertices = posed.vertices + translation.unsqueeze(1)
@@ -148,8 +148,8 @@ class SyntheticSource:
 
     def _surface(self, fragments: Fragments, depths: Tensor, hidden: Occluders) -> tuple[Tensor, Tensor]:
         """Segments and places of the grid's cells, from depths behind the root, N x V x 1."""
-        count, grid = len(depths), self.crop_size // GRID_STRIDE
-        middles = fragments.every(GRID_STRIDE, self.crop_size)
+        count, grid = len(depths), self.crop.size // GRID_STRIDE
+        middles = fragments.every(GRID_STRIDE, self.crop.size)
         rest = self.body.template.view(1, -1, 3).expand(count, -1, -1)
         vertices = middles.corners[0].gather(-1, middles.weights[0].argmax(-1, keepdim=True)).squeeze(-1)
         segments = torch.full((count * grid * grid,), BACKGROUND, dtype=torch.uint8, device=self.device)
