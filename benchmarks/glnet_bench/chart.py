@@ -33,6 +33,14 @@ _COLORS = (
 _BLACK, _GREY = (30, 30, 30), (215, 215, 215)
 _LEAST = 1e-4  # milliseconds; samples of nothing at all have no place on a logarithmic axis
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_MOST_TICKS = 9
+_DECADE = (
+    (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 2, 5),
+    (1,),
+)
+"""Ticks between 1 and 10 of a logarithmic axis, the finest first."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +199,15 @@ def _ticks(values: list[float], logarithmic: bool, base: int) -> list[float]:
         step = step / 2 if span / step < 3 else step
         first = math.floor(low / step)
         return [step * index for index in range(first, max(first + 1, math.ceil(high / step)) + 1)]
-    factors = (1.0, 2.0, 5.0) if base == 10 else (1.0,)
     exponents = range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 2)
-    candidates = [factor * float(base) ** exponent for exponent in exponents for factor in factors]
-    first = max(index for index, tick in enumerate(candidates) if tick <= low * (1 + 1e-9))
-    last = min(index for index, tick in enumerate(candidates) if tick >= high * (1 - 1e-9))
-    return candidates[first : max(last, first + 1) + 1]
+    for factors in _DECADE if base == 10 else ((1,),):
+        candidates = [factor * float(base) ** exponent for exponent in exponents for factor in factors]
+        first = max(index for index, tick in enumerate(candidates) if tick <= low * (1 + 1e-9))
+        last = min(index for index, tick in enumerate(candidates) if tick >= high * (1 - 1e-9))
+        ticks = candidates[first : max(last, first + 1) + 1]
+        if len(ticks) <= _MOST_TICKS:
+            break
+    return ticks
 
 
 def _dashed(image: NDArray[np.uint8], start: tuple[int, int], end: tuple[int, int], color: tuple[int, int, int]) -> None:
