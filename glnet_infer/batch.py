@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +17,7 @@ from glnet_infer.camera import Intrinsics
 from glnet_infer.console import error_document, print_error, print_json, print_result, talk
 from glnet_infer.errors import GlnetError, InputError, OutputError, first_line
 from glnet_infer.formats import write_image
+from glnet_infer.images import read_image
 from glnet_infer.meshes import Meshes
 from glnet_infer.recoverer import MeshRecoverer
 
@@ -170,31 +170,6 @@ def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, na
     path = folder / f"{stem}{OVERLAY_SUFFIX}"
     write_image(path, meshes.overlay(image))
     return path
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """A file as OpenCV's BGR image; an orientation in its EXIF data is applied.
-
-    Raises:
-        InputError: There is no such file, or it is not an image.
-    """
-    try:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise InputError(
-            f"The image {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
-        ) from error
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:  # sizes beyond OpenCV's limits
-        raise InputError(f"{path} is not read by OpenCV.", why=str(error.err), fix="make it smaller") from error
-    if image is None:
-        raise InputError(
-            f"{path} is not an image.",
-            why="OpenCV does not decode it: its content is damaged or of another kind",
-            fix="copy it again, or convert it to JPEG or PNG",
-        )
-    return np.asarray(image, dtype=np.uint8)
 
 
 def _image_files(arguments: list[Path]) -> list[Path]:

@@ -1,7 +1,9 @@
-"""Checking what users hand in: images and person boxes."""
+"""Reading and checking what users hand in: images and person boxes."""
 
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,6 +15,36 @@ MINIMUM_SIDE = 2
 
 MAXIMUM_COORDINATE = 1e6
 """Pixels. Far outside any image, and far inside what float32 can hold."""
+
+
+def read_image(path: Path, *, oriented: bool = True) -> NDArray[np.uint8]:
+    """A file as OpenCV's BGR image. A JPEG that breaks off is refused, where ``cv2.imread`` would fill it up with grey.
+
+    Args:
+        path: The file.
+        oriented: Whether to turn it as its EXIF data says, which is how people see it; datasets label the stored pixels.
+
+    Raises:
+        InputError: There is no such file, or it is not an image.
+    """
+    flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise InputError(
+            f"The image {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
+        ) from error
+    try:
+        image = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error as error:  # sizes beyond OpenCV's limits
+        raise InputError(f"{path} is not read by OpenCV.", why=str(error.err), fix="make it smaller") from error
+    if image is None:
+        raise InputError(
+            f"{path} is not an image.",
+            why="OpenCV does not decode it: its content is damaged or of another kind",
+            fix="copy it again, or convert it to JPEG or PNG",
+        )
+    return np.asarray(image, dtype=np.uint8)
 
 
 def check_device_image(frame: DeviceFrame) -> None:

@@ -98,7 +98,7 @@ def load_body(path: str | Path) -> BodyData:
         return _checked(path, content)
     except (TypeError, ValueError, IndexError) as error:  # arrays that are not numbers, or have too few dimensions
         raise BodyError(
-            f"{path} is not an SMPL-format body.", why=first_line(error), fix="use SMPL's neutral model"
+            f"{path} is not an SMPL-format body.", why=first_line(error), fix="use one of SMPL's models"
         ) from error
 
 
@@ -119,7 +119,7 @@ def _checked(path: Path, content: dict[str, Any]) -> BodyData:
         raise BodyError(
             f"{path} is not an SMPL-format body.",
             why=f"it lacks {', '.join(missing)}",
-            fix="SMPL-H, SMPL-X and MANO files have other joints; use SMPL's neutral model",
+            fix="SMPL-H, SMPL-X and MANO files have other joints; use SMPL's own",
         )
     template = np.asarray(content["v_template"], dtype=np.float64)
     vertices = len(template)
@@ -149,7 +149,7 @@ def _checked(path: Path, content: dict[str, Any]) -> BodyData:
     if not wrong:
         wrong = _implausible(template, shapedirs, regressor, weights, np.asarray(leaves, dtype=np.int64))
     if wrong:
-        raise BodyError(f"{path} is not an SMPL-format body.", why="; ".join(wrong), fix="use SMPL's neutral model")
+        raise BodyError(f"{path} is not an SMPL-format body.", why="; ".join(wrong), fix="use one of SMPL's models")
     return BodyData(
         name=_body_name(path, vertices),
         v_template=template,

@@ -107,7 +107,7 @@ class Batches:
             parts.append(self._real_at(step))
         targets = Targets.concatenate([part.targets for part in parts])
         batch = Batch(torch.cat([part.crops for part in parts]), targets)
-        return augment(batch, own, self.recipe.strength(step))
+        return augment(batch, own, self.recipe.turning(step))
 
     def _pool_at(self, step: int) -> CropPool:
         first = step // self.recipe.refresh
@@ -145,5 +145,5 @@ class Batches:
                 return dataset.load(person)
             except InputError as error:
                 warnings.warn(f"{error.what} Another person stands in.", RuntimeWarning, stacklevel=2)
-                person = (person + 1) % len(dataset)
+                person = (person * 31 + 1) % len(dataset)  # somewhere else: neighbours lie in the same folder
         return dataset.load(person)

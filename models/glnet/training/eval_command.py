@@ -1,5 +1,6 @@
 """``glnet-train eval``: scores of a checkpoint or a bundle."""
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glnet.body import Body
-    from glnet.training.evaluation import Evaluation, Protocol
+    from glnet.training.datasets import AnnotatedImages
+    from glnet.training.evaluation import Evaluation, EvaluationProtocol
     from glnet_infer.backends import Backend
     from glnet_infer.manifest import CropSpec
 
@@ -35,7 +37,9 @@ def evaluate_command(
     ] = None,
     male: Annotated[Path | None, typer.Option(help="SMPL's male body, for true meshes.", readable=False)] = None,
     female: Annotated[Path | None, typer.Option(help="SMPL's female body, likewise.", readable=False)] = None,
-    backend: Annotated[str, typer.Option(help="What runs a bundle; see glnet-infer --help.")] = "onnxruntime-cpu",
+    backend: Annotated[
+        str | None, typer.Option(help="What runs a bundle; see glnet-infer --help.  [default: onnxruntime-cpu]")
+    ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Picture of the best, median and worst crops to write.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -45,27 +49,34 @@ def evaluate_command(
             raise typer.BadParameter("--regressor, --male and --female belong to --data")
         if data is not None and pictures is not None:
             raise typer.BadParameter("--pictures are of rendered crops; leave --data out")
+        if backend is not None and target.is_file():
+            raise typer.BadParameter("a checkpoint is run by PyTorch; --backend is for bundles")
         check_installed()
+        import torch
+
         from glnet.backend import TorchBackend
         from glnet.body import Body, find_body, load_body
         from glnet.checkpoint import Checkpoint
         from glnet.recovery import MeshRecovery
-        from glnet.training.evaluation import Protocol, evaluate, load_regressor
+        from glnet.training.evaluation import EvaluationProtocol, evaluate, load_regressor
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
 
         if target.is_dir():
             bundle = Bundle.open(target)
             body = Body(load_body(find_body(bundle.manifest.body.name)))
-            runner, spec = open_backend(backend, bundle), bundle.manifest.crop
+            runner, spec = open_backend(backend or "onnxruntime-cpu", bundle), bundle.manifest.crop
         else:
             network = Checkpoint.load(target).network()
             body = Body(load_body(find_body(network.config.body)))
-            runner, spec = TorchBackend(MeshRecovery(network, body).eval()), network.config.crop
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            # The network's body goes to the device; that of the labels stays.
+            runner = TorchBackend(MeshRecovery(network, copy.deepcopy(body)).eval().to(device))
+            spec = network.config.crop
         if data is not None:
             gendered = {name: _actor_body(file, body) for name, file in (("male", male), ("female", female)) if file}
             joints = None if regressor is None else load_regressor(regressor, len(body.data.v_template))
-            _score_datasets(runner, data, spec, Protocol(body, gendered, joints), crops, as_json)
+            _score_datasets(runner, data, spec, EvaluationProtocol(body, gendered, joints), crops, as_json)
             return
         result = evaluate(runner, body, spec, crops or RENDERED)
         if pictures is not None:
@@ -79,34 +90,49 @@ def evaluate_command(
 
 
 def _score_datasets(
-    runner: "Backend", listing: Path, spec: "CropSpec", protocol: "Protocol", crops: int | None, as_json: bool
+    runner: "Backend", listing: Path, spec: "CropSpec", protocol: "EvaluationProtocol", crops: int | None, as_json: bool
 ) -> None:
     """Score on every dataset of a list, and print a line for each."""
     from rich.progress import Progress, TaskID
 
-    from glnet.training.datasets import load_mixture
+    from glnet.training.datasets import load_datasets
     from glnet.training.evaluation import score_dataset
 
     found = []
-    for dataset in load_mixture(listing, protocol.body, spec, seed=0).datasets:
-        genders = {annotation.gender for annotation in dataset if annotation.gender} - set(protocol.gendered)
-        if genders:
-            talk.print(
-                f"{dataset.name}: true meshes of {' and '.join(sorted(genders, reverse=True))} actors are made with the "
-                "neutral body and differ from theirs by some millimetres; --male and --female give SMPL's others"
-            )
+    for dataset in load_datasets(listing, protocol.body, spec)[0]:
+        _tell_of_bodies(dataset, protocol)
         with Progress(console=talk, transient=True) as bar:
             task = bar.add_task(dataset.name)
 
             def show(done: int, total: int, bar: Progress = bar, task: TaskID = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            found.append((dataset.name, score_dataset(runner, dataset, protocol, crops, show).summary()))
+            scores = score_dataset(runner, dataset, protocol, crops, show)
+        found.append((dataset.name, scores.summary()))
+        for name, count in scores.counts().items():
+            if count < found[-1][1].crops:
+                talk.print(f"{dataset.name}: {name} is of the {count} persons that have the labels for it")
     if as_json:
         print_json({"backend": runner.name, "datasets": [{"name": name, **scores.as_dict()} for name, scores in found]})
         return
     for name, scores in found:
         print_result(f"{name:<16} {scores}")
+
+
+def _tell_of_bodies(dataset: "AnnotatedImages", protocol: "EvaluationProtocol") -> None:
+    """Say whose true meshes are not made with the body that they were fitted with, as far as the set tells."""
+    posed = [annotation.gender for annotation in dataset if annotation.rotations is not None]
+    others = sum(gender is not None and gender not in protocol.gendered for gender in posed)
+    if others:
+        talk.print(
+            f"{dataset.name}: true meshes of {others} of {len(posed)} persons are made with the neutral body, though they "
+            "were fitted with SMPL's male or female one: they differ by some millimetres; give --male and --female"
+        )
+    if protocol.gendered and None in posed:
+        talk.print(
+            f"{dataset.name}: the set does not say with which body {posed.count(None)} of {len(posed)} persons were "
+            "fitted; their true meshes are made with the neutral one"
+        )
 
 
 def _actor_body(file: Path, neutral: "Body") -> "Body":

@@ -307,6 +307,10 @@ class Scores:
         """A metric of every crop, in the order of addition."""
         return torch.cat(self._parts[name])
 
+    def counts(self) -> dict[str, int]:
+        """How many crops each metric could be measured on."""
+        return {name: int((~self.values(name).isnan()).sum()) for name in METRIC_ORDER if name in self._parts}
+
     def summary(self) -> MetricSummary:
         """Means over the crops that each metric could be measured on (NaN where that is none)."""
         values = [(name, self.values(name).nanmean().item()) for name in METRIC_ORDER if name in self._parts]

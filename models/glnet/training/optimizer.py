@@ -1,8 +1,8 @@
 """The optimizer: Muon for the weights of hidden layers, AdamW for everything else.
 
-Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) makes all singular values of a weight
-matrix's update alike; a convolution's kernels count as the rows of a matrix. Its steps are scaled to the size of AdamW's
-(Liu et al., "Muon is Scalable for LLM Training", 2025), so one learning rate serves both.
+Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) makes all singular values of a
+weight matrix's update alike; a convolution's kernels, of all its groups, count as the rows of a matrix. Its steps are
+scaled to the size of AdamW's (Liu et al., "Muon is Scalable for LLM Training", 2025), so one learning rate serves both.
 """
 
 from typing import Any
@@ -55,15 +55,17 @@ class Optimizer:
             kernel.grad = matrix.grad = None
         self.parts["adamw"].zero_grad()
 
-    def unscale(self, scaler: torch.amp.GradScaler) -> None:
-        """Take float16's scale off the gradients, once after each backward pass."""
+    def take_gradients(self, scaler: torch.amp.GradScaler) -> None:
+        """Take over the gradients of a backward pass, without float16's scale; before every :meth:`step`."""
         for kernel, matrix in zip(self._hidden, self._matrices, strict=True):
+            if kernel.data_ptr() != matrix.data_ptr():
+                raise RuntimeError("a kernel has moved since the optimizer was made; make the optimizer last")
             matrix.grad = None if kernel.grad is None else kernel.grad.view(matrix.shape)
         for part in self.parts.values():
             scaler.unscale_(part)
 
     def step(self) -> None:
-        """Change the parameters, after :meth:`unscale`."""
+        """Change the parameters."""
         for part in self.parts.values():
             part.step()
 

@@ -28,7 +28,7 @@ class Recipe:
         clip: Largest norm of the gradient.
         average: Share of the old weights that the running average keeps per step; the average is what is evaluated.
         fading: Last share of the steps, over which turning and scaling of crops fade away and guidance to
-            :data:`GUIDANCE_AT_END`: the network ends with crops as they are, and with what it will be asked for.
+            :data:`GUIDANCE_AT_END`: the network ends with crops as they will be, and with what it will be asked for.
         precision: What the network computes in where that is safe (autocast); one of :data:`PRECISIONS`.
         synthetic: Share of rendered crops; the rest comes from real datasets.
         block: Crops rendered at a time.
@@ -59,19 +59,21 @@ class Recipe:
             raise CheckpointError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
         if not 0 <= self.synthetic <= 1:
             raise CheckpointError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
+        if not 0 <= self.fading <= 1:
+            raise CheckpointError(f"The fading share is {self.fading}.", fix="give a number from 0 to 1")
         if not self.learning_rate > 0:
             raise CheckpointError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise CheckpointError(f"The seed is {self.seed}.", fix=f"give a number from 0 to {LARGEST_SEED}")
 
-    def strength(self, step: int) -> float:
-        """Share of the full turning and scaling at a step."""
-        left = 1 - step / self.steps
+    def turning(self, step: int) -> float:
+        """Share of the full turning and scaling of crops at a step."""
+        left = max(1 - step / self.steps, 0.0)
         return min(1.0, left / self.fading) if self.fading else 1.0
 
     def guidance(self, step: int) -> float:
         """Share of the guidance's full weight at a step."""
-        return GUIDANCE_AT_END + (1 - GUIDANCE_AT_END) * self.strength(step)
+        return GUIDANCE_AT_END + (1 - GUIDANCE_AT_END) * self.turning(step)
 
     def rate(self, step: int) -> float:
         """Share of the highest learning rate at a step."""

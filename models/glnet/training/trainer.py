@@ -36,6 +36,9 @@ from glnet_infer.errors import CheckpointError, first_line
 STATE_FORMAT = "glnet-training-state"
 STATE_VERSION = 3
 
+LEAST_SCALE = 1.0
+"""Of float16's gradients. One that is not finite at this scale is no matter of float16's range."""
+
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
@@ -124,11 +127,11 @@ class Trainer:
         loss = torch.stack([guidance * term if name in GUIDANCE_TERMS else term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
-        self.optimizer.unscale(self.scaler)
+        self.optimizer.take_gradients(self.scaler)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
-        if norm.isfinite():
+        if norm.isfinite():  # with float16, steps that overflow are left out, and the scale is lowered
             self.optimizer.step()
-        elif not self.scaler.is_enabled():  # with float16 such steps are left out, and the scale is lowered
+        elif self.scaler.get_scale() <= LEAST_SCALE or not self.scaler.is_enabled():
             raise CheckpointError(
                 f"The training diverged at step {self.step + 1}.",
                 why=f"the loss is {float(loss.detach())} and the gradient is not finite",
@@ -137,7 +140,7 @@ class Trainer:
         self.scaler.update()
         self.step += 1
         self._average()
-        values = torch.stack(list(terms.values())).detach().tolist()  # one wait for the device
+        values = torch.stack(list(terms.values())).detach().tolist()
         # What is told weighs the guidance fully to the end, so that one step compares with another.
         return {"loss": sum(values), **dict(zip(terms, values, strict=True))}
 
@@ -228,6 +231,6 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"The training state {path} was not read.",
             why=first_line(error),
-            fix="start anew in another directory, or copy the state again",
+            fix="start in another directory from the weights beside it (--initial), or copy the state again",
         ) from error
     return state

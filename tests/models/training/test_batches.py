@@ -85,8 +85,8 @@ def test_another_person_stands_in_for_a_damaged_image(make, listing):
     document["images"].append({**document["images"][0], "id": 2, "file_name": "2.jpg"})
     document["annotations"][1]["image_id"] = 2
     (folder.parent / "persons.json").write_text(json.dumps(document))
-    (folder / "2.jpg").write_bytes((folder / "1.jpg").read_bytes()[:100])
-    with pytest.warns(RuntimeWarning, match="2.jpg was not read. Another person stands in"):
+    (folder / "2.jpg").write_bytes((folder / "1.jpg").read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="2.jpg is not an image. Another person stands in"):
         batch = make().at(0)  # draws each of the three once
     assert (batch.targets.keypoint_weights[3:].sum(1) == 3).all()
     (folder / "1.jpg").unlink()
@@ -104,7 +104,7 @@ def test_turning_and_scaling_fade_away_with_the_last_steps(make):
     rendered = batches._pool.draw(64, torch.Generator().manual_seed(0)).targets.estimate.scale.flatten()
     ratios = torch.tensor(sorted(scales[1]))[:, None] / rendered[None]
     assert ((ratios - 1).abs().amin(1) < 0.002).all()  # 1 % of ln 1.2 at the last step
-    assert [round(recipe.strength(step), 2) for step in (0, 200, 250, 299, 300)] == [1, 1, 0.5, 0.01, 0]
+    assert [round(recipe.turning(step), 2) for step in (0, 200, 250, 299, 300, 301)] == [1, 1, 0.5, 0.01, 0, 0]
     assert [round(recipe.guidance(step), 3) for step in (0, 200, 250, 300)] == [1, 1, 0.625, 0.25]
 
 

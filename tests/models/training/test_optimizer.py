@@ -9,9 +9,11 @@ import torch
 from glnet.body import Body
 from glnet.config import CropSpec
 from glnet.random_init import random_recovery
+from glnet.training.guidance import GUIDANCE_TERMS
 from glnet.training.optimizer import ENDS, Optimizer
 from glnet.training.recipe import Recipe
 from glnet.training.trainer import Trainer
+from glnet_infer.errors import CheckpointError
 
 RATE = 0.01
 
@@ -32,7 +34,7 @@ def stepped(config, demo_body: Body):
     for parameter, original in zip(twin.parameters(), network.parameters(), strict=True):
         parameter.grad = original.grad.clone()
     optimizer = Optimizer(network, [], RATE, weight_decay=0.0)
-    optimizer.unscale(torch.amp.GradScaler("cpu", enabled=False))
+    optimizer.take_gradients(torch.amp.GradScaler("cpu", enabled=False))
     optimizer.step()
     torch.optim.AdamW(twin.parameters(), RATE, weight_decay=0.0).step()
     before = dict(random_recovery(config, demo_body, seed=0).network.named_parameters())
@@ -68,6 +70,15 @@ def test_every_layer_that_adamw_keeps_exists(config, demo_body):
     assert all(any(name.startswith(f"{end}.") for name in names) for end in ENDS)
 
 
+def test_kernels_that_have_moved_are_noticed(config, demo_body):
+    """Muon would go on with the old ones."""
+    network = random_recovery(config, demo_body, seed=0).network
+    optimizer = Optimizer(network, [], RATE, weight_decay=0.0)
+    network.to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="moved"):
+        optimizer.take_gradients(torch.amp.GradScaler("cpu", enabled=False))
+
+
 def test_a_step_that_overflows_in_float16_is_left_out_and_the_scale_is_lowered(config, demo_body):
     recipe = Recipe(steps=4, batch=2, warmup=1, block=2, blocks=1, curriculum=0, precision="float16")
     training = Trainer(config, recipe, demo_body)
@@ -79,3 +90,30 @@ def test_a_step_that_overflows_in_float16_is_left_out_and_the_scale_is_lowered(c
     training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     next(training.run(2))
     assert not any(torch.equal(a, b) for a, b in zip(training.network.parameters(), before, strict=True))
+
+
+def test_a_training_in_float16_that_diverged_ends(config, demo_body):
+    recipe = Recipe(steps=40, batch=2, warmup=1, block=2, blocks=1, curriculum=0, precision="float16")
+    training = Trainer(config, recipe, demo_body)
+    with torch.no_grad():
+        training.network.coarse.bias[0] = float("nan")
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with pytest.raises(CheckpointError, match="diverged at step 3"):
+        for _ in training.run(40):
+            pass
+
+
+def test_guidance_fades_and_is_told_at_full_weight(config, demo_body, monkeypatch):
+    """At a quarter of its weight the guidance's own layers get a quarter of the gradient; the log does not change."""
+    recipe = Recipe(steps=4, batch=2, warmup=1, block=2, blocks=1, curriculum=0, precision="float32", clip=1e9)
+    found = []
+    for share in (1.0, 0.25):
+        monkeypatch.setattr(Recipe, "guidance", lambda self, step, share=share: share)
+        training = Trainer(dataclasses.replace(config, local_encoding=True), recipe, demo_body)
+        terms = next(training.run(4))
+        found.append((terms, training.guidance.heat.weight.grad, training.network.coarse.weight.grad))
+    (terms, heat, coarse), (faded_terms, faded_heat, faded_coarse) = found
+    assert set(GUIDANCE_TERMS) < set(terms)
+    assert terms == faded_terms and terms["loss"] == pytest.approx(sum(terms.values()) - terms["loss"])
+    torch.testing.assert_close(faded_heat, heat / 4, rtol=1e-4, atol=1e-7)
+    assert (faded_coarse - coarse).abs().max() < coarse.abs().max()  # its own losses stay

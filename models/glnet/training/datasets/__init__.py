@@ -7,7 +7,7 @@ from glnet.training.datasets.annotation import LABEL_MASKS, Annotation, LabelMas
 from glnet.training.datasets.coco import read_coco
 from glnet.training.datasets.hybrik import read_3dpw_json, read_h36m, read_mpi_inf_3dhp
 from glnet.training.datasets.images import AnnotatedImages
-from glnet.training.datasets.listing import load_mixture
+from glnet.training.datasets.listing import load_datasets, load_mixture
 from glnet.training.datasets.mixture import HYBRIK_RATIOS, Mixture
 from glnet.training.datasets.samples import Sample, collate
 from glnet.training.datasets.three_dpw import read_3dpw
@@ -21,6 +21,7 @@ __all__ = [
     "Mixture",
     "Sample",
     "collate",
+    "load_datasets",
     "load_mixture",
     "read_3dpw",
     "read_3dpw_json",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.camera import Intrinsics
+from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
 _SHAPES = {
@@ -24,6 +26,8 @@ _SHAPES = {
     "twists": (BODY_JOINTS - 1, 2),
     "twist_weights": (BODY_JOINTS - 1,),
 }
+
+_GENDERS = {"m": "male", "male": "male", "f": "female", "female": "female", "n": None, "neutral": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,22 @@ class Annotation:
         ):
             if (getattr(self, values) is None) != (getattr(self, weights) is None):
                 raise ValueError(f"{values} and {weights} come together")
+
+
+def gender_of(value: Any) -> str | None:
+    """What a dataset says about the body that a pose was fitted with, as ``male``, ``female`` or None for the neutral one.
+
+    Raises:
+        InputError: It says something else.
+    """
+    word = (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).lower()
+    if word in _GENDERS:
+        return _GENDERS[word]
+    raise InputError(
+        f"The gender {value!r} is unknown.",
+        why=f"known are {', '.join(_GENDERS)}",
+        fix="use the annotation file as its authors ship it",
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ lists ``images`` and ``annotations``. What is read of them:
 - MPI-INF-3DHP (``annotation_mpi_inf_3dhp_train_v2.json``): image as above, ``cam_param`` with ``intrinsic_param``;
   annotation ``bbox``, ``keypoints_cam`` 28 x 3.
 - 3DPW (``3DPW_train_new.json``): image ``id``, ``sequence``, ``file_name``, size, ``cam_param`` with ``focal`` and
-  ``princpt``; annotation ``image_id``, ``bbox``, ``smpl_param`` with ``pose`` and ``shape``, ``smpl_joint_cam``.
+  ``princpt``; annotation ``image_id``, ``bbox``, ``smpl_param`` with ``pose``, ``shape`` and possibly
+  ``gender``, ``smpl_joint_cam``.
 
 Where this comes from: keys, shapes, the -999, the pairing of the two lists (by position, for 3DPW by id) and the order of
 MPI-INF-3DHP's joints from HybrIK's loaders and from mmhuman3d's converters of the same files. Inferred, not stated there:
@@ -31,7 +32,7 @@ import torch
 
 from glnet.body.smpl import Body
 from glnet.rotations import rotation_from_vector
-from glnet.training.datasets.annotation import LABEL_MASKS, Annotation, LabelMask
+from glnet.training.datasets.annotation import LABEL_MASKS, Annotation, LabelMask, gender_of
 from glnet.training.datasets.images import AnnotatedImages
 from glnet.training.datasets.reading import corners, existing_folder, need, numbers, read_json
 from glnet_infer.camera import Intrinsics
@@ -162,6 +163,7 @@ def read_3dpw_json(
             "intrinsics": Intrinsics(f[0], f[1], c[0], c[1]),
             **_smpl(annotation["smpl_param"]["pose"], annotation["smpl_param"]["shape"], where),
             **_joints(annotation["smpl_joint_cam"], 1.0, where),
+            "gender": gender_of(annotation["smpl_param"].get("gender", "neutral")),
         }
 
     return _read("3DPW", annotations, images, labels, body, mask or LABEL_MASKS["3dpw"], spec, by_id=True)
@@ -255,12 +257,13 @@ def _read(
         # 3DPW's images lie in a folder per sequence, which other sets have in the file's name.
         path = folder / str(image["sequence"]) / str(image["file_name"]) if by_id else folder / str(image["file_name"])
         arrays = {**found, **_image_labels(found), **_translation(found, body)}
-        intrinsics = arrays.pop("intrinsics")
+        intrinsics, gender = arrays.pop("intrinsics"), arrays.pop("gender", None)
         annotations.append(
             Annotation(
                 image=path,
                 box=np.concatenate([middle - half, middle + half]),
                 intrinsics=intrinsics,
+                gender=gender,
                 **{key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()},
             )
         )

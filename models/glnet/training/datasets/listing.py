@@ -27,7 +27,7 @@ READERS: dict[str, tuple[tuple[str, ...], Callable[..., AnnotatedImages]]] = {
 """What an entry of each kind must say, and how it is read."""
 
 
-def load_mixture(path: Path, body: Body, spec: CropSpec, seed: int) -> Mixture:
+def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[AnnotatedImages], list[float]]:
     """Read the datasets that a JSON file lists.
 
     The file holds a list of objects with ``reader`` (one of :data:`READERS`), where its files lie (``annotations`` and
@@ -38,7 +38,9 @@ def load_mixture(path: Path, body: Body, spec: CropSpec, seed: int) -> Mixture:
         path: The file.
         body: The body of the network, SMPL for these datasets.
         spec: The network's crops.
-        seed: Of the order.
+
+    Returns:
+        The datasets, and the share of each in a mixture.
 
     Raises:
         InputError: The list or a dataset cannot be used.
@@ -62,14 +64,19 @@ def load_mixture(path: Path, body: Body, spec: CropSpec, seed: int) -> Mixture:
         mask = LabelMask(**{**vars(LABEL_MASKS[family]), **entry.get("labels", {})})
         if body.data.name == "demo" and (mask.rotations or mask.betas or mask.twists):
             raise InputError(
-                f"{kind} cannot train a network of the demo body.",
+                f"{kind} does not fit a network of the demo body.",
                 why="its rotations, shapes and twists are SMPL's",
-                fix='use a network configuration with "body": "smpl", or switch them off: '
+                fix='use a network configuration with "body": "smpl", or train without them: '
                 '"labels": {"rotations": false, "betas": false, "twists": false}',
             )
         datasets.append(read(places, body, mask=mask, spec=spec))
         ratios.append(entry.get("ratio", HYBRIK_RATIOS[family]))
-    return Mixture(datasets, ratios, seed)
+    return datasets, ratios
+
+
+def load_mixture(path: Path, body: Body, spec: CropSpec, seed: int) -> Mixture:
+    """The mixture of the datasets that a file lists (:func:`load_datasets`), in the order of a seed."""
+    return Mixture(*load_datasets(path, body, spec), seed)
 
 
 def _check(entry: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,8 +16,7 @@ from glnet.rotations import rotation_to_6d
 from glnet.training.datasets.annotation import Annotation
 from glnet.training.targets import Targets, unknown_surface
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.errors import InputError
-from glnet_infer.images import check_boxes
+from glnet_infer.images import check_boxes, read_image
 from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
@@ -85,13 +83,7 @@ def load_sample(annotation: Annotation, spec: CropSpec, box: NDArray[np.float64]
         InputError: The image is missing or not an image, or the box lies outside it.
     """
     # Annotations are of the pixels as they are stored, whatever an EXIF tag says about holding the camera.
-    image = cv2.imread(str(annotation.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise InputError(
-            f"The image {annotation.image} was not read.",
-            why="it is damaged" if annotation.image.is_file() else "there is no such file",
-            fix="check that the images lie where the dataset's reader was told, and were unpacked whole",
-        )
+    image = read_image(annotation.image, oriented=False)
     height, width = image.shape[:2]
     boxes = check_boxes([annotation.box if box is None else box], width, height)
     squares = CropSquares.around(np.clip(boxes, 0, [width, height, width, height]), spec)

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,16 +26,16 @@ from numpy.typing import NDArray
 from glnet.body.smpl import Body
 from glnet.estimate import BETAS
 from glnet.rotations import rotation_from_vector
-from glnet.training.datasets.annotation import LABEL_MASKS, Annotation, LabelMask
+from glnet.training.datasets.annotation import LABEL_MASKS, Annotation, LabelMask, gender_of
 from glnet.training.datasets.images import AnnotatedImages
 from glnet.training.datasets.reading import existing_folder, inside, numbers, read_pickle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.errors import InputError
+from glnet_infer.images import read_image
 from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
 SPLITS = ("train", "validation", "test")
-GENDERS = {"m": "male", "f": "female"}
 MINIMUM_DISTANCE = 0.1
 """A person with a joint nearer to the camera's plane than this, or behind it, is left out (metres)."""
 
@@ -104,7 +103,7 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
     size: tuple[int, int] | None = None
     for person in range(len(content["poses"])):
         labels = _person(content, person, poses, body, f"{file}, person {person}")
-        gender = GENDERS.get(str(content["genders"][person])) if len(content.get("genders", [])) > person else None
+        gender = gender_of(_entry(content, "genders", person, f"{file}, person {person}")) if "genders" in content else None
         keep = np.arange(len(poses)) % stride == 0
         keep &= labels.pop("valid") & (labels["joints_3d"][..., 2] > MINIMUM_DISTANCE).all(1)
         if detected_only:
@@ -136,14 +135,18 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
 
 def _image_size(image: Path) -> tuple[int, int]:
     """Width and height; all images of a sequence have the same."""
-    pixels = cv2.imread(str(image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise InputError(
-            f"The image {image} was not read.",
-            why="it is damaged" if image.is_file() else "there is no such file",
-            fix="unpack 3DPW's imageFiles.zip beside sequenceFiles",
-        )
+    pixels = read_image(image, oriented=False)
     return pixels.shape[1], pixels.shape[0]
+
+
+def _entry(content: dict[str, Any], key: str, person: int, where: str) -> Any:
+    """A person's part of what the sequence has for every person."""
+    try:
+        return content[key][person]
+    except (IndexError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{where}: {key} has no entry for this person.", why=str(error), fix="use the sequence file as it ships"
+        ) from error
 
 
 def _person(
@@ -153,13 +156,7 @@ def _person(
     frames = len(cam_poses)
 
     def values(key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        try:
-            entry = content[key][person]
-        except (IndexError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{where}: {key} has no entry for this person.", why=str(error), fix="use the sequence file as it ships"
-            ) from error
-        return numbers(entry, shape, f"{where}: {key}")
+        return numbers(_entry(content, key, person, where), shape, f"{where}: {key}")
 
     rotations = rotation_from_vector(torch.tensor(values("poses", (frames, BODY_JOINTS, 3)))).numpy()
     trans = values("trans", (frames, 3))

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from glnet.config import GLNetConfig
 from glnet.estimate import default_cameras
 from glnet.recovery import DecodedBody, Decoder, Recovery, standing_estimate
 from glnet.training.datasets.coco import COCO_TO_SKELETON
+from glnet.training.evaluation.answers import recovered
 from glnet.training.metrics import COCO_SIGMAS, Scores, keypoint_error, mpjpe, oks, pa_mpjpe, pve
 from glnet.training.seeds import HELD_OUT
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
@@ -64,9 +64,8 @@ def evaluate(backend: Backend, body: Body, crop: CropSpec, crops: int, seed: int
     for start in range(0, crops, BATCH):
         sample = source.sample(min(BATCH, crops - start))
         arrays = sample.crops.numpy(), sample.cameras.numpy()
-        outputs = backend.run(*arrays)
-        shown.append(Shown(*arrays, outputs["vertices"]))
-        found = Recovery(*(torch.from_numpy(outputs[name]) for name in Recovery._fields))
+        found = recovered(backend, *arrays)
+        shown.append(Shown(*arrays, found.vertices.numpy()))
         truth = body.pose(sample.rotations, sample.betas)
         scores.add(**_errors(found.vertices, found.joints, truth), **_keypoints(found, truth, sample, crop.size))
         count = len(sample.crops)

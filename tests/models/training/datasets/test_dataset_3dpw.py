@@ -98,6 +98,24 @@ def test_3dpw_annotations_put_the_body_where_brute_force_puts_it(
         assert annotation.twists is None
         np.testing.assert_allclose(annotation.intrinsics.matrix, intrinsics)
         np.testing.assert_allclose(annotation.betas, content["betas"][person][:10], rtol=1e-6)
+        assert annotation.gender == ("male", "female")[person]
+
+
+@pytest.mark.parametrize("genders", [[b"m", b"f"], ["male", "female"], None])
+def test_3dpw_genders_are_read_however_they_are_written(sequence, write_3dpw, body, genders):
+    content, _ = sequence
+    content["genders"] = genders
+    if genders is None:
+        del content["genders"]
+    found = [annotation.gender for annotation in read_3dpw(write_3dpw(content), "train", body)]
+    assert found == ["male"] * 2 + ["female"] * 2 if genders else found == [None] * 4
+
+
+def test_3dpw_unknown_genders_are_refused(sequence, write_3dpw, body):
+    content, _ = sequence
+    content["genders"] = ["m", "?"]
+    with pytest.raises(InputError, match=r"'\?'"):
+        read_3dpw(write_3dpw(content), "train", body)
 
 
 def test_3dpw_without_joint_positions_uses_the_translation(sequence, write_3dpw, body):
@@ -201,7 +219,7 @@ def test_3dpw_missing_folders_images_and_splits_are_named(sequence, write_3dpw, 
         image.unlink()
     with pytest.raises(InputError, match="was not read") as caught:
         read_3dpw(root, "train", body)
-    assert_explains(caught.value, "no such file", "image_00000.jpg")
+    assert_explains(caught.value, "No such file", "image_00000.jpg")
     (root / "sequenceFiles" / "train" / "fabricated_00.pkl").write_bytes(b"\x80\x02cut")
     with pytest.raises(InputError, match="was not read"):
         read_3dpw(root, "train", body)

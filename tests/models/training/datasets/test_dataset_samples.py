@@ -83,7 +83,7 @@ def test_another_box_may_be_given(tmp_path, write_image, full_annotation):
 
 def test_missing_and_damaged_images_are_named(tmp_path, write_image, full_annotation):
     dataset = AnnotatedImages("set", [full_annotation(tmp_path / "image.jpg")])
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         dataset.load(0)
     (tmp_path / "image.jpg").write_bytes(b"not a picture")
     with pytest.raises(InputError, match="damaged"):
