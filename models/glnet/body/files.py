@@ -87,7 +87,7 @@ def load_body(path: str | Path) -> BodyData:
     """
     path = Path(path)
     if not path.is_file():
-        raise BodyError(f"There is no body file {path}.", fix="give an SMPL .pkl or .npz, or --body demo")
+        raise BodyError(f"There is no body file {path}.", why="no such file", fix="give an SMPL .pkl or .npz")
     if path.suffix == ".pkl":
         content = read_body_pickle(path)
     elif path.suffix == ".npz":

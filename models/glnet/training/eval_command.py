@@ -8,7 +8,7 @@ import typer
 
 from glnet.training.console import check_installed
 from glnet_infer.console import errors_reported, print_json, print_result, talk
-from glnet_infer.errors import BodyError, OutputError
+from glnet_infer.errors import BodyError, CheckpointError, InputError, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,11 @@ def evaluate_command(
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
 
+        if not target.exists():
+            raise CheckpointError(
+                f"There is no checkpoint or bundle {target}.",
+                fix="give the path of a .pth file or of an exported directory",
+            )
         if target.is_dir():
             bundle = Bundle.open(target)
             body = Body(load_body(find_body(bundle.manifest.body.name)))
@@ -79,14 +84,14 @@ def evaluate_command(
             _score_datasets(runner, data, spec, EvaluationProtocol(body, gendered, joints), crops, as_json)
             return
         result = evaluate(runner, body, spec, crops or RENDERED)
-        if pictures is not None:
-            _draw(result, body.data.faces, pictures)
         found, baseline = result.scores.summary(), result.baseline.summary()
         if as_json:
             print_json({"backend": runner.name, "found": found.as_dict(), "standing": baseline.as_dict()})
-            return
-        print_result(f"{runner.name:<16} {found}")
-        print_result(f"{'standing body':<16} {baseline}")
+        else:
+            print_result(f"{runner.name:<16} {found}")
+            print_result(f"{'standing body':<16} {baseline}")
+        if pictures is not None:  # last: a path that cannot be written costs no scores
+            _draw(result, body.data.faces, pictures)
 
 
 def _score_datasets(
@@ -101,22 +106,28 @@ def _score_datasets(
     found = []
     for dataset in load_datasets(listing, protocol.body, spec)[0]:
         _tell_of_bodies(dataset, protocol)
-        with Progress(console=talk, transient=True) as bar:
+        with Progress(console=talk, transient=True, disable=not talk.is_terminal) as bar:
             task = bar.add_task(dataset.name)
 
             def show(done: int, total: int, bar: Progress = bar, task: TaskID = task) -> None:
                 bar.update(task, completed=done, total=total)
 
             scores = score_dataset(runner, dataset, protocol, crops, show)
-        found.append((dataset.name, scores.summary()))
+        summary = scores.summary()
+        if not summary.values:
+            raise InputError(
+                f"Nothing of {dataset.name} can be scored.",
+                why="no person has a label that a metric needs",
+                fix="switch the set's labels on in the list, or leave the set out",
+            )
+        found.append((dataset.name, summary))
+        if not as_json:
+            print_result(f"{dataset.name:<16} {summary}")
         for name, count in scores.counts().items():
-            if count < found[-1][1].crops:
+            if count < summary.crops:
                 talk.print(f"{dataset.name}: {name} is of the {count} persons that have the labels for it")
     if as_json:
         print_json({"backend": runner.name, "datasets": [{"name": name, **scores.as_dict()} for name, scores in found]})
-        return
-    for name, scores in found:
-        print_result(f"{name:<16} {scores}")
 
 
 def _tell_of_bodies(dataset: "AnnotatedImages", protocol: "EvaluationProtocol") -> None:
@@ -128,6 +139,8 @@ def _tell_of_bodies(dataset: "AnnotatedImages", protocol: "EvaluationProtocol") 
             f"{dataset.name}: true meshes of {others} of {len(posed)} persons are made with the neutral body, though they "
             "were fitted with SMPL's male or female one: they differ by some millimetres; give --male and --female"
         )
+    if not posed and (protocol.regressor is not None or protocol.gendered):
+        talk.print(f"{dataset.name}: nobody has a labelled pose, so regressor and bodies are not used")
     if protocol.gendered and None in posed:
         talk.print(
             f"{dataset.name}: the set does not say with which body {posed.count(None)} of {len(posed)} persons were "

@@ -53,7 +53,10 @@ def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[Annotate
             _check(entry)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The list of datasets {path} was not read.", why=first_line(error), fix="docs/training.md shows one"
+            f"The list of datasets {path} was not read.",
+            why=str(error.strerror) if isinstance(error, OSError) else first_line(error),
+            fix='it looks like [{"reader": "coco", "annotations": "persons.json", "images": "folder"}]; docs/training.md '
+            "says more",
         ) from error
     datasets, ratios = [], []
     for entry in entries:
@@ -66,7 +69,7 @@ def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[Annotate
             raise InputError(
                 f"{kind} does not fit a network of the demo body.",
                 why="its rotations, shapes and twists are SMPL's",
-                fix='use a network configuration with "body": "smpl", or train without them: '
+                fix='use a network configuration with "body": "smpl", or leave these labels out: '
                 '"labels": {"rotations": false, "betas": false, "twists": false}',
             )
         datasets.append(read(places, body, mask=mask, spec=spec))

@@ -24,7 +24,7 @@ from glnet.training.datasets.coco import COCO_TO_SKELETON
 from glnet.training.evaluation.answers import recovered
 from glnet.training.metrics import COCO_SIGMAS, LSP_JOINTS, Scores, keypoint_error, mpjpe, oks, pa_mpjpe, pve
 from glnet_infer.backends import Backend
-from glnet_infer.errors import InputError, first_line
+from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 
 BATCH = 16
@@ -66,16 +66,21 @@ def load_regressor(path: Path, vertices: int) -> Tensor:
         InputError: The file is missing, damaged or for another body.
     """
     try:
-        values = np.load(path, allow_pickle=False)
-        if values.shape != (HUMAN36M_JOINTS, vertices) or not np.isfinite(values.astype(np.float64)).all():
-            raise ValueError(f"it is {values.dtype} of shape {values.shape}, not {HUMAN36M_JOINTS} x {vertices} numbers")
+        values = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
     except Exception as error:  # zip, format and pickle errors alike
         raise InputError(
             f"The joint regressor {path} was not read.",
-            why=first_line(error),
-            fix="give J_regressor_h36m.npy, which comes with SPIN, HybrIK and others, and the body that it is for",
+            why=str(error.strerror) if isinstance(error, OSError) else "it is not an .npy file of plain numbers",
+            fix="give J_regressor_h36m.npy, which comes with SPIN, HybrIK and others",
         ) from error
-    return torch.from_numpy(values).double()
+    if values.shape != (HUMAN36M_JOINTS, vertices) or not np.isfinite(values).all():
+        raise InputError(
+            f"The joint regressor {path} does not fit.",
+            why=f"its shape is {values.shape}; finite numbers for {HUMAN36M_JOINTS} joints and the {vertices} vertices of the "
+            "network's body are needed",
+            fix="give J_regressor_h36m.npy with a network of SMPL's body",
+        )
+    return torch.from_numpy(values)
 
 
 def score_dataset(

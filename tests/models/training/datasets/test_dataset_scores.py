@@ -233,6 +233,20 @@ def test_the_command_scores_every_dataset_of_a_list(small_checkpoint, coco, writ
     assert CliRunner().invoke(app, ["eval", str(small_checkpoint), "--data", str(listing)]).exit_code == 3
 
 
+def test_scores_are_told_before_what_fails_later(small_checkpoint, coco, write_json, tmp_path):
+    """Of an earlier dataset, and of crops whose picture cannot be written. A set without labels is a failure."""
+    write_json(coco)
+    listing = tmp_path / "data.json"
+    entry = {"reader": "coco", "annotations": "set.json", "images": "images"}
+    listing.write_text(json.dumps([entry, {**entry, "labels": {"keypoints": False}}]))
+    result = CliRunner().invoke(app, ["eval", str(small_checkpoint), "--data", str(listing)])
+    assert result.exit_code == 3 and result.stdout.startswith("COCO") and len(result.stdout.splitlines()) == 1
+    assert "Nothing of COCO can be scored" in result.stderr
+    missing = str(tmp_path / "missing" / "sheet.png")
+    result = CliRunner().invoke(app, ["eval", str(small_checkpoint), "--crops", "2", "--pictures", missing])
+    assert result.exit_code == 9 and "standing body" in result.stdout
+
+
 def test_options_that_belong_together(small_checkpoint, tmp_path):
     def code(*options):
         return CliRunner().invoke(app, ["eval", str(small_checkpoint), *map(str, options)]).exit_code
