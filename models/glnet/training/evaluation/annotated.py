@@ -76,8 +76,8 @@ def load_regressor(path: Path, vertices: int) -> Tensor:
     if values.shape != (HUMAN36M_JOINTS, vertices) or not np.isfinite(values).all():
         raise InputError(
             f"The joint regressor {path} does not fit.",
-            why=f"its shape is {values.shape}; finite numbers for {HUMAN36M_JOINTS} joints and the {vertices} vertices of the "
-            "network's body are needed",
+            why=f"its shape is {values.shape}; finite numbers for {HUMAN36M_JOINTS} joints and the {vertices} vertices of "
+            "the network's body are needed",
             fix="give J_regressor_h36m.npy with a network of SMPL's body",
         )
     return torch.from_numpy(values)
