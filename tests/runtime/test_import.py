@@ -131,7 +131,7 @@ def test_only_some_of_the_runtimes_modules_are_imported(package, allowed):
         outermost = "/evaluation/" in file or file.endswith(
             ("/cli.py", "/console.py", "/eval_command.py", "/monitor.py", "/__main__.py")
         )
-        runs = outermost and name in {"backends", "bundle", "console"}
+        runs = outermost and name in {"backends", "bundle", "console", "formats"}
         return in_training and (name in ONE_DEFINITION or runs)
 
     assert not [line for line in offenders(package, is_wrong) if not is_excused(line)]

@@ -8,7 +8,7 @@ import typer
 
 from glnet.training.console import check_installed
 from glnet_infer.console import errors_reported, print_json, print_result, talk
-from glnet_infer.errors import BodyError, CheckpointError, InputError, OutputError
+from glnet_infer.errors import BodyError, CheckpointError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,16 +164,10 @@ def _actor_body(file: Path, neutral: "Body") -> "Body":
 
 def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
     """Write crops of least, middle and greatest error with their meshes."""
-    import cv2
-
     from glnet.training.pictures import best_median_worst, sheet
+    from glnet_infer.formats import write_image
 
     rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())
     shown = result.shown
     picture = sheet(shown.crops[rows], shown.vertices[rows], faces, shown.cameras[rows], len(rows) // 3)
-    try:
-        written = cv2.imwrite(str(path), picture[..., ::-1])
-    except cv2.error:
-        written = False
-    if not written:
-        raise OutputError(f"{path} was not written.", fix="give a .png or .jpg in a folder that can be written")
+    write_image(path, picture[..., ::-1])

@@ -175,4 +175,4 @@ def test_command_says_what_is_wrong(tmp_path):
     command = [sys.executable, "-m", "glnet.training.synthetic", "-o", str(tmp_path / "no" / "sheet.png"), "--count", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 9
-    assert "not written" in done.stderr
+    assert "Cannot write" in done.stderr and "mkdir -p" in done.stderr

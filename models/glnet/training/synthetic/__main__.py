@@ -11,7 +11,7 @@ from glnet.body import Body, find_body, load_body
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.synthetic.contact_sheet import contact_sheet, draw_keypoints
 from glnet_infer.console import errors_reported
-from glnet_infer.errors import OutputError
+from glnet_infer.formats import write_image
 from glnet_infer.manifest import CropSpec
 
 
@@ -32,14 +32,7 @@ def main(
         sample = source.sample(count)
         crops = draw_keypoints(sample, model) if keypoints else sample.crops.numpy()
         sheet = contact_sheet(crops, columns=math.ceil(math.sqrt(count)))
-        try:
-            written = cv2.imwrite(str(output), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-        except cv2.error as error:
-            raise OutputError(
-                f"{output} was not written.", why=str(error), fix="give a name ending in .png or .jpg"
-            ) from error
-        if not written:
-            raise OutputError(f"{output} was not written.", fix="give a file in a directory that exists")
+        write_image(output, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     typer.echo(output)
 
 
