@@ -20,12 +20,11 @@ from torch import Tensor
 from glnet.body.smpl import Body
 from glnet.recovery import Recovery
 from glnet.training.datasets import AnnotatedImages, Annotation, Sample
-from glnet.training.datasets.coco import COCO_TO_SKELETON
-from glnet.training.evaluation.answers import recovered
-from glnet.training.metrics import COCO_SIGMAS, LSP_JOINTS, Scores, keypoint_error, mpjpe, oks, pa_mpjpe, pve
+from glnet.training.evaluation.answers import keypoint_scores, recovered
+from glnet.training.metrics import LSP_JOINTS, Scores, mpjpe, pa_mpjpe, pve
 from glnet_infer.backends import Backend
 from glnet_infer.errors import InputError
-from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
+from glnet_infer.skeleton import BODY_JOINTS
 
 BATCH = 16
 HUMAN36M_JOINTS = 17
@@ -172,19 +171,13 @@ def _joint_errors(
 
 
 def _keypoint_errors(found: Recovery, labels: Sample, annotations: list[Annotation]) -> dict[str, Tensor]:
-    """Errors in the crop, in its pixels; COCO's similarity where the set tells how large persons are."""
+    """Errors in the crop; COCO's similarity where the set tells how large persons are."""
     size = labels.crop.shape[1]
-    keypoints, places = found.keypoints_2d[:, :SKELETON_JOINTS], (labels.keypoints + 0.5) * size
-    shared = [JOINT_NAMES.index(name) for name in COCO_TO_SKELETON]
     areas = torch.tensor([annotation.area or 0.0 for annotation in annotations])
-    return {
-        "keypoint_px": keypoint_error(keypoints, places, labels.keypoint_weights),
-        "oks": oks(
-            keypoints[:, shared],
-            places[:, shared],
-            labels.keypoint_weights[:, shared] * (areas[:, None] > 0),
-            areas * (size / labels.side.flatten()) ** 2,
-            [COCO_SIGMAS[index] for index in COCO_TO_SKELETON.values()],
-        ),
-        "confidence": found.confidence,
-    }
+    return keypoint_scores(
+        found,
+        (labels.keypoints + 0.5) * size,
+        labels.keypoint_weights,
+        labels.keypoint_weights * (areas[:, None] > 0),
+        areas * (size / labels.side.flatten()) ** 2,
+    )

@@ -10,15 +10,14 @@ from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
 from glnet.estimate import default_cameras
 from glnet.recovery import DecodedBody, Decoder, Recovery, standing_estimate
-from glnet.training.datasets.coco import COCO_TO_SKELETON
-from glnet.training.evaluation.answers import recovered
-from glnet.training.metrics import COCO_SIGMAS, Scores, keypoint_error, mpjpe, oks, pa_mpjpe, pve
+from glnet.training.evaluation.answers import keypoint_scores, recovered
+from glnet.training.metrics import Scores, mpjpe, pa_mpjpe, pve
 from glnet.training.seeds import HELD_OUT
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet.training.synthetic.scene import project
 from glnet_infer.backends import Backend
 from glnet_infer.manifest import CropSpec
-from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
+from glnet_infer.skeleton import BODY_JOINTS
 
 BATCH = 16
 
@@ -92,20 +91,7 @@ def _errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> d
 
 
 def _keypoints(found: Recovery, truth: tuple[Tensor, Tensor], sample: SyntheticSample, size: int) -> dict[str, Tensor]:
-    """Errors in the crop: all visible keypoints in pixels, those that COCO has too by its similarity."""
     placed = truth[1] + sample.translation.unsqueeze(1)
     places = (project(placed, sample.cameras) + 0.5) * size
-    keypoints = found.keypoints_2d[:, :SKELETON_JOINTS]
-    shared = [JOINT_NAMES.index(name) for name in COCO_TO_SKELETON]
     extent = places.amax(1) - places.amin(1)
-    return {
-        "keypoint_px": keypoint_error(keypoints, places, sample.visibility),
-        "oks": oks(
-            keypoints[:, shared],
-            places[:, shared],
-            sample.visibility[:, shared],
-            COVERED * extent.prod(1),
-            [COCO_SIGMAS[index] for index in COCO_TO_SKELETON.values()],
-        ),
-        "confidence": found.confidence,
-    }
+    return keypoint_scores(found, places, sample.visibility, sample.visibility, COVERED * extent.prod(1))
