@@ -148,9 +148,9 @@ def _make_directory(path: Path) -> None:
 def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool) -> dict[str, Any]:
     """Recover one image's meshes and write its files; what is said about it."""
     boxes = job.boxes[path]
+    image = read_image(path)
     if boxes == []:
         talk.print(f"{path}: no boxes, so no persons", markup=False, soft_wrap=True)
-    image = read_image(path)
     meshes = recoverer(image, boxes, job.intrinsics)
     files = [_write(meshes, image, job.output, path.stem, name) for name in job.formats]
     if not as_json:

@@ -16,8 +16,8 @@ from glnet_infer.backends import (
     Frame,
     FrameBackend,
     Outputs,
-    choose_backend,
     open_backend,
+    open_fastest,
     usual_batch_size,
 )
 from glnet_infer.bundle import Bundle
@@ -71,8 +71,7 @@ class MeshRecoverer:
         self.bundle = Bundle.open(bundle)
         self.backend_reason = ""
         if backend == "auto":
-            choice = choose_backend(self.bundle)
-            backend, self.backend_reason = choice.name, choice.reason
+            backend, self.backend_reason = open_fastest(self.bundle, threads)
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
         self.batch_size = batch_size or usual_batch_size(self._backend)
 

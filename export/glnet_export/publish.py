@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from glnet_infer.backends.runtime_cache import CACHE_FOLDER
 from glnet_infer.errors import BundleError, OutputError
 from glnet_infer.manifest import MANIFEST_NAME, Manifest
 
@@ -74,7 +75,7 @@ def _foreign_entries(directory: Path) -> list[str]:
         manifest = Manifest.read(directory)
     except BundleError:
         return names
-    own = {MANIFEST_NAME, manifest.graph.file.file, manifest.body.topology.file}
+    own = {MANIFEST_NAME, CACHE_FOLDER, manifest.graph.file.file, manifest.body.topology.file}
     for engine in manifest.engines:
         own |= {engine.file.file, engine.layers.get("graph", {}).get("file")}
         if engine.crop is not None:

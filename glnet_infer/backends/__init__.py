@@ -21,6 +21,7 @@ __all__ = [
     "Outputs",
     "choose_backend",
     "open_backend",
+    "open_fastest",
     "usual_batch_size",
 ]
 
@@ -39,7 +40,7 @@ class BackendChoice:
 
 
 def choose_backend(bundle: Bundle) -> BackendChoice:
-    """The fastest backend that can run a bundle here.
+    """The fastest backend that can run a bundle here, as far as shows without starting one.
 
     TensorRT where GPU, engine and module fit each other; else ONNX Runtime, on the GPU where it is built for that.
     """
@@ -65,7 +66,7 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
     """Open a backend.
 
     Args:
-        name: One of :data:`BACKENDS`. ``auto`` takes what :func:`choose_backend` says; a backend asked for by name is
+        name: One of :data:`BACKENDS`. ``auto`` takes what :func:`open_fastest` does; a backend asked for by name is
             opened or refused, never replaced.
         bundle: What to run.
         threads: Threads of CPU kernels.
@@ -75,7 +76,7 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
         BundleError: The engine that it would run is missing or damaged.
     """
     if name == "auto":
-        name = choose_backend(bundle).name
+        return open_fastest(bundle, threads)[0]
     if name not in BACKENDS:
         raise BackendError(f"There is no backend {name!r}.", fix=f"backends: {', '.join(BACKENDS)}")
     if name == "tensorrt":
@@ -85,6 +86,28 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
     from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(bundle, name.removeprefix("onnxruntime-"), threads)
+
+
+def open_fastest(bundle: Bundle, threads: int | None = None) -> tuple[Backend, str]:
+    """Open the fastest backend that starts here.
+
+    Whether CUDA's libraries fit ONNX Runtime shows only when it starts; where they do not, the CPU is taken.
+
+    Returns:
+        The backend, and why nothing faster was taken although there is a GPU; empty where nothing is lost.
+
+    Raises:
+        BackendError: None starts.
+        BundleError: The engine that was chosen is missing or damaged.
+    """
+    choice = choose_backend(bundle)
+    try:
+        return open_backend(choice.name, bundle, threads), choice.reason
+    except BackendError as error:
+        if choice.name != "onnxruntime-cuda":
+            raise
+        reason = f"no CUDA: {error.what} {error.why}".rstrip()
+    return open_backend("onnxruntime-cpu", bundle, threads), "; ".join(filter(None, (choice.reason, reason)))
 
 
 def _obstacle_to_cuda() -> str:

@@ -68,18 +68,13 @@ class Plan:
         self._config: Any = None
         self._cache: Any = None
         self._cache_file = RuntimeCacheFile(bundle, promised.record, choice.gpu, cache_directory)
-        if hasattr(self._engine, "create_runtime_config"):
+        if choice.record.flavor == "tensorrt-rtx":
             self._configure(cuda_graphs)
 
     @property
     def scratch_size(self) -> int:
-        """Bytes on the GPU that a context made by :meth:`new_context` must be given; 0 where it has its own."""
-        return 0 if self._owns_scratch else int(self._engine.device_memory_size_v2)
-
-    @property
-    def _owns_scratch(self) -> bool:
-        # TensorRT for RTX runs all batch sizes in one context, so there is nothing to share its memory with.
-        return self._config is not None and hasattr(self._config, "cuda_graph_strategy")
+        """Bytes on the GPU that a context made by :meth:`new_context` must be given."""
+        return int(self._engine.device_memory_size_v2)
 
     def new_context(self) -> Any:
         """A context: what one thread runs the engine with.
@@ -88,11 +83,9 @@ class Plan:
             BackendError: TensorRT makes none.
         """
         mark = self.log.mark()
+        how = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED if self._config is None else self._config
         with self._lock:  # the configuration is shared, and TensorRT does not say that it may be used at once
-            if self._owns_scratch:
-                context = self._engine.create_execution_context(self._config)
-            else:
-                context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            context = self._engine.create_execution_context(how)
         if context is None:
             raise self.failure("makes no execution context", mark)
         return context
@@ -120,18 +113,18 @@ class Plan:
         config = self._engine.create_runtime_config()
         if config is None:
             raise self.failure("makes no runtime configuration", mark)
-        if hasattr(config, "cuda_graph_strategy"):
-            strategies = self._trt.CudaGraphStrategy
-            config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if cuda_graphs else strategies.DISABLED
-            self.captures_itself = cuda_graphs
-        if hasattr(config, "create_runtime_cache"):
-            self._cache = config.create_runtime_cache()
-            known = self._cache_file.read()
-            if known:
-                # False says: of another version, GPU or driver. The cache stays empty then, and its file is replaced.
-                self._cache.deserialize(known)
-            if not config.set_runtime_cache(self._cache):
-                raise self.failure("does not take its cache of kernels", mark)
+        # Engines are built with REQUIRE_USER_ALLOCATION.
+        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        strategies = self._trt.CudaGraphStrategy
+        config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if cuda_graphs else strategies.DISABLED
+        self.captures_itself = cuda_graphs
+        self._cache = config.create_runtime_cache()
+        known = self._cache_file.read()
+        if known:
+            # False says: of another version, GPU or driver. The cache stays empty then, and its file is replaced.
+            self._cache.deserialize(known)
+        if not config.set_runtime_cache(self._cache):
+            raise self.failure("does not take its cache of kernels", mark)
         self._config = config
 
 

@@ -103,8 +103,9 @@ def problems_of(engine: Any, trt: Any, promised: EngineFile) -> list[str]:
             problems.append(f"{name} is {dtype}, not {tensor.dtype}")
         if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
             problems.append(f"{name} is not in the GPU's memory")
+        # A side that the profile fixes may be told as a number: the profile is compared below.
         if len(shape) != len(tensor.shape) or any(
-            side not in (ANY, right) for side, right in zip(shape, tensor.shape, strict=True)
+            right != ANY and side not in (ANY, right) for side, right in zip(shape, tensor.shape, strict=True)
         ):
             problems.append(f"{name} is {shape}, not {tensor.shape}")
         if tensor.is_input:

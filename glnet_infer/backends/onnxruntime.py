@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ class OnnxRuntimeBackend:
                 why=f"version {onnxruntime.__version__} has {', '.join(onnxruntime.get_available_providers())}",
                 fix=f"pip uninstall onnxruntime, then {install_hint('gpu')}",
             )
+        missing = _load_cuda(onnxruntime) if device == "cuda" else ""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
         if threads is not None:
@@ -67,10 +70,12 @@ class OnnxRuntimeBackend:
                 fix="export the checkpoint again, or update onnxruntime",
             ) from error
         if session.get_providers()[0] != provider:
+            got = session.get_providers()[0]
             raise BackendError(
                 f"ONNX Runtime did not start on {device}.",
-                why=f"it fell back to {session.get_providers()[0]}: driver, CUDA or cuDNN do not fit its version",
-                fix="see glnet-doctor for versions, or ask for the CPU with backend='onnxruntime-cpu'",
+                why=f"it fell back to {got}: {missing or 'driver, CUDA or cuDNN do not fit its version'}",
+                fix=f"{install_hint('gpu')} brings CUDA and cuDNN; compare versions with glnet-doctor, or ask for the CPU "
+                "with backend='onnxruntime-cpu'",
             )
         self._session: Any = session
         self._names = [output.name for output in bundle.manifest.outputs]
@@ -95,6 +100,20 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
+
+
+def _load_cuda(onnxruntime: Any) -> str:
+    """Load CUDA and cuDNN from the packages that pip installed, where the system has none; what is missing.
+
+    ONNX Runtime does not look there by itself. It prints what it does not find, and stdout is for results.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            onnxruntime.preload_dlls()
+    except Exception as error:  # the session will show whether it matters
+        return one_line(error)
+    return " ".join(said.getvalue().split())
 
 
 _WEIGHTS_PER_THREAD = 80_000_000

@@ -70,6 +70,14 @@ def test_success_publishes_and_leaves_nothing_else(target):
     assert content(target) == "new" and beside(target) == ["bundle"]
 
 
+def test_kernels_that_a_runtime_kept_in_the_old_bundle_go_with_it(target):
+    publish(target, "old")
+    (target / "cache").mkdir()
+    (target / "cache/0123456789abcdef.nvidia-l4.cache").write_bytes(b"kernels")
+    publish(target)
+    assert content(target) == "new" and beside(target) == ["bundle"]
+
+
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, OSError])
 def test_an_error_inside_leaves_nothing(target, failure):
     with pytest.raises(failure), bundle_under_construction(target) as (directory, _):

@@ -27,10 +27,11 @@ def opened(shared_bundle):
 def fake(monkeypatch):
     """Puts a make-believe ONNX Runtime in place: the providers it has, and those its sessions really get."""
 
-    def install(available, got=None, failure=None):
+    def install(available, got=(), failure=None):
         module = types.ModuleType("onnxruntime")
         module.__version__ = "9.8.7"
-        module.sessions = []
+        module.sessions, module.preloaded = [], []
+        module.preload_dlls = lambda: (module.preloaded.append(len(module.sessions)), print("Failed to load libcudnn.so.9"))
         module.get_available_providers = lambda: list(available)
         module.SessionOptions = types.SimpleNamespace
         module.GraphOptimizationLevel = types.SimpleNamespace(ORT_ENABLE_EXTENDED="extended")
@@ -45,7 +46,7 @@ def fake(monkeypatch):
                 module.sessions.append(self)
 
             def get_providers(self):
-                return list(got or self.asked)
+                return [provider for provider in self.asked if provider in (got or self.asked)] or list(got)
 
         module.InferenceSession = InferenceSession
         monkeypatch.setitem(sys.modules, "onnxruntime", module)
@@ -96,10 +97,26 @@ def test_cuda_without_its_provider_is_refused_though_there_is_a_gpu(opened, fake
 
 def test_silent_fallback_to_the_cpu_is_refused(opened, fake, one_gpu):
     fake([CUDA, CPU], got=[CPU])
-    for name in ("onnxruntime-cuda", "auto"):
-        with pytest.raises(BackendError, match="did not start on cuda") as error:
-            open_backend(name, opened)
-        assert CPU in error.value.why and "glnet-doctor" in error.value.fix and "onnxruntime-cpu" in error.value.fix
+    with pytest.raises(BackendError, match="did not start on cuda") as error:
+        open_backend("onnxruntime-cuda", opened)
+    assert CPU in error.value.why and "glnet-doctor" in error.value.fix and "onnxruntime-cpu" in error.value.fix
+
+
+def test_auto_takes_the_cpu_where_cuda_does_not_start_and_says_why(opened, fake, one_gpu, capsys):
+    module = fake([CUDA, CPU], got=[CPU])
+    with MeshRecoverer(opened.directory) as recoverer:
+        assert recoverer.backend == "onnxruntime-cpu" and module.sessions[-1].asked == [CPU]
+    assert "did not start on cuda" in recoverer.backend_reason and "libcudnn.so.9" in recoverer.backend_reason
+    assert not capsys.readouterr().out  # where results go
+    assert open_backend("auto", opened).name == "onnxruntime-cpu"
+
+
+def test_cudas_libraries_are_loaded_before_a_session_on_the_gpu_alone(opened, fake):
+    module = fake([CUDA, CPU])
+    open_backend("onnxruntime-cpu", opened)
+    assert not module.preloaded
+    open_backend("onnxruntime-cuda", opened)
+    assert module.preloaded == [1]  # when there was one session, the CPU's
 
 
 def test_cuda_is_used_where_it_is_asked_for_and_starts(opened, fake):

@@ -5,7 +5,19 @@ import sys
 import numpy as np
 import pytest
 import tensorrt_stand_in as stand_in
-from tensorrt_stand_in import OUTPUTS, SCRATCH, SIDE, STEP, batch, engine_record, make_bundle, refused, right
+from tensorrt_stand_in import (
+    OUTPUTS,
+    SCRATCH,
+    SIDE,
+    STEP,
+    batch,
+    bundle_of,
+    crop_plan,
+    engine_record,
+    make_bundle,
+    refused,
+    right,
+)
 
 from glnet_infer import MeshRecoverer
 from glnet_infer.backends.session import buckets
@@ -102,6 +114,18 @@ def test_a_profile_that_begins_later_pads_up_to_it(install, tmp_path, machine):
         crops, cameras = batch(6)
         right(backend.run(crops, cameras), crops, cameras)
         assert backend.buckets == (4, 5)
+
+
+@pytest.mark.parametrize("flavor, module", [("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")])
+def test_an_engine_of_one_batch_size(install, tmp_path, flavor, module):
+    install(module)
+    profile = (4, 4, 4)
+    bundle = bundle_of(tmp_path / "b", flavor, crop=crop_plan(profile), profile=profile)
+    with TensorRtBackend(bundle) as backend:
+        for count in (1, 4, 6):
+            crops, cameras = batch(count)
+            right(backend.run(crops, cameras), crops, cameras)
+        assert backend.buckets == (4,)
 
 
 def test_a_graph_is_captured_after_a_run_that_was_waited_for(classic, machine):

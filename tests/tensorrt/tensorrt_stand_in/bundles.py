@@ -27,10 +27,10 @@ TYPES = {"uint8": "UINT8", "float32": "FLOAT", "int32": "INT32"}
 
 def plan(profile=(1, 4, 6), **changes):
     """An engine's file as the stand-in reads it; changes are of tensors, by name."""
-    tensors = []
+    tensors, crops = [], _told(profile)
     for spec in (*GRAPH_INPUTS, *OUTPUTS):
         mode = "INPUT" if spec in GRAPH_INPUTS else "OUTPUT"
-        tensor = {"name": spec.name, "mode": mode, "dtype": TYPES[spec.dtype], "shape": [-1, *SHAPES[spec.name]]}
+        tensor = {"name": spec.name, "mode": mode, "dtype": TYPES[spec.dtype], "shape": [crops, *SHAPES[spec.name]]}
         tensor |= {
             "location": "DEVICE",
             "profile": [[n, *SHAPES[spec.name]] for n in profile],
@@ -42,13 +42,18 @@ def plan(profile=(1, 4, 6), **changes):
     return json.dumps({"tensors": tensors, "profile": list(profile)}).encode()
 
 
+def _told(profile):
+    """A number that a profile leaves no choice of is told; -1 stands for others."""
+    return profile[0] if profile[0] == profile[2] else -1
+
+
 def crop_plan(profile=(1, 4, 6), largest=FRAME, **changes):
     """The crop engine's file, likewise."""
-    width, height = largest
+    (width, height), crops = largest, _told(profile)
     shapes = {
         "frame": ([-1, -1, 3], [[16, 16, 3], [min(height, 20), min(width, 20), 3], [height, width, 3]]),
-        "squares": ([-1, 4], [[n, 4] for n in profile]),
-        "crops": ([-1, SIDE, SIDE, 3], []),
+        "squares": ([crops, 4], [[n, 4] for n in profile]),
+        "crops": ([crops, SIDE, SIDE, 3], []),
     }
     tensors = []
     for spec in (*CROP_INPUTS, *CROP_OUTPUTS):

@@ -97,6 +97,10 @@ def tensorrt(machine, name="tensorrt", version=VERSION):
             machine.need_current()
             if refused("create_execution_context"):
                 return None
+            given = getattr(strategy, "_strategy", strategy)
+            if is_rtx and given is not trt.ExecutionContextAllocationStrategy.USER_MANAGED:
+                said("create_execution_context: the engine was built with REQUIRE_USER_ALLOCATION")
+                return None
             context = IExecutionContext.__new__(IExecutionContext)
             context._engine, context._given = self, strategy
             context._shapes, context._addresses, context._scratch, context._is_warm = {}, {}, None, False
@@ -109,11 +113,14 @@ def tensorrt(machine, name="tensorrt", version=VERSION):
             config = IRuntimeConfig.__new__(IRuntimeConfig)
             if is_rtx:
                 config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
-            config._cache = None
+            config._cache, config._strategy = None, trt.ExecutionContextAllocationStrategy.STATIC
             machine.configs.append(config)
             return config
 
     class IRuntimeConfig:
+        def set_execution_context_allocation_strategy(self, strategy=trt.ExecutionContextAllocationStrategy.STATIC):
+            self._strategy = strategy
+
         if is_rtx:
             cuda_graph_strategy = None
 
@@ -143,6 +150,10 @@ def tensorrt(machine, name="tensorrt", version=VERSION):
         def set_device_memory(self, memory, size):
             assert memory % 16 == 0
             self._scratch = (memory, size)
+
+        def _is_given_memory(self):
+            strategy = getattr(self._given, "_strategy", self._given)
+            return strategy is trt.ExecutionContextAllocationStrategy.USER_MANAGED
 
         def _names(self, mode):
             return [tensor["name"] for tensor in self._engine._plan["tensors"] if tensor["mode"] == mode]
@@ -208,7 +219,7 @@ def tensorrt(machine, name="tensorrt", version=VERSION):
                 problem = "this is not a stream"
             elif set(self._shapes) != set(self._names("INPUT")) or set(self._addresses) != set(names):
                 problem = "shapes or addresses are missing"
-            elif self._given is trt.ExecutionContextAllocationStrategy.USER_MANAGED and (
+            elif self._is_given_memory() and (
                 self._scratch is None or self._scratch[1] < SCRATCH or machine.at(*self._scratch).size < SCRATCH
             ):
                 problem = "it has no memory to work in"
