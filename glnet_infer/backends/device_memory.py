@@ -53,12 +53,13 @@ class DeviceMemory:
         self._view = core.Buffer.from_handle
         self._buffers: list[Any] = []
         self._graphs: list[Any] = []
-        with _failures_said("start the GPU"):
+        with _failures_said("start the GPU", _START):
             self._device = core.Device(ordinal)
             self._device.set_current()
             # A stream of our own: on the default stream TensorRT synchronises the whole device at every call.
             self._stream: Any = self._device.create_stream()
-            self._on_device = core.DeviceMemoryResource(self._device)
+            # A pool of our own: what is freed to the GPU's usual one stays with the process.
+            self._on_device = core.DeviceMemoryResource(self._device, core.DeviceMemoryResourceOptions())
             # Pages that the driver may copy from and to without a detour; from the plain allocator, since pools of
             # pinned memory are not supported on every GPU.
             self._on_host = core.LegacyPinnedMemoryResource()
@@ -175,12 +176,13 @@ class DeviceMemory:
             return
         with contextlib.suppress(Exception):  # a failed GPU must not keep the rest from being freed
             self._stream.sync()
-        for part in (*self._graphs, *self._buffers, self._stream):
+        for part in (*self._graphs, *self._buffers, self._stream, self._on_device):
             with contextlib.suppress(Exception):
                 part.close()
         self._graphs, self._buffers, self._stream = [], [], None
 
 
+_START = "compare the driver with the CUDA version of the installed packages (glnet-doctor); update the one that is older"
 _FIX = "free memory of the GPU (nvidia-smi lists its users), or start the program again; see glnet-doctor"
 
 

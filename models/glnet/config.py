@@ -68,8 +68,9 @@ class GLNetConfig:
             (HRNetV2, Wang et al., TPAMI 2020), without which a narrow highest branch is a bottleneck.
         point_origin: Where a pixel's part points start: at the ``pixel``, or at the ``coarse`` keypoints of the part.
         keypoint_origin: What a pixel's keypoints are residuals of: the ``coarse`` keypoints; the ``pixel``'s own place,
-            which a convolution finds more easily and small networks need; or the pixel's point on their ``part``, which
-            splits the way from the pixel to a joint in two (AdaptivePose) and needs local encoding.
+            which a convolution finds more easily and small networks need; the pixel's point on their ``part``, which
+            splits the way from the pixel to a joint in two (AdaptivePose) and needs local encoding; or ``coarse+part``, the
+            middle between the two, since errors of the whole crop's answer and of the pixel's differ.
         pixel_channels: Channels of the pixel features.
         part_channels: Channels of a part's features.
         depth_range: Metres that a depth of 1 stands for (HybrIK).
@@ -110,12 +111,14 @@ class GLNetConfig:
         for name, choices in (
             ("pixel_source", ("highest", "all")),
             ("point_origin", ("pixel", "coarse")),
-            ("keypoint_origin", ("pixel", "coarse", "part")),
+            ("keypoint_origin", ("pixel", "coarse", "part", "coarse+part")),
         ):
             if getattr(self, name) not in choices:
                 problems.append(f"{name} is {getattr(self, name)!r}, not one of {', '.join(choices)}")
-        if self.keypoint_origin == "part" and not self.local_encoding:
-            problems.append("keypoint_origin is 'part', and without local_encoding there are no part points")
+        if self.starts_at_points and not self.local_encoding:
+            problems.append(
+                f"keypoint_origin is {self.keypoint_origin!r}, and without local_encoding there are no part points"
+            )
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or len(values) != 3 or not all(_is_finite(value) for value in values):
@@ -137,6 +140,11 @@ class GLNetConfig:
     def grid(self) -> int:
         """Side of the pixel grid: the backbone's highest resolution, a quarter of the crop's."""
         return self.crop.size // GRID_STRIDE
+
+    @property
+    def starts_at_points(self) -> bool:
+        """Whether keypoints start at part points, alone or half-way."""
+        return self.keypoint_origin in ("part", "coarse+part")
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for checkpoints and manifests."""
@@ -194,9 +202,9 @@ PRESETS: dict[str, GLNetConfig] = {
     "demo": GLNetConfig(
         name="demo",
         backbone=_DEMO,
-        crop=CropSpec(size=128),
+        crop=CropSpec(size=160),
         pixel_source="all",
-        keypoint_origin="part",
+        keypoint_origin="coarse+part",
         pixel_channels=128,
         part_channels=16,
     ),

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glnet.rotations import cross, length, normalize, outer, rotation_about_axis
+from glnet.rotations import Constant, cross, length, normalize, outer, rotation_about_axis
 from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SKELETON_JOINTS
 
 ZERO_LENGTH = 1e-6
@@ -49,28 +49,30 @@ MAIN_CHILDREN = tuple(_main_child(joint) for joint in range(1, BODY_JOINTS))
 LEVELS = _levels()
 
 
-_TURN_XY = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-_TURN_YZ = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-_TORSO = torch.tensor([[-0.5, -0.5, 1.0], [1.0, -1.0, 0.0]])
+_UP = Constant([0.0, 1.0, 0.0])
+_TURN_XY = Constant([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+_TURN_YZ = Constant([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+_TORSO = Constant([[-0.5, -0.5, 1.0], [1.0, -1.0, 0.0]])
 """Hips' middle to the lowest spine joint, and right to left hip, from left hip, right hip and that spine joint."""
 
 
 def perpendicular(directions: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
     """A unit vector perpendicular to each unit vector: in the xy plane, or in the yz plane for those close to z."""
     close_to_z = directions[..., 2:].abs() > 0.8
-    return normalize(torch.where(close_to_z, directions @ _TURN_YZ.to(directions), directions @ _TURN_XY.to(directions)))
+    return normalize(
+        torch.where(close_to_z, directions @ _TURN_YZ.like(directions), directions @ _TURN_XY.like(directions))
+    )
 
 
 def _direction(vectors: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
     """Unit directions; +y for vectors of zero length."""
     size = length(vectors)
-    up = torch.tensor([0.0, 1.0, 0.0]).to(vectors)
-    return torch.where(size > ZERO_LENGTH, vectors / size.clamp_min(ZERO_LENGTH), up)
+    return torch.where(size > ZERO_LENGTH, vectors / size.clamp_min(ZERO_LENGTH), _UP.like(vectors))
 
 
 def _torso_frames(joints: Float[Tensor, "n f 29 3"]) -> Float[Tensor, "n f 3 3"]:
     """Orthonormal frames of the pelvis: y from the hips' middle to the lowest spine joint, x towards the left hip."""
-    up, across = (_TORSO.to(joints) @ joints[:, :, LEFT_HIP : SPINE1 + 1]).unbind(2)
+    up, across = (_TORSO.like(joints) @ joints[:, :, LEFT_HIP : SPINE1 + 1]).unbind(2)
     y = _direction(up)
     across = across - (across * y).sum(-1, keepdim=True) * y
     size = length(across)

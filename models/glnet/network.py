@@ -64,6 +64,16 @@ class PixelHeads(nn.Module):
                 nn.init.normal_(conv.weight, std=3e-4)
                 nn.init.zeros_(conv.bias)
 
+    @torch.no_grad()
+    def scale(self, entries: int, factor: float) -> None:
+        """Multiply the first ``entries`` residuals by a factor, for all inputs."""
+        for conv, rows in ((self.pixel, torch.arange(entries)), (self.parts, getattr(self, "slots", None))):
+            if conv is not None:
+                rows = rows[:entries].unique()
+                rows = rows[rows < len(conv.weight)]
+                conv.weight[rows] *= factor
+                conv.bias[rows] *= factor
+
     def forward(
         self, pixels: Float[Tensor, "n c h w"], parts: Float[Tensor, "n q h w"] | None, entries: int | None = None
     ) -> Float[Tensor, "n p h w"]:
@@ -123,20 +133,22 @@ class GLNet(nn.Module):
         self.local_encoding = LocalEncodingModule(config)
         self.confidence = nn.Conv2d(config.pixel_channels, 1, 1)
         self.heads = PixelHeads(config, self.layout)
-        # Where a pixel's keypoints start: each coordinate is one of the pixel's own, or of its part points.
+        # Where a pixel's keypoints start: each coordinate is the coarse one, one of the pixel's own, or of its part points,
+        # or the middle between the coarse one and another.
         entries = 0 if config.keypoint_origin == "coarse" else self.layout.sizes[0]
+        share = 0.5 if config.keypoint_origin == "coarse+part" else 1.0
         of_part = {joint: part for part, joints in enumerate(PARTS.values()) for joint in joints}
         from_pixel, from_points = torch.zeros(2, self.layout.size), torch.zeros(2 * len(PARTS), self.layout.size)
         for entry in range(entries):
             joint, axis = divmod(entry, 2)
-            if config.keypoint_origin == "part" and joint in of_part:
-                from_points[2 * of_part[joint] + axis, entry] = 1
+            if config.starts_at_points and joint in of_part:
+                from_points[2 * of_part[joint] + axis, entry] = share
             else:
-                from_pixel[axis, entry] = 1
+                from_pixel[axis, entry] = share
         self.register_buffer("from_pixel", from_pixel, persistent=False)
         self.register_buffer("from_points", from_points, persistent=False)
         from_coarse = torch.ones(self.layout.size)
-        from_coarse[:entries] = 0
+        from_coarse[:entries] = 1 - share
         self.register_buffer("from_coarse", from_coarse, persistent=False)
 
     def initialize(self, mean: Estimate) -> None:
@@ -194,7 +206,7 @@ class GLNet(nn.Module):
         pixels, parts = prediction.pixel_features, prediction.part_features
         residuals = self.heads(gather_pixels(pixels, index), None if parts is None else gather_pixels(parts, index))
         points = prediction.points
-        if self.config.keypoint_origin == "part":
+        if self.config.starts_at_points:
             points = gather_points(points, index).flatten(2)
         return self._start(prediction.coarse, self._places(index), points) + residuals.squeeze(3).transpose(1, 2)
 
@@ -203,7 +215,7 @@ class GLNet(nn.Module):
         index = torch.arange(self.config.grid**2, device=prediction.coarse.device)
         residuals = self.heads(prediction.pixel_features, prediction.part_features, entries)
         points = prediction.points
-        if self.config.keypoint_origin == "part":
+        if self.config.starts_at_points:
             points = points.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
         start = self._start(prediction.coarse, self._places(index[None]), points)
         return start[..., :entries] + residuals.flatten(2).transpose(1, 2)
@@ -220,7 +232,7 @@ class GLNet(nn.Module):
         if self.config.keypoint_origin == "coarse":
             return start
         start = start + self._in_crop(pixel) @ self.from_pixel
-        if self.config.keypoint_origin == "part":
+        if self.config.starts_at_points:
             start = start + self._in_crop(points) @ self.from_points
         return start
 

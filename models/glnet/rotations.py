@@ -1,12 +1,34 @@
 """Rotation matrices from the representations that networks regress, in closed form (no SVD, no inverse)."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_GENERATORS = torch.tensor(
-    [[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0]], dtype=torch.float64
-)
+
+class Constant:
+    """A small matrix that is used where tensors are: on a GPU it is copied once.
+
+    A copy at every use would wait for the GPU, and could not be captured in a CUDA graph.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[float]] | Sequence[float]) -> None:
+        self._matrix = torch.tensor(rows, dtype=torch.float64)
+        self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """The matrix on a tensor's device, of its type."""
+        if tensor.device.type == "cpu" or torch.compiler.is_compiling():  # tracing puts stand-ins in place of tensors
+            return self._matrix.to(tensor)
+        key = tensor.device, tensor.dtype
+        if key not in self._copies:
+            with torch.inference_mode(False):  # else no gradient could ever pass by it
+                self._copies[key] = self._matrix.to(tensor)
+        return self._copies[key]
+
+
+_GENERATORS = Constant([[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0]])
 """Row i holds the cross-product matrix of the i-th axis, flattened."""
 
 
@@ -22,7 +44,7 @@ def normalize(vectors: Float[Tensor, "... d"], minimum: float = 1e-8) -> Float[T
 
 def skew(vectors: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:
     """Cross-product matrices: ``skew(v) @ w == cross(v, w)``."""
-    return (vectors @ _GENERATORS.to(vectors)).unflatten(-1, (3, 3))
+    return (vectors @ _GENERATORS.like(vectors)).unflatten(-1, (3, 3))
 
 
 def cross(a: Float[Tensor, "... 3"], b: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:

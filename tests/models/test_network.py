@@ -326,3 +326,16 @@ def test_keypoints_of_parts_start_at_the_pixels_point_on_their_part(tiny_config,
         assert (keypoints[:, list(joints)] - expected[:, None]).abs().max() < 1e-6
     middle = (selection.pixel + 0.5) * 4 / config.crop.size - 0.5
     assert (keypoints[:, 29:] - middle[:, None]).abs().max() < 1e-6
+
+
+def test_keypoints_may_start_half_way_to_the_coarse_ones(tiny_config, lively_recovery, random_crops):
+    """The start is the middle between the coarse keypoint and what it would be with part points alone."""
+    network = lively_recovery(dataclasses.replace(tiny_config, keypoint_origin="part", keypoints=31)).network
+    other = lively_recovery(dataclasses.replace(tiny_config, keypoint_origin="coarse+part", keypoints=31)).network
+    other.load_state_dict(network.state_dict())
+    crops = random_crops(2)
+    prediction, _, starts = without_residuals(network, crops)
+    _, _, found = without_residuals(other, crops)
+    coarse = network.layout.split(prediction.coarse).keypoints
+    assert (coarse - starts).abs().max() > 0.01  # crop sides
+    assert (found - (coarse + starts) / 2).abs().max() < 1e-6

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from glnet.rotations import rotation_angle, rotation_from_6d, rotation_from_vector, rotation_to_6d
+from glnet.rotations import Constant, rotation_angle, rotation_from_6d, rotation_from_vector, rotation_to_6d
 
 IDENTITY = torch.eye(3, dtype=torch.float64)
 # The derivative of a rotation at zero by its vector: minus the Levi-Civita symbol, [row, column, axis].
@@ -118,3 +118,17 @@ def test_tiny_angles_survive_float32():
     tiny = rotation_from_vector(torch.tensor([[1e-5, 0.0, 0.0]]))
     # The arc cosine of a float32 trace would give 0 or 0.02 degrees here.
     assert rotation_angle(tiny, torch.eye(3)).item() == pytest.approx(np.degrees(1e-5), rel=1e-3)
+
+
+# Constants
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_is_made_once_for_a_device_that_needs_a_copy(dtype):
+    constant = Constant([[1.0, 2.0], [3.0, 4.0]])
+    with torch.inference_mode():
+        first = constant.like(torch.zeros(3, device="meta", dtype=dtype))
+    second = constant.like(torch.zeros(5, device="meta", dtype=dtype))
+    assert first is second and first.dtype == dtype and first.device.type == "meta"
+    assert not first.is_inference()  # else no gradient could pass by it later
+    assert constant.like(torch.zeros((), dtype=torch.float16)).tolist() == [[1, 2], [3, 4]]

@@ -44,7 +44,7 @@ def test_no_context_for_a_later_bucket(classic, machine):
 def test_what_is_refused_at_the_start(either, machine, trouble, words):
     machine.trouble = {trouble}
     refused(lambda: TensorRtBackend(either), *words)
-    assert not machine.memory and not machine.streams  # nothing is left behind
+    assert not machine.memory and not machine.streams and not machine.pools  # nothing is left behind
 
 
 @pytest.mark.parametrize("trouble", ["create_runtime_config", "set_runtime_cache"])

@@ -121,7 +121,9 @@ class Batches:
         """This process's block number ``block``, whatever was rendered before."""
         number = block * self.processes.count + self.processes.rank
         difficulty = min(1.0, number / self.recipe.curriculum) if self.recipe.curriculum else 1.0
-        self._source.begin(derived(self.recipe.seed, BLOCKS, number), difficulty)
+        entered = max(block + 1 - self.recipe.blocks, 0) * self.recipe.refresh
+        tilted = self.recipe.tilted * self.recipe.turning(entered)
+        self._source.begin(derived(self.recipe.seed, BLOCKS, number), difficulty, tilted)
         sample = self._source.sample(self.recipe.block)
         return Batch(sample.crops, make_targets(self._decoder, sample, self.config.keypoints))
 

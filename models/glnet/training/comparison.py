@@ -67,7 +67,7 @@ def train_rows(
         if name in _finished(directory, budget):
             continue
         local_encoding, dynamic, swing_twist = ROWS[name]
-        origin = config.keypoint_origin if local_encoding or config.keypoint_origin != "part" else "pixel"
+        origin = "pixel" if config.starts_at_points and not local_encoding else config.keypoint_origin
         network = dataclasses.replace(
             config, local_encoding=local_encoding, swing_twist=swing_twist, keypoint_origin=origin
         )

@@ -21,8 +21,10 @@ def inherit(network: GLNet, checkpoint: Checkpoint) -> None:
 
     Convolutions do not know the size of crops. What the checkpoint lacks starts so that the network computes what the
     checkpoint does: resolutions that pixels did not see add zeros, and modules that the backbone did not have are
-    identities (after Chen et al., "Net2Net", ICLR 2016). Two things are lost: resolutions that pixels no longer see, and
-    the residual heads where keypoints have another origin, because their weights mean something else.
+    identities (after Chen et al., "Net2Net", ICLR 2016). Where keypoints started at part points and shall start half-way
+    between them and the coarse ones, the network begins with the mean of the coarse keypoints and those that it gave. Two
+    things are lost: resolutions that pixels no longer see, and the residual heads where keypoints get any other origin,
+    because their weights mean something else.
 
     Raises:
         CheckpointError: The networks differ in more than that.
@@ -31,7 +33,8 @@ def inherit(network: GLNet, checkpoint: Checkpoint) -> None:
     _check(found, wanted)
     given = checkpoint.network().state_dict()
     dropped = []
-    if found.keypoint_origin != wanted.keypoint_origin:
+    is_halved = (found.keypoint_origin, wanted.keypoint_origin) == ("part", "coarse+part")
+    if found.keypoint_origin != wanted.keypoint_origin and not is_halved:
         dropped.append("heads.")
     if found.pixel_source != wanted.pixel_source:
         dropped.append(COARSER)
@@ -46,6 +49,8 @@ def inherit(network: GLNet, checkpoint: Checkpoint) -> None:
         own = network.state_dict()
         taken = {name: value for name, value in given.items() if not name.startswith(tuple(dropped))}
         network.load_state_dict({**own, **taken})
+    if is_halved:
+        network.heads.scale(network.layout.sizes[0], 0.5)
 
 
 def _make_identity(module: HighResolutionModule) -> None:

@@ -1,8 +1,9 @@
 """The poster's training objective: L_all = λ_cls L_cls + λ_2D L_2D + λ_3D L_3D, the latter two on positive pixels only.
 
 The poster gives the sum and the matching, not the parts' forms or weights; these follow HybrIK (Li et al., CVPR 2021),
-whose estimate this is: L1 on keypoints and depths, squared errors on twists, shape, rotation matrices and scale. Keypoints
-and depths weigh as if they were measured in cells of a 48 x 48 grid, whatever the network's.
+whose estimate this is: L1 on keypoints and depths, squared errors on twists, shape, rotation matrices and scale. Depths
+weigh as if they were measured in 48ths of their range, and keypoints so that a millimetre in the image counts as much as
+one in depth, for a person of usual size in the crop (0.57 crop sides a metre).
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class LossWeights:
     """
 
     confidence: float = 1.0
-    keypoints: float = 48.0
+    keypoints: float = 76.0
     depths: float = 48.0
     twists: float = 1.0
     betas: float = 0.1

@@ -29,6 +29,8 @@ class Recipe:
         average: Share of the old weights that the running average keeps per step; the average is what is evaluated.
         fading: Last share of the steps, over which turning and scaling of crops fade away and guidance to
             :data:`GUIDANCE_AT_END`: the network ends with crops as they will be, and with what it will be asked for.
+        tilted: Share of rendered persons who are the less upright of two: who leans, lies or is seen from high above is
+            rare, and found worst. It fades like turning, for what is asked in the end is the natural mixture.
         precision: What the network computes in where that is safe (autocast); one of :data:`PRECISIONS`.
         synthetic: Share of rendered crops; the rest comes from real datasets.
         block: Crops rendered at a time.
@@ -46,6 +48,7 @@ class Recipe:
     clip: float = 5.0
     average: float = 0.998
     fading: float = 1 / 3
+    tilted: float = 1.0
     precision: str = "bfloat16"
     synthetic: float = 1.0
     block: int = 256
@@ -61,6 +64,8 @@ class Recipe:
             raise CheckpointError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
         if not 0 <= self.fading <= 1:
             raise CheckpointError(f"The fading share is {self.fading}.", fix="give a number from 0 to 1")
+        if not 0 <= self.tilted <= 1:
+            raise CheckpointError(f"The share of tilted persons is {self.tilted}.", fix="give a number from 0 to 1")
         if not self.learning_rate > 0:
             raise CheckpointError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:

@@ -10,7 +10,7 @@ from torch import Tensor
 from glnet.estimate import Estimate
 from glnet_infer.skeleton import BODY_JOINTS
 
-HIDDEN_WEIGHT = 0.2
+HIDDEN_WEIGHT = 0.5
 """Of keypoints that are hidden or outside the crop, which are guesses: they count, and less than what is seen."""
 
 BACKGROUND = BODY_JOINTS

@@ -99,6 +99,19 @@ def test_another_person_stands_in_for_a_damaged_image(make, listing):
         batches._readers.shutdown()
 
 
+def test_tilted_persons_fade_away_with_the_last_steps(make, monkeypatch):
+    """By the step at which a block enters the pool, however often it is drawn from later."""
+    recipe = dataclasses.replace(RECIPE, steps=30, refresh=2, block=4, blocks=3, synthetic=1.0, tilted=0.5)
+    batches, told = make(recipe, real=False), []
+    begin = batches._source.begin
+    monkeypatch.setattr(batches._source, "begin", lambda *given: (told.append(given[2]), begin(*given)))
+    for step in range(30):
+        batches.at(step)
+    # Three at the start, then one every second step; from step 20 on ever fewer.
+    expected = [0.5] * (3 + 10) + [0.5 * (30 - step) / 10 for step in range(22, 30, 2)]
+    assert told == pytest.approx(expected)
+
+
 def test_turning_and_scaling_fade_away_with_the_last_steps(make):
     recipe = dataclasses.replace(RECIPE, steps=300, refresh=1000, blocks=1, synthetic=1.0)
     batches = make(recipe, real=False)

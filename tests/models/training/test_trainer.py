@@ -121,6 +121,24 @@ def test_heads_start_anew_where_keypoints_have_another_origin(config, demo_body)
     assert all(torch.equal(weights[name], averaged[name]) for name in weights if name not in heads)
 
 
+def test_keypoints_that_shall_start_half_way_to_the_coarse_ones_begin_with_the_mean_of_both(config, demo_body):
+    first = Trainer(dataclasses.replace(config, keypoint_origin="part"), RECIPE, demo_body)
+    for _ in first.run(3):
+        pass
+    between = dataclasses.replace(config, keypoint_origin="coarse+part")
+    second = Trainer(between, RECIPE, demo_body, initial=first.checkpoint())
+    crops, index = first.batches.at(3).crops, torch.arange(256)[None].repeat(RECIPE.batch, 1)  # 16 x 16 pixels
+    with torch.no_grad():
+        prediction = first.averaged(crops)
+        coarse = prediction.coarse[:, None]
+        before, after = (trainer.averaged.estimates(prediction, index) for trainer in (first, second))
+    keypoints = first.network.layout.sizes[0]
+    mean = (before[..., :keypoints] + coarse[..., :keypoints]) / 2
+    torch.testing.assert_close(after[..., :keypoints], mean, atol=1e-6, rtol=0)  # crop sides
+    torch.testing.assert_close(after[..., keypoints:], before[..., keypoints:])
+    assert (before[..., :keypoints] - coarse[..., :keypoints]).abs().max() > 0.01
+
+
 @pytest.fixture
 def grow(config, demo_body):
     """A training and another that goes on from it with a larger network, whose predictions are the same at first."""

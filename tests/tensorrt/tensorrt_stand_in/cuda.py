@@ -55,9 +55,16 @@ def cuda_core(machine):
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
         return _buffer(machine.new(kind, size), size)
 
+    class DeviceMemoryResourceOptions:
+        pass
+
     class DeviceMemoryResource:
         def __init__(self, device_id, options=None):
-            pass
+            assert options is not None, "the GPU's usual pool keeps what is freed"
+            machine.pools.append(self)
+
+        def close(self):
+            machine.pools.remove(self)
 
         def allocate(self, size, *, stream):
             return _new("device", size)
@@ -210,7 +217,7 @@ def cuda_core(machine):
         def __dlpack_device__(self):
             return 2, self.device_id
 
-    for kind in (Buffer, Device, DeviceMemoryResource, LegacyPinnedMemoryResource, Stream):
+    for kind in (Buffer, Device, DeviceMemoryResource, DeviceMemoryResourceOptions, LegacyPinnedMemoryResource, Stream):
         setattr(module, kind.__name__, kind)
     module._graph_classes = (GraphBuilder, Graph)
     module.utils = types.SimpleNamespace(StridedMemoryView=StridedMemoryView)

@@ -13,6 +13,7 @@ class Machine:
         self.trouble = set()
         self.memory = {}  # address: (kind, array)
         self.streams = {}
+        self.pools = []
         self.contexts = []
         self.configs = []
         self.foreign = []  # work of other libraries on their own streams, which nobody has waited for: (stream, work)

@@ -64,9 +64,10 @@ class SyntheticSource:
         device: Where everything is computed.
         backgrounds: A folder of photographs to use behind the persons beside procedural pictures.
         difficulty: 0 (whole, frontal, standing persons, clear pictures) to 1 (everything); see also :meth:`begin`.
+        tilted: Share of persons who are the less upright of two that are drawn, as the camera sees them.
 
     Raises:
-        InputError: ``difficulty`` is outside 0 to 1, or the folder holds no photograph.
+        InputError: ``difficulty`` or ``tilted`` is outside 0 to 1, or the folder holds no photograph.
     """
 
     def __init__(
@@ -78,13 +79,15 @@ class SyntheticSource:
         device: str | torch.device = "cpu",
         backgrounds: Path | None = None,
         difficulty: float = 1.0,
+        tilted: float = 0.0,
     ) -> None:
-        if not 0 <= difficulty <= 1:
-            raise InputError(f"The difficulty is {difficulty}.", why="it is a share of the full spread", fix="give 0 to 1")
+        for name, share in (("difficulty", difficulty), ("share of tilted persons", tilted)):
+            if not 0 <= share <= 1:
+                raise InputError(f"The {name} is {share}.", why="it is a share of the full spread", fix="give 0 to 1")
         self.device = torch.device(device)
         self.body = body if body.weights.device == self.device else copy.deepcopy(body).to(self.device)
         self.crop = crop
-        self.difficulty = difficulty
+        self.difficulty, self.tilted = difficulty, tilted
         self.draw = Draw(torch.Generator(self.device).manual_seed(seed))
         self._poses = PoseSampler(self.device)
         self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop.size)
@@ -105,15 +108,15 @@ class SyntheticSource:
             chunks = [self._chunk(min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
         return SyntheticSample(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
-    def begin(self, seed: int, difficulty: float) -> None:
+    def begin(self, seed: int, difficulty: float, tilted: float = 0.0) -> None:
         """Start the sequence of a seed, whatever was sampled before."""
         self.draw.generator.manual_seed(seed)
-        self.difficulty = difficulty
+        self.difficulty, self.tilted = difficulty, tilted
 
     def _chunk(self, count: int) -> SyntheticSample:
         draw, difficulty, size = self.draw, self.difficulty, self.crop.size
         betas = shapes(draw, count)
-        rotations = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
+        rotations = self._postures(count)
         chained = self.body.kinematics.chain(rotations)
         rest = self.body.rest_joints(betas)
         posed = self.body(chained, rotations, betas, rest)
@@ -145,6 +148,17 @@ class SyntheticSource:
             segments=segments,
             places=places,
         )
+
+    def _postures(self, count: int) -> Tensor:
+        """Local rotations, N x 24 x 3 x 3, the root's relative to the camera."""
+        draw, difficulty = self.draw, self.difficulty
+        rotations = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
+        if not self.tilted:
+            return rotations
+        others = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
+        # y is up for the body, down for the camera: the larger the entry, the further the pelvis is from upright.
+        taken = draw.chance(count, probability=self.tilted) & (others[:, 0, 1, 1] > rotations[:, 0, 1, 1])
+        return torch.where(taken[:, None, None, None], others, rotations)
 
     def _surface(self, fragments: Fragments, depths: Tensor, hidden: Occluders) -> tuple[Tensor, Tensor]:
         """Segments and places of the grid's cells, from depths behind the root, N x V x 1."""
