@@ -1,9 +1,11 @@
 """From an ONNX graph to a TensorRT engine: one builder for classic TensorRT and TensorRT for RTX."""
 
+import contextlib
 import functools
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from glnet_export.toolkit import CLASSIC, RTX, Toolkit
 from glnet_infer.backends.tensorrt_module import TensorRtLog, log_of
 from glnet_infer.bundle import record_file
 from glnet_infer.devices import gpus
-from glnet_infer.errors import ExportError, one_line
+from glnet_infer.errors import ExportError, OutputError, one_line
 from glnet_infer.manifest import (
     CROP_INPUTS,
     CROP_OUTPUTS,
@@ -296,6 +298,21 @@ def fill_profile(
         profile.set_shape(tensor.name, *shapes.get(tensor.name, tuple((batch, *sides) for batch in batches)))
 
 
+def check_timing_cache(path: Path) -> None:
+    """Raise OutputError where a timing cache could not be read or written, before minutes of tracing and building."""
+    why = ""
+    if path.is_dir():
+        why = "it is a directory"
+    elif path.exists() and not os.access(path, os.R_OK):
+        why = "it may not be read"
+    elif not path.parent.is_dir():
+        why = f"there is no directory {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        why = f"{path.parent} may not be written"
+    if why:
+        raise OutputError(f"{path} cannot keep the timing cache.", why=why, fix="name another file with --timing-cache")
+
+
 def _load_timing_cache(config: Any, path: Path, said: Said) -> None:
     data = path.read_bytes() if path.exists() else b""
     cache = config.create_timing_cache(data)
@@ -311,8 +328,11 @@ def _save_timing_cache(config: Any, path: Path) -> None:
     try:
         partial.write_bytes(cache.serialize())
         partial.replace(path)
+    except OSError as error:  # the engine is worth more than the cache
+        warnings.warn(f"the timing cache was not kept in {path}: {error.strerror}", RuntimeWarning, stacklevel=2)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _made(value: _Value | None, what: str, toolkit: Toolkit, said: Said) -> _Value:

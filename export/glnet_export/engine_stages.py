@@ -26,7 +26,7 @@ ENGINE_STAGES = ("mixed", "half", "build", "crop", "run")
 """In this order: the graph in mixed precision, what half precision costs, the engine, the engine that cuts its crops, the
 comparison with PyTorch and with the definition of crops."""
 
-UPDATE = "the module alone is within the bounds: try another version of TensorRT or of the driver"
+UPDATE = f"the module alone is within the bounds; try another version of TensorRT or of the driver, or {KEEP_IN_FLOAT32}"
 """What to do where the engine costs too much."""
 
 UPDATE_CROPS = "its graph is right by ONNX Runtime's tests: try another version of TensorRT or of the driver"
@@ -122,8 +122,12 @@ def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found
     """Say what half precision costs, and refuse too much of it.
 
     Raises:
-        ExportError: A figure misses its bound.
+        ExportError: A figure misses its bound, or is none.
     """
+    if not report.is_finite:
+        raise ExportError(
+            "Half precision gives numbers that are not finite.", why="values beyond 65,504 overflow in it", fix=fix
+        )
     bounds = None if random else PrecisionBounds(options.max_half_error_mm)
     found += [str(report), report.table(bounds)]
     if bounds is None:

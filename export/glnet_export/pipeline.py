@@ -18,6 +18,7 @@ from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
+from glnet_export.engine import check_timing_cache
 from glnet_export.engine_options import EngineOptions
 from glnet_export.engine_stages import ENGINE_STAGES, add_engine
 from glnet_export.graph import GraphFacts, check, trace
@@ -133,6 +134,8 @@ def export(
         GlnetError: A stage failed; nothing is left at the output but what was there before.
     """
     toolkit = None if engine is None else choose(engine)  # before minutes of tracing
+    if engine is not None and engine.timing_cache is not None:
+        check_timing_cache(engine.timing_cache)
     try:
         with bundle_under_construction(output) as (directory, publish):
             recovery, manifest = _add_graph(directory, source, parity_crops, bounds, stage)

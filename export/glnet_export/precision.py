@@ -5,9 +5,10 @@ sums. Processors are slow at half-precision convolutions, so they may be emulate
 operator in float32 and rounds its result to half, which is what kernels with float32 accumulators do.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import torch
@@ -61,6 +62,11 @@ class PrecisionReport:
     pixel_agreement: float
     tied: tuple[tuple[float, float], ...]
     small_effect: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all figures are numbers: half precision ends at 65,504."""
+        return all(math.isfinite(value) for value in (*astuple(self)[:-2], *(part for pair in self.tied for part in pair)))
 
     def __str__(self) -> str:
         mean, agreement = f"{self.vertices_mean_mm:.3f} mm", f"{self.pixel_agreement:.1%}"

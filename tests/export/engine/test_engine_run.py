@@ -105,8 +105,17 @@ def test_an_engine_that_is_too_far_from_the_module_is_refused(run_engine, tmp_pa
 
     with pytest.raises(ExportError, match="Half precision costs too much") as caught:
         run_engine(stretched)
-    assert "200 mm off" in caught.value.why
+    assert "200 mm off" in caught.value.why and "--fp32" in caught.value.fix
     assert not (tmp_path / "b").exists()
+
+
+def test_an_engine_that_gives_no_numbers_is_refused(run_engine, tmp_path):
+    def overflowing(outputs):
+        return outputs | {"rotations": outputs["rotations"] * np.float32("nan")}
+
+    with pytest.raises(ExportError, match="not finite") as caught:
+        run_engine(overflowing)
+    assert "--fp32" in caught.value.fix and not (tmp_path / "b").exists()
 
 
 # What half precision costs

@@ -9,9 +9,10 @@ import pytest
 
 from glnet_export.engine import build
 from glnet_export.engine_options import EngineOptions
+from glnet_export.pipeline import Source, export
 from glnet_export.readback import count_engine_types
 from glnet_export.toolkit import CLASSIC, DEFAULT_TARGETS, Toolkit, choose
-from glnet_infer import ExportError
+from glnet_infer import ExportError, OutputError
 from glnet_infer.devices import Gpu
 from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
@@ -233,6 +234,21 @@ def test_a_timing_cache_that_is_not_taken_is_an_error(classic, tmp_path):
     with pytest.raises(ExportError, match="timing cache"):
         classic(StandIn(takes_cache=False), timing_cache=tmp_path / "timing")
     assert (tmp_path / "timing").read_bytes() == b"of another GPU"
+
+
+def test_a_timing_cache_that_cannot_be_kept_costs_no_engine(classic, tmp_path):
+    with pytest.warns(RuntimeWarning, match="was not kept"):
+        record, _ = classic(StandIn(), timing_cache=tmp_path / "gone" / "timing")
+    assert (tmp_path / record.file.file).read_bytes() == b"plan"
+
+
+@pytest.mark.parametrize("path, why", [(".", "is a directory"), ("gone/timing", "no directory")])
+def test_a_timing_cache_that_cannot_be_kept_is_refused_before_the_work(tmp_path, monkeypatch, path, why):
+    monkeypatch.setattr("glnet_export.pipeline.choose", lambda options: None)
+    options = EngineOptions(timing_cache=tmp_path / path)
+    with pytest.raises(OutputError, match="timing cache") as error:
+        export(Source(tmp_path / "no.pth"), tmp_path / "b", engine=options)
+    assert why in error.value.why and "--timing-cache" in error.value.fix
 
 
 def test_the_engine_inspectors_answers():
