@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from glnet_infer.backends.device_memory import import_cuda_core
-from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, modules_of
+from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, load_runtime
 from glnet_infer.bodies import body_search_path, installed_body_files
 from glnet_infer.console import Version, errors_reported, new_app, print_json
 from glnet_infer.devices import gpus
@@ -87,14 +87,14 @@ def _backends() -> dict[str, str]:
 def _tensorrt() -> str:
     """Whether TensorRT can start here; a bundle's engine must have been built for the GPU and the version."""
     found, missing = [], []
-    for flavor, title in TITLES.items():
+    for runtime, title in TITLES.items():
         try:
-            modules = modules_of(flavor)
-            import_cuda_core(EXTRAS[flavor])
+            module = load_runtime(runtime)
+            import_cuda_core(EXTRAS[runtime])
         except BackendError as error:
             missing.append(f"{error.what} {error.fix}")
         else:
-            found += [f"{title} {module.__version__}" for module in modules]
+            found.append(f"{title} {module.__version__}")
     if not found:
         return "; ".join(missing)
     return f"available: {', '.join(found)}" if gpus() else f"no GPU ({', '.join(found)})"

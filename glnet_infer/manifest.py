@@ -206,6 +206,7 @@ class EngineRecord:
         parity: The comparison with PyTorch; empty where the engine was not run.
         seconds: The build took so long.
         crop: The engine that cuts crops for it; None where there is none, as in bundles of earlier versions.
+        lean: Whether it was built for TensorRT's lean runtime, which alone runs it.
     """
 
     file: FileRecord
@@ -221,6 +222,12 @@ class EngineRecord:
     parity: dict[str, Any]
     seconds: float
     crop: CropEngineRecord | None = None
+    lean: bool = False
+
+    @property
+    def runtime(self) -> str:
+        """What runs it: ``tensorrt``, ``tensorrt-lean`` or ``tensorrt-rtx``."""
+        return "tensorrt-lean" if self.lean else self.flavor
 
     def problems(self) -> list[str]:
         """What is wrong with the values, in words."""
@@ -235,6 +242,8 @@ class EngineRecord:
         ):
             if value not in known:
                 problems.append(f"{key} of the engine {name!r} is {value!r}, not one of {', '.join(known)}")
+        if self.lean not in (False, True) or (self.lean and self.flavor != "tensorrt"):
+            problems.append(f"lean of the engine {name!r} is {self.lean!r}, of flavor {self.flavor!r}")
         if not (isinstance(self.version, str) and self.version):
             problems.append(f"version of the engine {name!r} is {self.version!r}, not a version")
         capabilities = self.compute_capabilities

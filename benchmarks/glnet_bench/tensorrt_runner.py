@@ -35,7 +35,7 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
     record = choice.record
     with contextlib.ExitStack() as opened:
         backend = opened.enter_context(TensorRtBackend(bundle))
-        memory = DeviceMemory(EXTRAS[record.flavor])
+        memory = DeviceMemory(EXTRAS[record.runtime])
         opened.callback(memory.close)
         steps = SessionSteps(Engine(bundle, choice), memory)
         opened.callback(steps.close)
@@ -49,7 +49,7 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
         device="cuda",
         precision=record.precision,
         clock=stopwatch.what,
-        says=f"{TITLES[record.flavor]} {choice.trt.__version__}, {record.file.file}",
+        says=f"{TITLES[record.runtime]} {choice.trt.__version__}, {record.file.file}",
         most=record.profile[2],
         close=close,
     )

@@ -98,6 +98,9 @@ def export_command(
         int | None,
         typer.Option(min=1, help="Scratch memory of the engine's layers, MiB.", show_default="all of the GPU's"),
     ] = None,
+    lean: Annotated[
+        bool, typer.Option("--lean", help="Build for TensorRT's lean runtime, which is small to install; tensorrt only.")
+    ] = False,
     timing_cache: Annotated[
         Path | None,
         typer.Option(help="File that speeds up the next build; tensorrt only.", show_default=False),
@@ -136,6 +139,7 @@ def export_command(
         "--frame": frame,
         "--level": level,
         "--workspace": workspace,
+        "--lean": lean or None,
         "--timing-cache": timing_cache,
         "--fp32": fp32,
         "--precision-crops": precision_crops,
@@ -191,6 +195,8 @@ def _engine_options(trt: bool, given: dict[str, Any]) -> EngineOptions | None:
     flavor = asked.get("--flavor")
     if flavor is Flavor.CLASSIC and "--sm" in asked:
         raise typer.BadParameter("TensorRT compiles for the GPU that it builds on: --sm needs --flavor tensorrt-rtx")
+    if "--lean" in asked and (flavor is Flavor.RTX or "--sm" in asked):
+        raise typer.BadParameter("only TensorRT itself has a lean runtime: leave --lean out, or use --flavor tensorrt")
     return EngineOptions(
         flavor=None if flavor is None else flavor.value,
         compute_capabilities=_parsed("--sm", parse_compute_capabilities, asked, ()),
@@ -198,6 +204,7 @@ def _engine_options(trt: bool, given: dict[str, Any]) -> EngineOptions | None:
         largest_frame=_parsed("--frame", parse_frame, asked, EngineOptions.largest_frame),
         level=asked.get("--level"),
         workspace=asked.get("--workspace"),
+        lean=asked.get("--lean", False),
         timing_cache=asked.get("--timing-cache"),
         float32_modules=tuple(asked.get("--fp32", ())),
         precision_crops=asked.get("--precision-crops", EngineOptions.precision_crops),

@@ -78,7 +78,7 @@ def build(
     """
     wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers)
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
-    name = f"model.{_tag(toolkit)}.{plan.facts.precision}.engine"
+    name = f"model.{_tag(toolkit, options)}.{plan.facts.precision}.engine"
     (directory / name).write_bytes(plan.data)
     layers = plan.facts.to_document()
     if plan.engine_types:
@@ -96,6 +96,7 @@ def build(
         state=NOT_RUN,
         parity={},
         seconds=round(plan.seconds, 1),
+        lean=options.lean,
     )
 
 
@@ -125,7 +126,7 @@ def build_crop(
         graph = Path(folder) / CROP_GRAPH_NAME
         write_crop_graph(graph, size)
         plan = _compile_beside(graph, toolkit, options, wanted, progress)
-    path = directory / f"crop.{_tag(toolkit)}.engine"
+    path = directory / f"crop.{_tag(toolkit, options)}.engine"
     path.write_bytes(plan.data)
     return CropEngineRecord(record_file(path), options.largest_frame)
 
@@ -142,9 +143,10 @@ def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
     return any(gpu.compute_capability in compute_capabilities for gpu in gpus()[:1])
 
 
-def _tag(toolkit: Toolkit) -> str:
-    """Such as ``rtx-sm86-sm89``."""
-    return "-".join([toolkit.flavor.tag, *(f"sm{each.replace('.', '')}" for each in toolkit.compute_capabilities)])
+def _tag(toolkit: Toolkit, options: EngineOptions) -> str:
+    """Such as ``rtx-sm86-sm89`` or ``trt-lean-sm90``."""
+    targets = (f"sm{each.replace('.', '')}" for each in toolkit.compute_capabilities)
+    return "-".join([toolkit.flavor.tag, *(["lean"] if options.lean else []), *targets])
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wan
     seconds = time.monotonic() - start
     if options.timing_cache is not None and toolkit.flavor is CLASSIC:
         _save_timing_cache(config, options.timing_cache)
-    readable = runs_here(toolkit.compute_capabilities)
+    readable = runs_here(toolkit.compute_capabilities) and not options.lean
     return _Plan(data, facts, read_engine(trt, log.logger, data) if readable else {}, seconds)
 
 
@@ -270,6 +272,9 @@ def _configure(config: Any, toolkit: Toolkit, options: EngineOptions, said: Said
         # The runtime records runs as CUDA graphs. Without the flag, an engine of TensorRT for RTX may allocate memory
         # while it runs, which a recording does not allow. With it, what could not be recorded fails here already.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if options.lean:  # a usual engine holds code that the lean runtime has not
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     if gpus():
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for read_engine
     if options.level is not None:

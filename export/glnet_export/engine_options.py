@@ -25,6 +25,7 @@ class EngineOptions:
         largest_frame: Width and height of the largest frame that crops are cut from on the GPU.
         level: Effort of the builder, 0 to 5; its own choice where None.
         workspace: Scratch memory that layers may use on the GPU, MiB; no limit of ours where None.
+        lean: Build for TensorRT's lean runtime, which alone runs the engine then; classic TensorRT only.
         timing_cache: File that keeps the builder's measurements for the next build; classic TensorRT only.
         float32_modules: Names of modules that stay in float32, with ``*`` and ``?``.
         precision_crops: Rendered crops that half precision is compared with float32 on.
@@ -37,6 +38,7 @@ class EngineOptions:
     largest_frame: tuple[int, int] = (3840, 2160)
     level: int | None = None
     workspace: int | None = None
+    lean: bool = False
     timing_cache: Path | None = None
     float32_modules: tuple[str, ...] = ()
     precision_crops: int = 32

@@ -18,8 +18,9 @@ from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionRe
 from glnet_export.progress import Progress, Stage
 from glnet_export.toolkit import RTX, Toolkit
 from glnet_infer.backends.tensorrt import TensorRtBackend
+from glnet_infer.backends.tensorrt_module import load_runtime
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.errors import ExportError
+from glnet_infer.errors import BackendError, ExportError
 from glnet_infer.manifest import CropEngineRecord, EngineRecord, Manifest
 
 ENGINE_STAGES = ("mixed", "half", "build", "crop", "run")
@@ -86,8 +87,9 @@ def add_engine(
         width, height = crop.largest_frame
         found.append(f"{crop.file.file}, {crop.file.bytes / 1e6:.1f} MB, frames up to {width} x {height}")
     with stage("run") as found:
-        if not runs_here(record.compute_capabilities):
-            found.append(f"{record.state}: no GPU here that the engine is built for")
+        obstacle = obstacle_to(record)
+        if obstacle:
+            found.append(f"{record.state}: {obstacle}")
             return record
         replace(manifest, engines=(record,)).write(directory)
         with TensorRtBackend(Bundle.open(directory)) as backend:
@@ -95,6 +97,17 @@ def add_engine(
             engine = {"backend": backend.name, **_judged(report, random, options, found, UPDATE)}
             cut = _crops_judged(backend, manifest, crop, found)
             return replace(record, state=RUN, parity={**record.parity, "engine": engine, "crop": cut})
+
+
+def obstacle_to(record: EngineRecord) -> str:
+    """Why a new engine does not run here; empty where it does."""
+    if not runs_here(record.compute_capabilities):
+        return "no GPU here that the engine is built for"
+    try:
+        load_runtime(record.runtime)
+    except BackendError as error:
+        return f"{error.what} {error.fix}"
+    return ""
 
 
 def _persons(recovery: MeshRecovery, options: EngineOptions) -> SyntheticSample:

@@ -78,6 +78,8 @@ def choose(options: EngineOptions) -> Toolkit:
         ExportError: It is not installed, too old, has no GPU to build on, or does not know the GPUs that are asked for.
     """
     here = gpus()
+    if options.lean:
+        return _classic(options, here, "its lean runtime is asked for")
     if options.flavor == RTX.name:
         return _rtx(options, here, "as asked")
     if options.flavor == CLASSIC.name:

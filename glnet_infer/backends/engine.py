@@ -45,7 +45,7 @@ class Plan:
         self.most_crops = promised.most_crops
         self.captures_itself = False
         self._trt: Any = choice.trt
-        self._title = f"{TITLES[choice.record.flavor]} {choice.trt.__version__}"
+        self._title = f"{TITLES[choice.record.runtime]} {choice.trt.__version__}"
         self._file = promised.record.file
         self._lock = threading.Lock()
         data = check_file(bundle.directory, promised.record).read_bytes()

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from glnet_infer import devices
 from glnet_infer.backends.device_memory import import_cuda_core
-from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, modules_of
+from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, load_runtime
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import Gpu
 from glnet_infer.errors import BackendError
@@ -72,21 +72,19 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
 
 def _fitting_module(record: EngineRecord, gpu: Gpu, bundle: Bundle) -> ModuleType:
     """The installed module that runs an engine."""
-    modules = modules_of(record.flavor)
-    import_cuda_core(EXTRAS[record.flavor])
-    fitting = [module for module in modules if _same_version(record.version, module.__version__)]
+    module = load_runtime(record.runtime)
+    import_cuda_core(EXTRAS[record.runtime])
     is_for_gpu = gpu.compute_capability in record.compute_capabilities
-    if fitting and is_for_gpu:
-        return fitting[0]
-    title = TITLES[record.flavor]
-    versions = ", ".join(dict.fromkeys(module.__version__ for module in modules))
+    if is_for_gpu and _same_version(record.version, module.__version__):
+        return module
+    title = TITLES[record.runtime]
     fix = _rebuild(record, gpu, bundle)
     if is_for_gpu:
-        fix += f", or install what built it: pip install {record.flavor}=={record.version}"
+        fix += f", or install what built it: pip install {record.runtime}=={record.version}"
     raise BackendError(
         f"The engine {record.file.file} does not fit this machine.",
         why=f"built for sm {', '.join(record.compute_capabilities)} with {title} {record.version}; "
-        f"here sm {gpu.compute_capability} ({gpu.name}) with {title} {versions}",
+        f"here sm {gpu.compute_capability} ({gpu.name}) with {title} {module.__version__}",
         fix=fix,
     )
 

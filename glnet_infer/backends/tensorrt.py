@@ -48,7 +48,7 @@ class TensorRtBackend:
 
     def __init__(self, bundle: Bundle, *, cuda_graphs: bool = True, cache_directory: Path | None = None) -> None:
         choice = choose_engine(bundle)
-        memory = device_memory.DeviceMemory(EXTRAS[choice.record.flavor])
+        memory = device_memory.DeviceMemory(EXTRAS[choice.record.runtime])
         try:
             self._start(Engine(bundle, choice, cuda_graphs, cache_directory), memory)
         except BaseException:
@@ -185,7 +185,7 @@ class TensorRtBackend:
             BackendError: This backend is closed, or the GPU's memory does not suffice.
         """
         self._open()
-        memory = device_memory.DeviceMemory(EXTRAS[self._engine.record.flavor])
+        memory = device_memory.DeviceMemory(EXTRAS[self._engine.record.runtime])
         try:
             self._engine.share()
             other = TensorRtBackend.__new__(TensorRtBackend)

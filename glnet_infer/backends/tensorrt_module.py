@@ -11,15 +11,12 @@ from typing import Any
 
 from glnet_infer.errors import BackendError, install_hint, one_line
 
-MODULES: dict[str, tuple[str, ...]] = {
-    "tensorrt": ("tensorrt", "tensorrt_lean"),
-    "tensorrt-rtx": ("tensorrt_rtx",),
-}
-"""Modules that can run an engine, by the engine's flavor; the first that fits is taken."""
+MODULES = {"tensorrt": "tensorrt", "tensorrt-lean": "tensorrt_lean", "tensorrt-rtx": "tensorrt_rtx"}
+"""Python modules of the runtimes. Each runs the engines that were built for it and no others."""
 
-TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
-EXTRAS = {"tensorrt": "trt", "tensorrt-rtx": "rtx"}
-"""What to install of this library, by flavor."""
+TITLES = {"tensorrt": "TensorRT", "tensorrt-lean": "TensorRT's lean runtime", "tensorrt-rtx": "TensorRT for RTX"}
+EXTRAS = {"tensorrt": "trt", "tensorrt-lean": "lean", "tensorrt-rtx": "rtx"}
+"""What to install of this library, by runtime."""
 
 _KEPT_LINES = 200
 
@@ -87,18 +84,15 @@ def log_of(trt: ModuleType) -> TensorRtLog:
         return _log_of(trt)
 
 
-def modules_of(flavor: str) -> list[ModuleType]:
-    """The installed modules that run engines of a flavor, best first.
+def load_runtime(name: str) -> ModuleType:
+    """The module of a runtime, one of :data:`MODULES`.
 
     Raises:
-        BackendError: There is none, or none that can be loaded.
+        BackendError: It is not installed, or cannot be loaded.
     """
-    found, failures = [], []
-    for name in MODULES[flavor]:
-        try:
-            found.append(importlib.import_module(name))
-        except Exception as error:  # a module whose libraries are missing or broken raises what it likes
-            failures.append(one_line(error))
-    if not found:
-        raise BackendError(f"{TITLES[flavor]} is not installed.", why="; ".join(failures), fix=install_hint(EXTRAS[flavor]))
-    return found
+    try:
+        return importlib.import_module(MODULES[name])
+    except Exception as error:  # a module whose libraries are missing or broken raises what it likes
+        raise BackendError(
+            f"{TITLES[name]} is not installed.", why=one_line(error), fix=install_hint(EXTRAS[name])
+        ) from error

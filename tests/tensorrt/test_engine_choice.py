@@ -106,11 +106,21 @@ def test_versions_are_compared_as_far_as_both_go(choice_of, install):
     TensorRtBackend(choice_of({"version": "10.16.1"})).close()
 
 
-def test_the_lean_runtime_runs_what_its_version_built(choice_of, install, machine):
-    install(version="11.4.0.106")
+def test_the_lean_runtime_runs_what_was_built_for_it(choice_of, install):
+    install()
     install("tensorrt_lean")
-    with TensorRtBackend(choice_of({})) as backend:
+    with TensorRtBackend(choice_of({"lean": True})) as backend:
         assert backend.name == "tensorrt-lean" and "tensorrt-lean" in repr(backend)
+
+
+def test_the_lean_runtime_runs_nothing_else(choice_of, install):
+    install("tensorrt_lean")
+    refused(lambda: open_backend("tensorrt", choice_of({})), "TensorRT is not installed", "[trt]")
+
+
+def test_an_engine_for_the_lean_runtime_runs_there_alone(choice_of, install):
+    install()
+    refused(lambda: open_backend("tensorrt", choice_of({"lean": True})), "lean runtime is not installed", "[lean]")
 
 
 def test_tensorrts_engine_goes_before_rtxs(choice_of, install):

@@ -66,6 +66,9 @@ def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
         (["--trt", "--workspace", "0"], "--workspace"),
         (["--trt", "--flavor", "tensorrt", "--sm", "89"], "--flavor tensorrt-rtx"),
         (["--trt", "--flavor", "tensorflow"], "--flavor"),
+        (["--lean"], "--trt"),
+        (["--trt", "--lean", "--sm", "89"], "--flavor tensorrt"),
+        (["--trt", "--lean", "--flavor", "tensorrt-rtx"], "--flavor tensorrt"),
     ],
 )
 def test_options_that_make_no_sense_are_usage_errors(arguments, word):
@@ -81,5 +84,5 @@ def test_targets_that_do_not_exist_are_refused_before_the_trace(rtx, tmp_path):
 
 def test_help_explains_the_options():
     text = run("--help").stdout
-    for option in ("--trt", "--flavor", "--sm", "--batch", "--frame", "--level", "--workspace", "--timing-cache"):
+    for option in ("--trt", "--flavor", "--sm", "--batch", "--frame", "--level", "--workspace", "--lean", "--timing-cache"):
         assert option in text

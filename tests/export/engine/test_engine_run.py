@@ -1,6 +1,7 @@
 """Engines are run and judged: the float32 module plays one on a GPU; what half precision costs."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import onnxruntime
@@ -10,6 +11,7 @@ from glnet.backend import TorchBackend
 from glnet_export.crop_graph import write_crop_graph
 from glnet_export.crop_parity import compare_crops
 from glnet_export.engine import NOT_RUN
+from glnet_export.engine_stages import obstacle_to
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError
 from glnet_infer.bundle import Bundle
@@ -73,6 +75,16 @@ def test_an_engine_that_runs_is_compared(run_engine, ada):
     cut = engine.parity["crop"]
     assert cut["crops"] == 7 and cut["frame"] == [1280, 720] and cut["largest_difference"] <= cut["bound"] == 1
     assert 0.99 < cut["equal"] <= 1
+
+
+def test_an_engine_whose_runtime_is_not_installed_is_not_run(machine, monkeypatch, exported):
+    """As for the lean runtime, which the machine that builds need not have."""
+    machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
+    (record,) = Bundle.open(exported[0]).manifest.engines
+    assert obstacle_to(record) == ""
+    lean = dataclasses.replace(record, flavor="tensorrt", lean=True)
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", None)
+    assert "lean runtime is not installed" in obstacle_to(lean)
 
 
 @pytest.mark.parametrize(

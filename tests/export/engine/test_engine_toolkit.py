@@ -178,7 +178,7 @@ class StandIn(types.ModuleType):
 
         self.ILogger, self.Builder, self.OnnxParser, self.Runtime = ILogger, Builder, OnnxParser, Runtime
         self.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
-        self.BuilderFlag = enum.Enum("BuilderFlag", "TF32 FP16")
+        self.BuilderFlag = enum.Enum("BuilderFlag", "TF32 FP16 VERSION_COMPATIBLE EXCLUDE_LEAN_RUNTIME")
         self.ProfilingVerbosity = enum.Enum("ProfilingVerbosity", "DETAILED")
         self.LayerInformationFormat = enum.Enum("LayerInformationFormat", "JSON")
         flags = {"PREFER_AOT_PYTHON_PLUGINS": 3, **({"STRONGLY_TYPED": 1} if strongly_typed else {})}
@@ -207,6 +207,22 @@ def test_tensorrt_10_is_told_to_take_the_graphs_types(classic, tmp_path):
     assert record.file.file == "model.trt-sm90.mixed.engine" and (tmp_path / record.file.file).read_bytes() == b"plan"
     assert (record.flavor, record.version, record.built_on) == ("tensorrt", "10.13.0", "NVIDIA H200")
     assert record.layers["engine"] == {"half": 1}  # with a GPU, the engine itself is read
+
+
+def test_an_engine_for_the_lean_runtime(classic, tmp_path):
+    record, told = classic(StandIn(), lean=True)
+    assert told["flags set"] == ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"]
+    assert record.lean and record.runtime == "tensorrt-lean" and record.file.file == "model.trt-lean-sm90.mixed.engine"
+    assert "engine" not in record.layers  # the full TensorRT does not read it back
+    assert not classic(StandIn())[0].lean
+
+
+def test_a_lean_engine_is_classic_tensorrts(machine, monkeypatch):
+    with pytest.raises(ExportError, match="cannot build here"):
+        choose(EngineOptions(lean=True))
+    machine(H200)
+    monkeypatch.setitem(sys.modules, "tensorrt", StandIn())
+    assert choose(EngineOptions(lean=True)).flavor is CLASSIC
 
 
 def test_a_tensorrt_without_the_flag_is_told_nothing(classic):

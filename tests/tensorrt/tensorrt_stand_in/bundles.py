@@ -25,7 +25,7 @@ from tensorrt_stand_in.trt import RTX_VERSION, VERSION
 TYPES = {"uint8": "UINT8", "float32": "FLOAT", "int32": "INT32"}
 
 
-def plan(profile=(1, 4, 6), **changes):
+def plan(profile=(1, 4, 6), lean=False, **changes):
     """An engine's file as the stand-in reads it; changes are of tensors, by name."""
     tensors, crops = [], _told(profile)
     for spec in (*GRAPH_INPUTS, *OUTPUTS):
@@ -39,7 +39,7 @@ def plan(profile=(1, 4, 6), **changes):
         if not tensor.get("gone"):
             tensors.append(tensor)
     tensors += changes.get("extra", [])
-    return json.dumps({"tensors": tensors, "profile": list(profile)}).encode()
+    return json.dumps({"tensors": tensors, "profile": list(profile), "lean": lean}).encode()
 
 
 def _told(profile):
@@ -75,7 +75,7 @@ def engine_record(directory, content=None, profile=(1, 4, 6), **values):
     """Write an engine into a directory; its record."""
     flavor = values.get("flavor", "tensorrt")
     path = directory / f"model.{flavor}.engine"
-    path.write_bytes(plan(profile) if content is None else content)
+    path.write_bytes(plan(profile, values.get("lean", False)) if content is None else content)
     default = {
         "file": record_file(path),
         "flavor": flavor,
