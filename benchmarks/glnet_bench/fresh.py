@@ -14,7 +14,7 @@ from typing import Any
 
 from glnet_bench import machine
 from glnet_bench.nvidia import Nvml, open_nvml
-from glnet_bench.runners import Options, open_runner
+from glnet_bench.runners import Options, open_product
 from glnet_bench.scene import Scene
 from glnet_bench.settings import parse_frames
 from glnet_infer.bundle import Bundle
@@ -42,8 +42,7 @@ def start_up(bundle: Path, backend: str, options: Options, scene: Scene, spawned
         call, their sum from the process's start as ``total``, and the median of ``further`` calls.
     """
     entered = time.monotonic()
-    runner = open_runner(backend, Bundle.open(bundle), options)
-    recoverer = runner.recoverer(bundle, runner.backend)
+    recoverer = MeshRecoverer(bundle, open_product(backend, Bundle.open(bundle), options))
     loaded = time.monotonic()
     recoverer(scene.image, scene.boxes)
     called = time.monotonic()

@@ -77,7 +77,9 @@ def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
     reasons = sorted({reason for note in watched for reason in ((note["gpu"] or {}).get("throttled") or [])})
     if reasons:
         found.append(f"the GPU's clocks were held back: {', '.join(reasons)}")
-    clocks = [note["gpu"]["sm_mhz"] for note in watched if note["gpu"] and note["gpu"]["sm_mhz"]]
+    # A GPU at rest lowers its clock: before the run, and where a part of it was another device's.
+    at_work = [note["gpu"] for note in watched[1:] if note["gpu"] and note["gpu"].get("load_percent") != 0]
+    clocks = [gpu["sm_mhz"] for gpu in at_work if gpu["sm_mhz"]]
     if clocks and min(clocks) < 0.9 * max(clocks):
         found.append(f"the GPU's clock was not constant: {min(clocks)} to {max(clocks)} MHz")
     return found

@@ -100,6 +100,21 @@ def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
     return on_cpu(name, backend, bundle.manifest.graph.precision, f"ONNX Runtime {onnxruntime.__version__}")
 
 
+def open_product(name: str, bundle: Bundle, options: Options) -> Backend:
+    """Open a backend as a product does, without what times its steps.
+
+    Raises:
+        GlnetError: It cannot run here.
+    """
+    if name.startswith("tensorrt"):
+        from glnet_infer.backends.tensorrt import TensorRtBackend
+
+        return TensorRtBackend(_with_engines_of(bundle, name))
+    if name in TORCH:
+        return open_runner(name, bundle, options).backend
+    return open_backend(name, bundle, options.threads)
+
+
 def on_cpu(name: str, backend: Backend, precision: str, says: str) -> Runner:
     """A backend whose call is its engine."""
     return Runner(name, backend, WholeCalls(backend), "cpu", precision, HostClock.what, says, None, backend.close)

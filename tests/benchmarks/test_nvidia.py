@@ -130,6 +130,9 @@ def note(load=0.1, throttled=0, gpu=None):
 def test_a_quiet_machine_is_no_reason_to_warn():
     gpu = {"sm_mhz": 1980, "throttled": []}
     assert warnings([note(gpu=gpu), note(load=2, gpu=gpu)], 2) == []
+    # At rest before and between: its clock is low then.
+    rest, work = {"sm_mhz": 345, "throttled": [], "load_percent": 0}, {**gpu, "load_percent": 97}
+    assert warnings([note(gpu={**rest, "load_percent": 3}), note(gpu=work), note(gpu=rest), note(gpu=work)], 2) == []
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,10 @@ def test_a_quiet_machine_is_no_reason_to_warn():
             [note(gpu={"sm_mhz": 1980, "throttled": []}), note(gpu={"sm_mhz": 1980, "throttled": ["power cap"]})],
             "power cap",
         ),
-        ([note(gpu={"sm_mhz": 1980, "throttled": None}), note(gpu={"sm_mhz": 900, "throttled": None})], "900 to 1980"),
+        (
+            [note(), *(note(gpu={"sm_mhz": clock, "throttled": None, "load_percent": 80}) for clock in (1980, 900))],
+            "900 to 1980",
+        ),
     ],
 )
 def test_a_disturbed_run_says_so(notes, words):

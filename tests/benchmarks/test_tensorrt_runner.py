@@ -6,7 +6,7 @@ import tensorrt_stand_in as stand_in
 from tensorrt_stand_in import batch, engine_record, install_machine, install_tensorrt, make_bundle
 
 from glnet_bench.clocks import HostClock
-from glnet_bench.runners import Options, open_runner
+from glnet_bench.runners import Options, open_product, open_runner
 from glnet_bench.tensorrt_runner import open_tensorrt
 from glnet_infer import BackendError
 
@@ -83,3 +83,13 @@ def test_each_flavor_is_opened_by_its_name_or_refused(machine, bundle, monkeypat
         runner = open_runner(flavor, bundle, Options())
         assert f"model.{flavor}.engine" in runner.says
         runner.close()
+
+
+def test_the_product_is_opened_without_what_times_it(machine, bundle):
+    """Or its start and its memory would be told twice."""
+    for flavor in FLAVORS:
+        machine.events.clear()
+        with open_product(flavor, bundle, Options()) as backend:
+            assert backend.name == flavor and len(machine.named("deserialize")) == 1
+    with pytest.raises(BackendError, match="no tensorrt-rtx engine"):
+        open_product("tensorrt-rtx", only(bundle, "tensorrt"), Options())
