@@ -23,6 +23,17 @@ class Gpu:
     compute_capability: str
 
 
+def newest_cuda() -> str:
+    """The newest version of CUDA that the driver runs, such as ``13.0``; empty where there is no driver."""
+    version = ctypes.c_int()
+    try:
+        if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:
+            return ""
+    except OSError:
+        return ""
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

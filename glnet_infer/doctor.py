@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +12,7 @@ from glnet_infer.backends.device_memory import import_cuda_core
 from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, load_runtime
 from glnet_infer.bodies import body_search_path, installed_body_files
 from glnet_infer.console import Version, errors_reported, new_app, print_json
-from glnet_infer.devices import gpus
+from glnet_infer.devices import cores, gpus, newest_cuda
 from glnet_infer.errors import BackendError, first_line
 from glnet_infer.version import __version__
 
@@ -28,8 +26,12 @@ DISTRIBUTIONS = (
     "onnx",
     "onnxscript",
     "tensorrt",
+    "tensorrt-lean",
     "tensorrt-rtx",
     "cuda-core",
+    "cuda-bindings",
+    "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12",
     "smplx",
 )
 
@@ -63,7 +65,8 @@ def examine() -> dict[str, Any]:
             "glnet-infer": __version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "cpu cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+            "cpu cores": cores(),
+            "nvidia driver": f"runs CUDA up to {newest_cuda()}" if newest_cuda() else "none",
         },
         "packages": {name: _version(name) for name in DISTRIBUTIONS},
         "backends": _backends(),
@@ -110,7 +113,7 @@ def _onnxruntime() -> dict[str, str]:
         return {"onnxruntime-cpu": reason, "onnxruntime-cuda": reason}
     cuda = "this ONNX Runtime is built without CUDA"
     if "CUDAExecutionProvider" in providers:
-        cuda = "available" if gpus() else "no GPU"
+        cuda = "built with CUDA; whether its libraries load shows when it starts" if gpus() else "no GPU"
     report = {"onnxruntime-cpu": "available", "onnxruntime-cuda": cuda}
     if all(_version(name) != "not installed" for name in ("onnxruntime", "onnxruntime-gpu")):
         report["warning"] = "onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one"

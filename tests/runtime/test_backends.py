@@ -12,7 +12,7 @@ import glnet_infer.devices
 from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import BACKENDS, open_backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.devices import Gpu, gpus
+from glnet_infer.devices import Gpu, gpus, newest_cuda
 from glnet_infer.manifest import GRAPH_OUTPUTS
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -230,7 +230,7 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch):
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(glnet_infer.devices.ctypes, "CDLL", missing)
-    assert gpus() == []
+    assert gpus() == [] and newest_cuda() == ""
 
 
 def driver(monkeypatch, *, start=0, names=("NVIDIA L4", "NVIDIA H200"), versions=((8, 9), (9, 0))):
@@ -255,8 +255,13 @@ def driver(monkeypatch, *, start=0, names=("NVIDIA L4", "NVIDIA H200"), versions
         pointer._obj.value = versions[device.value][which - 75]
         return 0
 
+    def version(pointer):
+        pointer._obj.value = 12080
+        return 0
+
     calls = {
         "cuInit": initialise,
+        "cuDriverGetVersion": version,
         "cuDeviceGetCount": count,
         "cuDeviceGet": get,
         "cuDeviceGetName": name,
@@ -268,6 +273,7 @@ def driver(monkeypatch, *, start=0, names=("NVIDIA L4", "NVIDIA H200"), versions
 def test_gpus_are_what_the_driver_says(monkeypatch):
     driver(monkeypatch)
     assert gpus() == [Gpu("NVIDIA L4", "8.9"), Gpu("NVIDIA H200", "9.0")]
+    assert newest_cuda() == "12.8"
 
 
 def test_a_driver_without_a_device_has_no_gpus(monkeypatch):
