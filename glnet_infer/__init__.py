@@ -14,6 +14,7 @@ from glnet_infer.errors import (
     GlnetError,
     InputError,
     OutputError,
+    TrainingError,
 )
 from glnet_infer.meshes import Meshes
 from glnet_infer.recoverer import MeshRecoverer
@@ -31,5 +32,6 @@ __all__ = [
     "MeshRecoverer",
     "Meshes",
     "OutputError",
+    "TrainingError",
     "__version__",
 ]

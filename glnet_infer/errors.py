@@ -32,7 +32,7 @@ class GlnetError(Exception):
 
 
 class InputError(GlnetError, ValueError):
-    """An image, a box or a camera that cannot be used."""
+    """An image, a box, a camera, an annotation or an option that cannot be used."""
 
     exit_code = 3
 
@@ -71,6 +71,12 @@ class OutputError(GlnetError):
     """A result that cannot be written."""
 
     exit_code = 9
+
+
+class TrainingError(GlnetError):
+    """A training that is not installed, diverged, or did not learn."""
+
+    exit_code = 10
 
 
 def install_hint(extra: str) -> str:

@@ -299,6 +299,7 @@ def test_exit_codes_are_stable_and_their_own():
         "ExportError": 7,
         "BackendError": 8,
         "OutputError": 9,
+        "TrainingError": 10,
     }
 
 

@@ -1,7 +1,9 @@
 """Cheap changes of crops and their labels, alike for rendered and real ones."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,7 +22,11 @@ SQUARE = 0.005
 """Crops are not turned where fx and fy differ by this share or more."""
 
 SCALE = 1.2
-"""Crops are scaled by up to this, or down by as much."""
+"""Rendered crops are scaled by up to this, or down by as much."""
+
+SHIFT, SIZE = 0.1, 1.25
+"""Boxes of real persons are shifted by up to this share of their sides, and are larger or smaller by up to this factor, as
+those of detectors are."""
 
 BRIGHTNESS = 0.2
 """Crops are multiplied by up to 1 plus or minus this,"""
@@ -134,13 +140,23 @@ def _warp(crops: Tensor, targets: Targets, change: Float[Tensor, "n 2 2"]) -> tu
     )
 
 
-def augment(batch: Batch, generator: torch.Generator, strength: float = 1.0) -> Batch:
+def jittered(box: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.float64]:
+    """A box x1, y1, x2, y2 as a detector might have given it."""
+    sides = box[2:] - box[:2]
+    middle = (box[:2] + box[2:]) / 2 + sides * draw.uniform(-SHIFT, SHIFT, 2)
+    half = sides / 2 * SIZE ** draw.uniform(-1, 1)
+    return np.concatenate([middle - half, middle + half])
+
+
+def augment(batch: Batch, generator: torch.Generator, strength: float = 1.0, rendered: int | None = None) -> Batch:
     """Mirror half of the crops, turn and scale them, and change the colours of all.
 
     Args:
         batch: The crops.
         generator: Of all chances.
         strength: Share of the full turning and scaling.
+        rendered: Only the first so many are scaled: photographs were cut by boxes of another size (:func:`jittered`), and
+            have more to show around a smaller person than black.
     """
     count, device = len(batch.crops), batch.crops.device
 
@@ -155,6 +171,8 @@ def augment(batch: Batch, generator: torch.Generator, strength: float = 1.0) -> 
     crops = torch.where(chosen[:, None, None, None], mirrored.crops, batch.crops)
     # Turned pixels must be square, or the labels would be those of a sheared body: 1 % would move joints by millimetres.
     square = (targets.cameras[:, 0] / targets.cameras[:, 1] - 1).abs() < SQUARE
-    crops, targets = turn(Batch(crops, targets), strength * TURN * spread() * square, SCALE ** (strength * spread()))
+    scaled = torch.arange(count, device=device) < (count if rendered is None else rendered)
+    scales = SCALE ** (strength * spread() * scaled)
+    crops, targets = turn(Batch(crops, targets), strength * TURN * spread() * square, scales)
     gain = 1 + BRIGHTNESS * spread(1, 1, 1) + GAIN * spread(1, 1, 3)
     return Batch((crops * gain).clamp_(max=255).to(torch.uint8), targets)

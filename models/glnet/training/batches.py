@@ -3,16 +3,17 @@
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 from glnet.config import GLNetConfig
 from glnet.recovery import Decoder
-from glnet.training.augmentation import augment
+from glnet.training.augmentation import augment, jittered
 from glnet.training.datasets import AnnotatedImages, Mixture, Sample, collate
 from glnet.training.pool import CropPool
 from glnet.training.processes import Processes
 from glnet.training.recipe import Recipe
-from glnet.training.seeds import BLOCKS, STEPS, derived
+from glnet.training.seeds import BLOCKS, PERSONS, STEPS, derived
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet.training.targets import HIDDEN_WEIGHT, Batch, Targets
 from glnet_infer.errors import InputError
@@ -107,7 +108,7 @@ class Batches:
             parts.append(self._real_at(step))
         targets = Targets.concatenate([part.targets for part in parts])
         batch = Batch(torch.cat([part.crops for part in parts]), targets)
-        return augment(batch, own, self.recipe.turning(step))
+        return augment(batch, own, self.recipe.turning(step), rendered=self._rendered)
 
     def _pool_at(self, step: int) -> CropPool:
         first = step // self.recipe.refresh
@@ -136,16 +137,22 @@ class Batches:
     def _read(self, step: int) -> "Future[Batch]":
         first = (step * self.processes.count + self.processes.rank) * self._real
         picks = [self._mixture.pick(first + index) for index in range(self._real)]  # here: its plan is no affair of threads
-        samples = [self._readers.submit(self._load, self._mixture.datasets[dataset], person) for dataset, person in picks]
+        samples = [
+            self._readers.submit(
+                self._load, self._mixture.datasets[dataset], person, derived(self.recipe.seed, PERSONS, first + index)
+            )
+            for index, (dataset, person) in enumerate(picks)
+        ]
         return self._readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))
 
     @staticmethod
-    def _load(dataset: AnnotatedImages, person: int) -> Sample:
-        """A person, or the next one whose image can be read: one damaged file of a million must not end a training."""
+    def _load(dataset: AnnotatedImages, person: int, seed: int) -> Sample:
+        """A person, or another whose image can be read: one damaged file of a million must not end a training."""
+        draw = np.random.default_rng(seed)
         for _ in range(SUBSTITUTES):
             try:
-                return dataset.load(person)
+                return dataset.load(person, jittered(dataset[person].box, draw))
             except InputError as error:
                 warnings.warn(f"{error.what} Another person stands in.", RuntimeWarning, stacklevel=2)
-                person = (person * 31 + 1) % len(dataset)  # somewhere else: neighbours lie in the same folder
+                person = int(draw.integers(len(dataset)))
         return dataset.load(person)

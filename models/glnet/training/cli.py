@@ -8,7 +8,7 @@ import typer
 from glnet.training.console import check_installed, make_directory
 from glnet.training.eval_command import evaluate_command
 from glnet_infer.console import errors_reported, new_app, print_result, talk
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import TrainingError
 
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
 
@@ -183,7 +183,7 @@ def smoke(
         first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
         print_result(f"loss {first:.2f} -> {last:.2f}")
         if not last <= SMOKE_FACTOR * first:
-            raise CheckpointError(
+            raise TrainingError(
                 "The loss did not fall enough.",
                 why=f"from {first:.2f} to {last:.2f} in {steps} steps; at most {SMOKE_FACTOR * first:.2f} was expected",
                 fix="compare with the versions in constraints.txt",

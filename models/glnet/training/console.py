@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from glnet_infer.errors import CheckpointError, OutputError, first_line, install_hint
+from glnet_infer.errors import OutputError, TrainingError, first_line, install_hint
 
 
 def check_installed() -> None:
-    """Raise CheckpointError where torch is missing or broken."""
+    """Raise TrainingError where torch is missing or broken."""
     try:
         import jaxtyping  # noqa: F401
         import torch  # noqa: F401
     except (ImportError, OSError) as error:  # a broken torch raises OSError
-        raise CheckpointError("Training is not installed.", why=first_line(error), fix=install_hint("cpu,train")) from error
+        raise TrainingError("Training is not installed.", why=first_line(error), fix=install_hint("cpu,train")) from error
 
 
 def make_directory(directory: Path) -> None:

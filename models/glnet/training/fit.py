@@ -52,7 +52,7 @@ def fit(training: Trainer, directory: Path, save_every: int) -> bool:
 
     Raises:
         OutputError: The directory cannot be written.
-        CheckpointError: The training diverged; the last state is as it was saved before.
+        TrainingError: The training diverged; the last state is as it was saved before.
     """
     processes = training.processes
     first = processes.rank == 0

@@ -18,7 +18,7 @@ from glnet.network import GLNet, Prediction
 from glnet.recovery import Decoder
 from glnet.training.matching import Matching, positives
 from glnet.training.targets import Targets
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Objective(nn.Module):
         self.decoder = decoder
         self.matching = matching
         if matching.positives > network.config.grid**2:
-            raise CheckpointError(
+            raise InputError(
                 f"{matching.positives} positives per person cannot be trained.",
                 why=f"the network has {network.config.grid} x {network.config.grid} pixels",
                 fix="use fewer positives, or larger crops",

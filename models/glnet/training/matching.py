@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glnet.training.targets import Targets
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import InputError
 
 COSTS = ("keypoints", "keypoints+depth", "keypoints+depth+rotation")
 """The poster's Table 6; the classification cost is always there."""
@@ -46,9 +46,9 @@ class Matching:
 
     def __post_init__(self) -> None:
         if self.costs not in COSTS:
-            raise CheckpointError(f"There are no matching costs {self.costs!r}.", fix=f"choose one of {', '.join(COSTS)}")
+            raise InputError(f"There are no matching costs {self.costs!r}.", fix=f"choose one of {', '.join(COSTS)}")
         if self.positives < 1:
-            raise CheckpointError(f"{self.positives} positives per person cannot be trained.", fix="use 1 or more")
+            raise InputError(f"{self.positives} positives per person cannot be trained.", fix="use 1 or more")
 
 
 def positives(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from glnet.training.seeds import LARGEST_SEED
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import InputError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,17 +59,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise CheckpointError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
+            raise InputError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
         if not 0 <= self.synthetic <= 1:
-            raise CheckpointError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
+            raise InputError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
         if not 0 <= self.fading <= 1:
-            raise CheckpointError(f"The fading share is {self.fading}.", fix="give a number from 0 to 1")
+            raise InputError(f"The fading share is {self.fading}.", fix="give a number from 0 to 1")
         if not 0 <= self.tilted <= 1:
-            raise CheckpointError(f"The share of tilted persons is {self.tilted}.", fix="give a number from 0 to 1")
+            raise InputError(f"The share of tilted persons is {self.tilted}.", fix="give a number from 0 to 1")
         if not self.learning_rate > 0:
-            raise CheckpointError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
+            raise InputError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:
-            raise CheckpointError(f"The seed is {self.seed}.", fix=f"give a number from 0 to {LARGEST_SEED}")
+            raise InputError(f"The seed is {self.seed}.", fix=f"give a number from 0 to {LARGEST_SEED}")
 
     def turning(self, step: int) -> float:
         """Share of the full turning and scaling of crops at a step."""

@@ -6,8 +6,8 @@ side in 64 bits. Training draws from the lower half of the 32, what it must neve
 
 import numpy as np
 
-BLOCKS, STEPS = 0, 1
-"""What a training draws numbers for: rendered blocks of crops, and the choices of a step."""
+BLOCKS, STEPS, PERSONS = 0, 1, 2
+"""What a training draws numbers for: rendered blocks of crops, the choices of a step, and a real person's box."""
 
 LARGEST_SEED = (1 << 31) - 1
 

@@ -31,7 +31,7 @@ from glnet.training.processes import Processes
 from glnet.training.recipe import PRECISIONS, Recipe
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.targets import Targets
-from glnet_infer.errors import CheckpointError, first_line
+from glnet_infer.errors import CheckpointError, TrainingError, first_line
 
 STATE_FORMAT = "glnet-training-state"
 STATE_VERSION = 4
@@ -132,7 +132,7 @@ class Trainer:
         if norm.isfinite():  # with float16, steps that overflow are left out, and the scale is lowered
             self.optimizer.step()
         elif self.scaler.get_scale() <= LEAST_SCALE or not self.scaler.is_enabled():
-            raise CheckpointError(
+            raise TrainingError(
                 f"The training diverged at step {self.step + 1}.",
                 why=f"the loss is {float(loss.detach())} and the gradient is not finite",
                 fix="go on from the last saved state with a lower learning rate: --initial CHECKPOINT --learning-rate",
@@ -172,6 +172,7 @@ class Trainer:
             "matching": asdict(self.matching),
             "weights": asdict(self.weights),
             "step": self.step,
+            "processes": self.processes.count,
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "guidance": self.guidance.state_dict(),
@@ -212,6 +213,14 @@ class Trainer:
                 "The training state does not fit its own configuration.", why=first_line(error), fix="copy the state again"
             ) from error
         trainer.step = state["step"]
+        before = state["processes"]
+        if before != processes.count:
+            warnings.warn(
+                f"{before} processes made this training, and {processes.count} go on with it: crops are shared out in "
+                "another way, and some may come again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return trainer
 
 

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from glnet.config import GLNetConfig
 from glnet.recovery import Decoder
-from glnet.training.augmentation import SCALE, augment, mirror, turn
+from glnet.training.augmentation import SCALE, augment, jittered, mirror, turn
 from glnet.training.batches import make_targets
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.targets import BACKGROUND, HIDDEN_WEIGHT, UNKNOWN, Batch
@@ -163,6 +163,26 @@ def test_augmentation_changes_every_crop_and_mirrors_half(rendered):
     assert 10 < mirrored.sum() < 38  # of 48
     means = crops.float().mean((1, 2, 3)) / many.crops.float().mean((1, 2, 3))
     assert means.std() > 0.05
+
+
+def test_photographs_are_not_scaled(rendered):
+    """Their boxes were of another size already, and black around them is nothing that a network will meet."""
+    _, _, batch = rendered
+    targets = augment(batch, torch.Generator().manual_seed(0), rendered=4).targets
+    equal = (targets.estimate.scale == batch.targets.estimate.scale).flatten()
+    assert equal.tolist() == [False] * 4 + [True] * 2
+    assert not torch.equal(targets.rotations[4:, 0].abs(), batch.targets.rotations[4:, 0].abs())  # but turned
+
+
+def test_boxes_are_off_by_what_detectors_are():
+    box, draw = np.array([100.0, 40, 160, 240]), np.random.default_rng(0)
+    boxes = np.stack([jittered(box, draw) for _ in range(2000)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    factors = sides / (60, 200)
+    np.testing.assert_allclose(factors[:, 0], factors[:, 1])
+    assert 0.8 <= factors.min() < 0.81 and 1.24 < factors.max() <= 1.25
+    shifts = (boxes[:, :2] + boxes[:, 2:]) / 2 - (130, 140)
+    np.testing.assert_allclose(np.abs(shifts).max(0), (6, 20), rtol=0.02)
 
 
 def test_without_strength_crops_are_mirrored_and_recoloured_only(rendered):

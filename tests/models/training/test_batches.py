@@ -16,7 +16,7 @@ from glnet.training.processes import Processes
 from glnet.training.recipe import Recipe
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.trainer import ALONE, Trainer
-from glnet_infer.errors import CheckpointError, InputError
+from glnet_infer.errors import InputError
 
 RECIPE = Recipe(batch=6, block=4, blocks=2, refresh=2, curriculum=2, synthetic=0.5)
 
@@ -94,9 +94,36 @@ def test_another_person_stands_in_for_a_damaged_image(make, listing):
     (folder / "1.jpg").unlink()
     batches = make()
     with pytest.warns(RuntimeWarning):
-        with pytest.raises(InputError, match="was not read"):
+        with pytest.raises(InputError, match="was not read|is not an image"):
             batches.at(0)
         batches._readers.shutdown()
+
+
+def test_real_persons_are_cut_by_jittered_boxes(make):
+    recipe = dataclasses.replace(RECIPE, synthetic=0.0, batch=6)
+    first = make(recipe).at(0)
+    known = first.targets.keypoint_weights > 0
+    persons = [keypoints[row] for keypoints, row in zip(first.targets.estimate.keypoints, known, strict=True)]
+    lengths = {round(float((each[0] - each[1]).norm()), 4) for each in persons}
+    assert len(lengths) == 6  # three persons twice, each time of another size
+    assert same(make(recipe).at(0), first)
+
+
+def test_substitutes_are_others(make, listing, monkeypatch):
+    """However the broken one is numbered: all but one of its set can be read."""
+    batches = make(dataclasses.replace(RECIPE, synthetic=0.0))
+    dataset = batches._mixture.datasets[0]
+    load = dataset.load
+
+    def broken(person, box=None):
+        if person == 1:
+            raise InputError("It is damaged.")
+        return load(person, box)
+
+    monkeypatch.setattr(dataset, "load", broken)
+    for seed in range(20):
+        with pytest.warns(RuntimeWarning, match="stands in"):
+            batches._load(dataset, 1, seed)
 
 
 def test_tilted_persons_fade_away_with_the_last_steps(make, monkeypatch):
@@ -152,9 +179,9 @@ def test_shares_that_do_not_fit_are_refused(make):
         make(dataclasses.replace(RECIPE, synthetic=1.0))
     with pytest.raises(InputError, match="shared by 4"):
         make(processes=Processes(0, 4, torch.device("cpu")))
-    with pytest.raises(CheckpointError, match="share of synthetic"):
+    with pytest.raises(InputError, match="share of synthetic"):
         Recipe(synthetic=1.5)
-    with pytest.raises(CheckpointError, match="precision"):
+    with pytest.raises(InputError, match="precision"):
         Recipe(precision="float8")
 
 

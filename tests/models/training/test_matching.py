@@ -6,7 +6,7 @@ import torch
 from glnet.estimate import EstimateLayout
 from glnet.training.losses import focal_loss
 from glnet.training.matching import COSTS, Matching, matching_costs, positives
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import InputError
 
 CROPS, GRID = 3, 16
 
@@ -113,9 +113,9 @@ def test_the_matching_is_no_part_of_the_gradient(logits, estimates, targets):
 
 
 def test_unknown_costs_and_no_positives_are_refused():
-    with pytest.raises(CheckpointError, match="matching costs"):
+    with pytest.raises(InputError, match="matching costs"):
         Matching(costs="everything")
-    with pytest.raises(CheckpointError, match="positives"):
+    with pytest.raises(InputError, match="positives"):
         Matching(positives=0)
 
 

@@ -13,7 +13,7 @@ from glnet.training.guidance import GUIDANCE_TERMS
 from glnet.training.optimizer import ENDS, Optimizer
 from glnet.training.recipe import Recipe
 from glnet.training.trainer import Trainer
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import TrainingError
 
 RATE = 0.01
 
@@ -98,7 +98,7 @@ def test_a_training_in_float16_that_diverged_ends(config, demo_body):
     with torch.no_grad():
         training.network.coarse.bias[0] = float("nan")
     training.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    with pytest.raises(CheckpointError, match="diverged at step 3"):
+    with pytest.raises(TrainingError, match="diverged at step 3"):
         for _ in training.run(40):
             pass
 

@@ -23,7 +23,7 @@ from glnet.training.seeds import BLOCKS, HELD_OUT, PICTURES, PRECISION, STEPS, d
 from glnet.training.trainer import Trainer, read_state
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.errors import CheckpointError
+from glnet_infer.errors import CheckpointError, InputError, TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,14 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(config, demo_bo
     assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
 
 
+def test_going_on_with_another_number_of_processes_is_warned_of(config, demo_body, tmp_path):
+    trainer = Trainer(config, RECIPE, demo_body)
+    trainer.save(tmp_path / "state.pt")
+    state = read_state(tmp_path / "state.pt")
+    with pytest.warns(RuntimeWarning, match="2 processes made this training, and 1 go on"):
+        Trainer.load({**state, "processes": 2}, demo_body)
+
+
 def test_another_seed_is_another_training(config, demo_body):
     losses = [
         [terms["loss"] for terms in Trainer(config, dataclasses.replace(RECIPE, seed=seed), demo_body).run(2)]
@@ -90,7 +98,7 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_state(config, demo_bo
     good = weights(trainer)
     with torch.no_grad():
         trainer.network.coarse.bias[0] = float("nan")
-    with pytest.raises(CheckpointError, match="diverged at step 2"):
+    with pytest.raises(TrainingError, match="diverged at step 2"):
         next(trainer.run(8))
     again = Trainer.load(read_state(tmp_path / "state.pt"), demo_body)
     assert all(torch.equal(a, b) for a, b in zip(weights(again), good, strict=True))
@@ -201,7 +209,7 @@ def test_in_bfloat16_part_points_are_float32(config, demo_body):
 
 
 def test_more_positives_than_pixels_are_refused(config, demo_body):
-    with pytest.raises(CheckpointError, match="257 positives"):
+    with pytest.raises(InputError, match="257 positives"):
         Trainer(config, RECIPE, demo_body, matching=Matching(positives=257))  # 16 x 16 pixels
 
 

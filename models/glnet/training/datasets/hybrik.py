@@ -43,9 +43,6 @@ from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 H36M_FLAWED = ("s_09_act_05_subact_02_ca", "s_09_act_10_subact_02_ca", "s_09_act_13_subact_01_ca")
 """Recordings of subject 9 that HybrIK leaves out."""
 
-H36M_BOX_SCALE = 0.8
-"""HybrIK crops Human3.6M's boxes as they are. Ours are padded by 1.25, so they are shrunk to give the same crop."""
-
 MPI_INF_3DHP_JOINTS = 28
 MPI_INF_3DHP_TO_SKELETON: dict[str, int] = {
     "pelvis": 4, "neck": 5,
@@ -95,7 +92,9 @@ def read_h36m(
         }
         return {**found, **_twists(annotation["angle_twist"], where)} if "angle_twist" in annotation else found
 
-    return _read("Human3.6M", annotations, images, labels, body, mask or LABEL_MASKS["h36m"], spec, H36M_BOX_SCALE)
+    # HybrIK crops these boxes as they are. Ours are padded, so they are shrunk to give the same crop.
+    box_scale = 1 / (spec or CropSpec()).padding
+    return _read("Human3.6M", annotations, images, labels, body, mask or LABEL_MASKS["h36m"], spec, box_scale)
 
 
 def read_mpi_inf_3dhp(

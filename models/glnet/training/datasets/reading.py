@@ -118,13 +118,14 @@ def need(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
         )
 
 
-def numbers(value: Any, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
+def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Finite numbers in a given shape.
 
     Args:
         value: Array or nested lists with as many elements as the shape has.
         shape: At most one -1.
         what: Whose numbers they are, for the message.
+        rows: The rows that must be finite, where others are not used; all by default.
 
     Raises:
         InputError: They are not.
@@ -137,7 +138,7 @@ def numbers(value: Any, shape: tuple[int, ...], what: str) -> NDArray[np.float64
             why=str(error),
             fix="check that this is the dataset and the release that the reader is for",
         ) from error
-    if not np.isfinite(array).all():
+    if not np.isfinite(array if rows is None else array[rows]).all():
         raise InputError(f"{what} are not all finite.", why="a label that is not known has to be marked, not NaN")
     return array
 

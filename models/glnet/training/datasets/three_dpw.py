@@ -95,13 +95,17 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
     """The persons of one sequence."""
     content = read_pickle(file, _KEYS, ("jointPositions", "genders"))
     intrinsics = Intrinsics.from_matrix(numbers(content["cam_intrinsics"], (3, 3), f"{file}: cam_intrinsics"))
-    poses = numbers(content["cam_poses"], (-1, 4, 4), f"{file}: cam_poses")
-    turns = poses[:, :3, :3]
+    # Where the camera was lost, its pose may be anything.
+    persons = range(len(content["poses"]))
+    valid = [_entry(content, "campose_valid", person, f"{file}, person {person}") for person in persons]
+    seen = numbers(valid, (len(persons), -1), f"{file}: campose_valid").any(0)
+    poses = numbers(content["cam_poses"], (len(seen), 4, 4), f"{file}: cam_poses", seen)
+    turns = poses[seen, :3, :3]
     if not np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=1e-3):
         raise InputError(f"{file}: cam_poses are not rigid motions.", fix="use the sequence file as it ships")
     folder = images / str(content["sequence"])
     size: tuple[int, int] | None = None
-    for person in range(len(content["poses"])):
+    for person in persons:
         labels = _person(content, person, poses, body, f"{file}, person {person}")
         gender = gender_of(_entry(content, "genders", person, f"{file}, person {person}")) if "genders" in content else None
         keep = np.arange(len(poses)) % stride == 0
@@ -155,16 +159,16 @@ def _person(
     """Labels of one actor in the cameras of all frames, float64; see :class:`Annotation` for their meaning."""
     frames = len(cam_poses)
 
-    def values(key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        return numbers(_entry(content, key, person, where), shape, f"{where}: {key}")
+    def values(key: str, shape: tuple[int, ...], rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        return numbers(_entry(content, key, person, where), shape, f"{where}: {key}", rows)
 
-    rotations = rotation_from_vector(torch.tensor(values("poses", (frames, BODY_JOINTS, 3)))).numpy()
-    trans = values("trans", (frames, 3))
+    valid = values("campose_valid", (frames,)) > 0
+    rotations = rotation_from_vector(torch.tensor(values("poses", (frames, BODY_JOINTS, 3), valid))).numpy()
+    trans = values("trans", (frames, 3), valid)
     betas = values("betas", (-1,))[:BETAS]
     if len(betas) < BETAS:
         raise InputError(f"{where} has {len(betas)} betas, not {BETAS}.", fix="use the sequence file as it ships")
-    detections = values("poses2d", (frames, 3, 18))
-    valid = values("campose_valid", (frames,)) > 0
+    detections = values("poses2d", (frames, 3, 18), valid)
     turn, shift = cam_poses[:, :3, :3], cam_poses[:, :3, 3]
 
     # Turning the root's rotation into camera axes turns the body about its pelvis joint, which rests at a point J of the
@@ -177,7 +181,7 @@ def _person(
     resting = rest[0, 0].double().numpy()
     world = (resting + trans)[:, None]
     if "jointPositions" in content:
-        world = values("jointPositions", (frames, BODY_JOINTS, 3))
+        world = values("jointPositions", (frames, BODY_JOINTS, 3), valid)
     in_camera = world @ turn.transpose(0, 2, 1) + shift[:, None]
     translation = in_camera[:, 0] - resting
     joints = posed + translation[:, None]

@@ -163,6 +163,25 @@ def test_3dpw_leaves_out_invalid_undetected_and_unseen_persons(sequence, write_3
         read_3dpw(write_3dpw(content), "train", body)
 
 
+def test_3dpw_labels_of_invalid_frames_may_be_anything(sequence, write_3dpw, body):
+    """They are left out; a frame that is valid for somebody is not."""
+    content, _ = sequence
+    for valid in content["campose_valid"]:
+        valid[1] = 0
+    expected = read_3dpw(write_3dpw(content), "train", body)
+    content["cam_poses"][1] = np.nan
+    for key in ("poses", "trans", "jointPositions", "poses2d"):
+        for values in content[key]:
+            values[1] = np.nan
+    found = read_3dpw(write_3dpw(content), "train", body)
+    assert [a.image.name for a in found] == ["image_00000.jpg"] * 2
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(left.joints_3d, right.joints_3d)
+    content["campose_valid"][1][1] = 1
+    with pytest.raises(InputError, match="cam_poses are not all finite"):
+        read_3dpw(write_3dpw(content), "train", body)
+
+
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4])
 def test_3dpw_pickles_of_old_and_new_protocols_are_read(sequence, write_3dpw, body, protocol):
     assert len(read_3dpw(write_3dpw(sequence[0], protocol=protocol), "train", body)) == 4

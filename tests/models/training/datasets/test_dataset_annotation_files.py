@@ -7,6 +7,7 @@ import pytest
 
 from glnet.training.datasets import read_coco, read_h36m, read_mpi_inf_3dhp
 from glnet_infer.errors import InputError
+from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import JOINT_NAMES
 
 MM = 1e-3
@@ -25,6 +26,8 @@ def test_h36m_has_every_label_in_our_units(h36m, standing, write_json, body, mat
     assert annotation.joints_3d_weights.tolist() == annotation.keypoints_2d_weights.tolist() == [1] * 29
     # HybrIK takes these boxes as the crop; padded by 1.25, ours have to be four fifths.
     np.testing.assert_allclose(annotation.box, [100, 40, 180, 200])
+    (other,) = read_h36m(file, folder, body, spec=CropSpec(64, padding=1.6))
+    np.testing.assert_allclose(other.box[2:] - other.box[:2], [100 / 1.6, 200 / 1.6])
 
 
 def test_h36m_twists_of_minus_999_are_not_labels(h36m, write_json):
