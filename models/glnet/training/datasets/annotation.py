@@ -14,6 +14,9 @@ from glnet_infer.camera import Intrinsics
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
+HUMAN36M_JOINTS = 17
+"""Of Human3.6M's skeleton, in the order of its joint regressor for SMPL; the first is the pelvis."""
+
 _SHAPES = {
     "box": (4,),
     "rotations": (BODY_JOINTS, 3, 3),
@@ -25,6 +28,7 @@ _SHAPES = {
     "keypoints_2d_weights": (SKELETON_JOINTS,),
     "twists": (BODY_JOINTS - 1, 2),
     "twist_weights": (BODY_JOINTS - 1,),
+    "h36m_joints": (HUMAN36M_JOINTS, 3),
 }
 
 _GENDERS = {"m": "male", "male": "male", "f": "female", "female": "female", "n": None, "neutral": None}
@@ -51,6 +55,8 @@ class Annotation:
         keypoints_2d_weights: 29, 1 or 0.
         twists: 23 x 2, cosine and sine of the turn about the rest bone, of joints 1 to 23.
         twist_weights: 23, 1 or 0.
+        h36m_joints: 17 x 3, camera coordinates, metres: what the literature scores against, of the motion capture where the
+            set has it. Not trained on.
         gender: ``male`` or ``female`` where the pose was fitted with that body.
         area: Square pixels that the person covers, as COCO's keypoint similarity wants it.
     """
@@ -67,6 +73,7 @@ class Annotation:
     keypoints_2d_weights: NDArray[np.float32] | None = None
     twists: NDArray[np.float32] | None = None
     twist_weights: NDArray[np.float32] | None = None
+    h36m_joints: NDArray[np.float32] | None = None
     gender: str | None = None
     area: float | None = None
 

@@ -5,13 +5,13 @@ lists ``images`` and ``annotations``. What is read of them:
 
 - Human3.6M (``Sample_5_train_Human36M_smpl_leaf_twist_protocol_2.json`` and the like): image ``file_name``, ``width``,
   ``height``, ``cam_param`` with ``f`` and ``c``; annotation ``bbox`` x, y, width, height, ``thetas`` 24 x 3 axis-angle (24
-  x 3 x 3 is taken too), ``betas`` 10, ``smpl_joints`` 24 x 3 or 29 x 3, optionally ``angle_twist`` with ``angle``, ``cos``,
+  x 3 x 3 is taken too), ``betas`` 10, ``smpl_joints`` 24 x 3 or 29 x 3, optionally ``h36m_joints`` 17 x 3 and ``angle_twist`` with ``angle``, ``cos``,
   ``sin`` of 23, where an angle of -999 says that there is none.
 - MPI-INF-3DHP (``annotation_mpi_inf_3dhp_train_v2.json``): image as above, ``cam_param`` with ``intrinsic_param``;
   annotation ``bbox``, ``keypoints_cam`` 28 x 3.
 - 3DPW (``3DPW_train_new.json``): image ``id``, ``sequence``, ``file_name``, size, ``cam_param`` with ``focal`` and
   ``princpt``; annotation ``image_id``, ``bbox``, ``smpl_param`` with ``pose``, ``shape`` and possibly
-  ``gender``, ``smpl_joint_cam``.
+  ``gender``, ``smpl_joint_cam``, optionally ``h36m_joints`` 17 x 3.
 
 Where this comes from: keys, shapes, the -999, the pairing of the two lists (by position, for 3DPW by id) and the order of
 MPI-INF-3DHP's joints from HybrIK's loaders and from mmhuman3d's converters of the same files. Inferred, not stated there:
@@ -32,7 +32,7 @@ import torch
 
 from glnet.body.smpl import Body
 from glnet.rotations import rotation_from_vector
-from glnet.training.datasets.annotation import LABEL_MASKS, Annotation, LabelMask, gender_of
+from glnet.training.datasets.annotation import HUMAN36M_JOINTS, LABEL_MASKS, Annotation, LabelMask, gender_of
 from glnet.training.datasets.images import AnnotatedImages
 from glnet.training.datasets.reading import corners, existing_folder, need, numbers, read_json
 from glnet_infer.camera import Intrinsics
@@ -89,6 +89,7 @@ def read_h36m(
             "intrinsics": Intrinsics(f[0], f[1], c[0], c[1]),
             **_smpl(annotation["thetas"], annotation["betas"], where),
             **_joints(annotation["smpl_joints"], 1e-3, where),
+            **_h36m_joints(annotation, 1e-3, where),
         }
         return {**found, **_twists(annotation["angle_twist"], where)} if "angle_twist" in annotation else found
 
@@ -162,6 +163,7 @@ def read_3dpw_json(
             "intrinsics": Intrinsics(f[0], f[1], c[0], c[1]),
             **_smpl(annotation["smpl_param"]["pose"], annotation["smpl_param"]["shape"], where),
             **_joints(annotation["smpl_joint_cam"], 1.0, where),
+            **_h36m_joints(annotation, 1.0, where),
             "gender": gender_of(annotation["smpl_param"].get("gender", "neutral")),
         }
 
@@ -196,6 +198,13 @@ def _joints(values: Any, metres: float, where: str) -> _Labels:
     joints, weights = np.zeros((SKELETON_JOINTS, 3)), np.zeros(SKELETON_JOINTS)
     joints[: len(given)], weights[: len(given)] = given, 1
     return {"joints_3d": joints, "joints_3d_weights": weights}
+
+
+def _h36m_joints(annotation: _Labels, metres: float, where: str) -> _Labels:
+    """Human3.6M's own joints, where the file has them."""
+    if "h36m_joints" not in annotation:
+        return {}
+    return {"h36m_joints": numbers(annotation["h36m_joints"], (HUMAN36M_JOINTS, 3), f"{where}: h36m_joints") * metres}
 
 
 def _twists(twist: _Labels, where: str) -> _Labels:

@@ -1,9 +1,9 @@
 """Scores on datasets of photographs.
 
-With Human3.6M's joint regressor, the literature's way on 3DPW (HybrIK's and SPIN's evaluation code): 14 joints regressed
-from the recovered and the true mesh, vertices about the regressed pelvis. (On Human3.6M the literature measures against
-joints of the motion capture, which the readers do not read.) Without it, SMPL's own joints as far as the set labels them,
-and vertices about the pelvis joint: figures of the same kind, but no literature's.
+With Human3.6M's joint regressor, the literature's way (HybrIK's and SPIN's evaluation code): 14 joints regressed from the
+recovered mesh, against those that the set gives (motion capture on Human3.6M) or, as on 3DPW, that are regressed from the
+true mesh; vertices about the regressed pelvis. Without it, SMPL's own joints as far as the set labels them, and vertices
+about the pelvis joint: figures of the same kind, but no literature's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from glnet.body.smpl import Body
 from glnet.recovery import Recovery
 from glnet.training.datasets import AnnotatedImages, Annotation, Sample
+from glnet.training.datasets.annotation import HUMAN36M_JOINTS
 from glnet.training.evaluation.answers import keypoint_scores, recovered
 from glnet.training.metrics import LSP_JOINTS, Scores, mpjpe, pa_mpjpe, pve
 from glnet_infer.backends import Backend
@@ -27,7 +28,6 @@ from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS
 
 BATCH = 16
-HUMAN36M_JOINTS = 17
 READERS = 4
 """Threads that read images."""
 
@@ -149,9 +149,13 @@ def _regressed_errors(
     # About the pelvis, where rows of the regressor that do not sum to one exactly do no harm; alignment follows anyway.
     found_vertices = found.vertices.double() - found.joints[:, :1].double()
     joints, true_joints = protocol.regressor @ found_vertices, protocol.regressor @ (vertices - true_pelvis).double()
+    given, has_joints = true_joints.clone(), known.flatten() > 0
+    for row, annotation in enumerate(annotations):
+        if annotation.h36m_joints is not None:
+            given[row], has_joints[row] = torch.from_numpy(annotation.h36m_joints), True
     return {
-        "mpjpe_mm": _known(mpjpe(joints, true_joints, joints=LSP_JOINTS), known),
-        "pa_mpjpe_mm": _known(pa_mpjpe(joints, true_joints, joints=LSP_JOINTS), known),
+        "mpjpe_mm": _known(mpjpe(joints, given, joints=LSP_JOINTS), has_joints),
+        "pa_mpjpe_mm": _known(pa_mpjpe(joints, given, joints=LSP_JOINTS), has_joints),
         "pve_mm": _known(pve(found_vertices, vertices - true_pelvis, joints[:, 0], true_joints[:, 0]), known),
     }
 

@@ -133,7 +133,7 @@ def h36m(standing, rng):
                 "thetas": vectors.ravel().tolist(),
                 "betas": betas.tolist(),
                 "smpl_joints": (joints * 1000).ravel().tolist(),
-                "h36m_joints": [0.0] * 51,
+                "h36m_joints": (joints[:17] * 1000 + 5).ravel().tolist(),
                 "angle_twist": {
                     "angle": angle.tolist(),
                     "cos": np.cos(angle).tolist(),

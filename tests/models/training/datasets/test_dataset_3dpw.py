@@ -270,11 +270,13 @@ def test_3dpw_json_equals_the_official_files(sequence, write_3dpw, write_json, b
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "smpl_param": {"pose": vectors.ravel().tolist(), "shape": annotation.betas.tolist()},
                 "smpl_joint_cam": annotation.joints_3d[:24].ravel().tolist(),
+                "h36m_joints": annotation.joints_3d[:17].ravel().tolist(),
             }
         )
     for ours, theirs in zip(official, read_3dpw_json(*write_json(content), body), strict=True):
         assert ours.image.name == theirs.image.name
         assert theirs.image.parent.name == "fabricated_00"
+        np.testing.assert_allclose(theirs.h36m_joints, ours.joints_3d[:17])  # metres; the official files have none
         for name in ("box", "rotations", "betas", "translation", "keypoints_2d_weights", "joints_3d_weights"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4, err_msg=name)
         for name in ("keypoints_2d", "joints_3d"):

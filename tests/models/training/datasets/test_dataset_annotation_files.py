@@ -23,6 +23,7 @@ def test_h36m_has_every_label_in_our_units(h36m, standing, write_json, body, mat
     np.testing.assert_allclose(annotation.betas, betas, atol=1e-6)
     np.testing.assert_allclose(decoded_vertices(body, annotation), vertices, atol=0.01 * MM)
     np.testing.assert_allclose(annotation.keypoints_2d, (joints @ intrinsics.T)[:, :2] / joints[:, 2:], atol=0.01)
+    np.testing.assert_allclose(annotation.h36m_joints, joints[:17] + 5 * MM, atol=0.01 * MM)
     assert annotation.joints_3d_weights.tolist() == annotation.keypoints_2d_weights.tolist() == [1] * 29
     # HybrIK takes these boxes as the crop; padded by 1.25, ours have to be four fifths.
     np.testing.assert_allclose(annotation.box, [100, 40, 180, 200])

@@ -137,6 +137,23 @@ def test_a_regressor_gives_the_joints_of_the_literature(body, person, turned, tm
     assert found["pa_mpjpe_mm"] == pytest.approx(aligned.item(), abs=0.01)
 
 
+def test_joints_that_a_set_gives_are_the_truth_before_those_of_the_mesh(body, person, rng):
+    """As Human3.6M's, of the motion capture. Vertices stay those of the mesh."""
+    answers = Answers(body, person.rotations, person.betas, in_crop(person))
+    regressor = rng.dirichlet(np.ones(len(body.data.v_template)) / 100, 17)
+    shifts = rng.normal(scale=0.02, size=(17, 3))  # metres
+    captured = regressor @ answers.vertices[0] + shifts + [0.3, -0.1, 4.0]
+    people = [dataclasses.replace(person, h36m_joints=captured.astype(np.float32)), person]
+    protocol = EvaluationProtocol(body, regressor=torch.from_numpy(regressor))
+    scores = score_dataset(answers, dataset(*people), protocol)
+    scored = [1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16]
+    expected = 1e3 * np.linalg.norm(shifts - shifts[0], axis=1)[scored].mean()
+    assert scores.values("mpjpe_mm").tolist() == pytest.approx([expected, 0], abs=0.05)  # mm: float32, metres away
+    assert scores.values("pa_mpjpe_mm")[0] > 5 and scores.values("pve_mm").max() < 0.05
+    unposed = dataclasses.replace(people[0], rotations=None, betas=None)
+    assert set(summary(score_dataset(answers, dataset(unposed), protocol))) >= {"mpjpe_mm", "pa_mpjpe_mm"}
+
+
 def test_true_meshes_are_the_actors_own(body, person):
     """A taller body for men: recovering the neutral one of the same betas is then an error, for men only."""
     tall = Body(dataclasses.replace(body.data, v_template=1.1 * body.data.v_template))
