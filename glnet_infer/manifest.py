@@ -242,7 +242,7 @@ class EngineRecord:
         ):
             if value not in known:
                 problems.append(f"{key} of the engine {name!r} is {value!r}, not one of {', '.join(known)}")
-        if self.lean not in (False, True) or (self.lean and self.flavor != "tensorrt"):
+        if type(self.lean) is not bool or (self.lean and self.flavor != "tensorrt"):
             problems.append(f"lean of the engine {name!r} is {self.lean!r}, of flavor {self.flavor!r}")
         if not (isinstance(self.version, str) and self.version):
             problems.append(f"version of the engine {name!r} is {self.version!r}, not a version")

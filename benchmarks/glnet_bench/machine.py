@@ -22,6 +22,7 @@ DISTRIBUTIONS = (
     "onnxruntime-gpu",
     "torch",
     "tensorrt",
+    "tensorrt-lean",
     "tensorrt-rtx",
     "cuda-core",
 )

@@ -188,9 +188,13 @@ def _stages(document: dict[str, Any]) -> str:
         )
     said = (
         "Median milliseconds; packing is the camera and the packing of Meshes. Decoding (a JPEG) and overlay are outside "
-        "end-to-end and the same for all backends. TensorRT's stages are timed with crops that are cut on the CPU; end to "
-        "end, a bundle with a crop engine has them cut on the GPU, and its stages do not add up."
+        "end-to-end and the same for all backends."
     )
+    if any(line[0].startswith("tensorrt") for line in body):
+        said += (
+            " TensorRT's stages are timed with crops that are cut on the CPU; end to end, a bundle with a crop engine has "
+            "them cut on the GPU, and its stages do not add up."
+        )
     return _section("Stages", ["backend", "frame", "persons", *STAGES], body, said)
 
 

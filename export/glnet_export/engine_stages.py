@@ -17,9 +17,10 @@ from glnet_export.parity import as_module
 from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionReport, compare_precisions
 from glnet_export.progress import Progress, Stage
 from glnet_export.toolkit import RTX, Toolkit
+from glnet_infer.backends.engine_choice import fitting_module
 from glnet_infer.backends.tensorrt import TensorRtBackend
-from glnet_infer.backends.tensorrt_module import load_runtime
 from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.devices import gpus
 from glnet_infer.errors import BackendError, ExportError
 from glnet_infer.manifest import CropEngineRecord, EngineRecord, Manifest
 
@@ -87,7 +88,7 @@ def add_engine(
         width, height = crop.largest_frame
         found.append(f"{crop.file.file}, {crop.file.bytes / 1e6:.1f} MB, frames up to {width} x {height}")
     with stage("run") as found:
-        obstacle = obstacle_to(record)
+        obstacle = obstacle_to(record, directory)
         if obstacle:
             found.append(f"{record.state}: {obstacle}")
             return record
@@ -99,14 +100,14 @@ def add_engine(
             return replace(record, state=RUN, parity={**record.parity, "engine": engine, "crop": cut})
 
 
-def obstacle_to(record: EngineRecord) -> str:
-    """Why a new engine does not run here; empty where it does."""
+def obstacle_to(record: EngineRecord, directory: Path) -> str:
+    """Why a new engine cannot be run here; empty where nothing shows against it."""
     if not runs_here(record.compute_capabilities):
         return "no GPU here that the engine is built for"
     try:
-        load_runtime(record.runtime)
+        fitting_module(record, gpus()[0], directory)
     except BackendError as error:
-        return f"{error.what} {error.fix}"
+        return f"{error.what} {error.why}"
     return ""
 
 
@@ -137,12 +138,10 @@ def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found
     Raises:
         ExportError: A figure misses its bound, or is none.
     """
-    if not report.is_finite:
-        raise ExportError(
-            "Half precision gives numbers that are not finite.", why="values beyond 65,504 overflow in it", fix=fix
-        )
     bounds = None if random else PrecisionBounds(options.max_half_error_mm)
     found += [str(report), report.table(bounds)]
+    if report.not_finite:
+        raise ExportError("Half precision gives no numbers.", why=f"not finite: {', '.join(report.not_finite)}", fix=fix)
     if bounds is None:
         found.append("random weights: not judged")
         return report.to_document()

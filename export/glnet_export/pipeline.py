@@ -26,7 +26,7 @@ from glnet_export.parity import ParityBounds, compare
 from glnet_export.progress import Progress, Stage, silent
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
-from glnet_export.toolkit import choose
+from glnet_export.toolkit import CLASSIC, choose
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import BodyError, ExportError, OutputError
@@ -134,7 +134,7 @@ def export(
         GlnetError: A stage failed; nothing is left at the output but what was there before.
     """
     toolkit = None if engine is None else choose(engine)  # before minutes of tracing
-    if engine is not None and engine.timing_cache is not None:
+    if engine is not None and engine.timing_cache is not None and toolkit is not None and toolkit.flavor is CLASSIC:
         check_timing_cache(engine.timing_cache)
     try:
         with bundle_under_construction(output) as (directory, publish):

@@ -5,12 +5,12 @@ sums. Processors are slow at half-precision convolutions, so they may be emulate
 operator in float32 and rounds its result to half, which is what kernels with float32 accumulators do.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -64,9 +64,9 @@ class PrecisionReport:
     small_effect: float
 
     @property
-    def is_finite(self) -> bool:
-        """Whether all figures are numbers: half precision ends at 65,504."""
-        return all(math.isfinite(value) for value in (*astuple(self)[:-2], *(part for pair in self.tied for part in pair)))
+    def not_finite(self) -> list[str]:
+        """Figures that are no numbers, as where values leave the range of half precision (65,504)."""
+        return [name for name, value in asdict(self).items() if not np.isfinite(value).all()]
 
     def __str__(self) -> str:
         mean, agreement = f"{self.vertices_mean_mm:.3f} mm", f"{self.pixel_agreement:.1%}"

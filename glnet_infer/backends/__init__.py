@@ -91,13 +91,15 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
 def open_fastest(bundle: Bundle, threads: int | None = None) -> tuple[Backend, str]:
     """Open the fastest backend that starts here.
 
-    Whether CUDA's libraries fit ONNX Runtime shows only when it starts; where they do not, the CPU is taken.
+    What :func:`choose_backend` says, but for ONNX Runtime on the GPU: whether CUDA's libraries fit it, and whether the GPU
+    has room, shows only when it starts, and where it does not, the CPU is taken. An engine that fits and does not start is
+    an error.
 
     Returns:
         The backend, and why nothing faster was taken although there is a GPU; empty where nothing is lost.
 
     Raises:
-        BackendError: None starts.
+        BackendError: It does not start.
         BundleError: The engine that was chosen is missing or damaged.
     """
     choice = choose_backend(bundle)

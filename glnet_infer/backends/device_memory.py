@@ -182,7 +182,10 @@ class DeviceMemory:
         self._graphs, self._buffers, self._stream = [], [], None
 
 
-_START = "compare the driver with the CUDA version of the installed packages (glnet-doctor); update the one that is older"
+_START = (
+    "free memory of the GPU if it is full (nvidia-smi); else compare the driver with the CUDA of the installed packages "
+    "(glnet-doctor) and update what is older"
+)
 _FIX = "free memory of the GPU (nvidia-smi lists its users), or start the program again; see glnet-doctor"
 
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from glnet_infer.backends.engine_choice import EngineChoice
+from glnet_infer.backends.engine_choice import EngineChoice, export_command
 from glnet_infer.backends.engine_tensors import EngineFile, crop_engine, main_engine, problems_of
 from glnet_infer.backends.runtime_cache import RuntimeCacheFile
 from glnet_infer.backends.tensorrt_module import TITLES, log_of
@@ -47,6 +47,7 @@ class Plan:
         self._trt: Any = choice.trt
         self._title = f"{TITLES[choice.record.runtime]} {choice.trt.__version__}"
         self._file = promised.record.file
+        self._command = export_command(choice.record, bundle.directory)
         self._lock = threading.Lock()
         data = check_file(bundle.directory, promised.record).read_bytes()
         mark = self.log.mark()
@@ -56,14 +57,14 @@ class Plan:
             raise BackendError(
                 f"{self._title} does not load {self._file}.",
                 why=self.log.since(mark),
-                fix=f"update the NVIDIA driver, or rebuild with glnet-export CHECKPOINT -o {bundle.directory} --trt",
+                fix=f"update the NVIDIA driver, or rebuild with {self._command}",
             )
         problems = problems_of(self._engine, self._trt, promised)
         if problems:
             raise BackendError(
                 f"The engine {self._file} is not of this bundle's graph.",
                 why="; ".join(problems),
-                fix=f"rebuild with glnet-export CHECKPOINT -o {bundle.directory} --trt",
+                fix=f"rebuild with {self._command}",
             )
         self._config: Any = None
         self._cache: Any = None
@@ -96,7 +97,7 @@ class Plan:
             f"{self._title} {doing} for {self._file}.",
             why=said or self.log.since(mark),
             fix="free memory of the GPU (nvidia-smi lists its users), or start the program again; "
-            "if it stays, rebuild the engine with glnet-export --trt",
+            f"if it stays, rebuild the engine with {self._command}",
         )
 
     def close(self) -> None:

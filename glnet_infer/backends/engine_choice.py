@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from glnet_infer import devices
@@ -56,7 +57,7 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
     refusals = []
     for record in records:
         try:
-            return EngineChoice(record, _fitting_module(record, found[0], bundle), found[0])
+            return EngineChoice(record, fitting_module(record, found[0], bundle.directory), found[0])
         except BackendError as error:
             refusals.append(error)
     if len(refusals) == 1:
@@ -70,15 +71,24 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
     ) from refusals[0]
 
 
-def _fitting_module(record: EngineRecord, gpu: Gpu, bundle: Bundle) -> ModuleType:
-    """The installed module that runs an engine."""
+def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleType:
+    """The installed module that runs an engine.
+
+    Args:
+        record: Of the engine.
+        gpu: What it shall run on.
+        directory: The bundle's, for messages.
+
+    Raises:
+        BackendError: TensorRT or cuda-core is not installed, or the engine was built for another version or GPU.
+    """
     module = load_runtime(record.runtime)
     import_cuda_core(EXTRAS[record.runtime])
     is_for_gpu = gpu.compute_capability in record.compute_capabilities
     if is_for_gpu and _same_version(record.version, module.__version__):
         return module
     title = TITLES[record.runtime]
-    fix = _rebuild(record, gpu, bundle)
+    fix = _rebuild(record, gpu, directory)
     if is_for_gpu:
         fix += f", or install what built it: pip install {record.runtime}=={record.version}"
     raise BackendError(
@@ -95,8 +105,13 @@ def _same_version(built: str, installed: str) -> bool:
     return all(left == right for left, right in pairs)
 
 
-def _rebuild(record: EngineRecord, gpu: Gpu, bundle: Bundle) -> str:
-    command = f"glnet-export CHECKPOINT -o {bundle.directory} --trt"
+def export_command(record: EngineRecord, directory: Path) -> str:
+    """What builds an engine of the same kind, for messages."""
+    return f"glnet-export CHECKPOINT -o {directory} --trt{' --lean' if record.lean else ''}"
+
+
+def _rebuild(record: EngineRecord, gpu: Gpu, directory: Path) -> str:
+    command = export_command(record, directory)
     if record.flavor == "tensorrt":
         return f"rebuild on this machine with {command}"
     if gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:

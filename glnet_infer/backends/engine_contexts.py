@@ -11,7 +11,7 @@ from glnet_infer.errors import one_line
 
 
 def new_context(plan: Plan, scratch: Any) -> Any:
-    """A context that works in some memory on the GPU; none where the engine needs none.
+    """A context that works in some memory on the GPU, or without where the engine needs none.
 
     Raises:
         BackendError: TensorRT makes none.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,7 @@ class OnnxRuntimeBackend:
                 why=str(error),
                 fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
             ) from error
+        missing = _load_cuda(onnxruntime) if device == "cuda" else ""
         provider, provider_options = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
             raise BackendError(
@@ -53,7 +56,6 @@ class OnnxRuntimeBackend:
                 why=f"version {onnxruntime.__version__} has {', '.join(onnxruntime.get_available_providers())}",
                 fix=f"pip uninstall onnxruntime, then {install_hint('gpu')}",
             )
-        missing = _load_cuda(onnxruntime) if device == "cuda" else ""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
         if threads is not None:
@@ -102,11 +104,18 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _load_cuda(onnxruntime: Any) -> str:
-    """Load CUDA and cuDNN from the packages that pip installed, where the system has none; what is missing.
+_loading = threading.Lock()
 
-    ONNX Runtime does not look there by itself. It prints what it does not find, and stdout is for results.
-    """
+
+def _load_cuda(onnxruntime: Any) -> str:
+    """Load CUDA and cuDNN, from the packages that pip installed or else from the system; what is missing."""
+    with _loading:  # stdout belongs to the process: two threads would put it back in the wrong order
+        return _load_cuda_once(onnxruntime)
+
+
+@functools.cache
+def _load_cuda_once(onnxruntime: Any) -> str:
+    """ONNX Runtime does not look into pip's packages by itself. It prints what it does not find; stdout is for results."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):

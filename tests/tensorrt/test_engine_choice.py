@@ -123,6 +123,12 @@ def test_an_engine_for_the_lean_runtime_runs_there_alone(choice_of, install):
     refused(lambda: open_backend("tensorrt", choice_of({"lean": True})), "lean runtime is not installed", "[lean]")
 
 
+def test_an_engine_for_another_version_of_the_lean_runtime_is_rebuilt_for_it(choice_of, install):
+    install("tensorrt_lean", "11.4.0.106")
+    error = refused(lambda: open_backend("tensorrt", choice_of({"lean": True})), "does not fit", "lean runtime 11.4.0.106")
+    assert "--trt --lean" in error.fix and "pip install tensorrt-lean==10.16.1.11" in error.fix
+
+
 def test_tensorrts_engine_goes_before_rtxs(choice_of, install):
     install()
     install("tensorrt_rtx")

@@ -29,6 +29,8 @@ def test_engine_records_survive_the_file(either):
         ("compute_capabilities", [8.9], "compute_capabilities"),
         ("precision", "fp16", "precision"),
         ("profile", [1, 4], "profile"),
+        ("lean", 1, "lean"),
+        ("lean", "yes", "lean"),
         ("profile", [0, 4, 8], "profile"),
         ("profile", [4, 1, 8], "profile"),
         ("profile", [1, 16, 8], "profile"),

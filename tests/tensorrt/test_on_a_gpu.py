@@ -1,6 +1,7 @@
 """The engine runtime on a real GPU: the same results as ONNX Runtime, from graphs, for long, in several threads."""
 
 import ctypes
+import functools
 import os
 import subprocess
 import sys
@@ -8,24 +9,24 @@ import threading
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from glnet.body import Body, find_body, load_body
-from glnet.training.synthetic import SyntheticSource
 from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import open_backend
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.bundle import Bundle
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.devices import gpus
-from glnet_infer.manifest import GRAPH_OUTPUTS
+from glnet_infer.manifest import GRAPH_OUTPUTS, CropSpec
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="no NVIDIA GPU")]
 
 DEMO = Path(__file__).parents[2] / "models" / "demo" / "checkpoint.pth"
 SAME = 1e-4  # m; TensorRT may take other kernels, with other roundings, from one context to the next
 PRECISION = 1e-3  # m, on average over the vertices relative to the root: what an export lets half precision cost
+GREY_LEVEL = 1e-2  # m, likewise, of crops equal to one: at random on all pixels, it moved the demo network by 2 to 7 mm
 CALLS = 10_000
 
 
@@ -47,10 +48,19 @@ def backend(engine_bundle):
         yield backend
 
 
-def batch(bundle, count, seed=0):
-    """Rendered persons: a trained network's answers differ from one to the next."""
-    sample = SyntheticSource(Body(load_body(find_body("demo"))), bundle.manifest.crop, seed=seed).sample(count)
+@functools.cache
+def rendered(spec, count, seed):
+    """Persons, on whom a trained network's answers differ from one to the next: crops, RGB, and their cameras."""
+    pytest.importorskip("torch")
+    from glnet.body import Body, find_body, load_body
+    from glnet.training.synthetic import SyntheticSource
+
+    sample = SyntheticSource(Body(load_body(find_body("demo"))), spec, seed=seed).sample(count)
     return sample.crops.numpy(), sample.cameras.numpy()
+
+
+def batch(bundle, count, seed=0):
+    return rendered(bundle.manifest.crop, count, seed)
 
 
 def same(left, right, tolerance=SAME):
@@ -60,13 +70,19 @@ def same(left, right, tolerance=SAME):
 
 
 def close(left, right, agreeing, bound=PRECISION):
-    """Two results are alike up to half precision, where they choose the same pixel; ties fall either way."""
+    """Two results are alike up to half precision, where they choose the same pixel; ties fall either way.
+
+    And rows of one result are further apart than that, so that a row in another's place would show.
+    """
     agree = (left["reference_pixel"] == right["reference_pixel"]).all(1)
     assert agree.mean() >= agreeing
-    relative = [result["vertices"][agree] - result["joints"][agree, :1] for result in (left, right)]
-    assert np.linalg.norm(relative[0] - relative[1], axis=-1).mean() < bound
+    relative = [result["vertices"] - result["joints"][:, :1] for result in (left, right)]
+    assert np.linalg.norm(relative[0] - relative[1], axis=-1)[agree].mean() < bound
     distance = [np.linalg.norm(result["translation"][agree], axis=-1) for result in (left, right)]
-    np.testing.assert_allclose(*distance, rtol=1e-2)
+    np.testing.assert_allclose(*distance, rtol=2e-3)  # an export's report has 0.05 %
+    if len(agree) > 1:
+        others = np.linalg.norm(relative[1] - np.roll(relative[1], 1, axis=0), axis=-1).mean(1)
+        assert others.min() > 10 * bound
 
 
 def free_memory():
@@ -85,9 +101,6 @@ def test_results_are_onnx_runtimes(engine_bundle, backend):
     for spec in GRAPH_OUTPUTS:
         assert found[spec.name].shape == expected[spec.name].shape and found[spec.name].dtype == spec.dtype
     close(found, expected, 0.9)
-    relative = expected["vertices"] - expected["joints"][:, :1]
-    others = np.linalg.norm(relative - np.roll(relative, 1, axis=0), axis=-1).mean(1)
-    assert others.min() > 20 * PRECISION  # a row in another's place would show
 
 
 def test_every_batch_size_gives_each_row_its_own_result(engine_bundle, backend):
@@ -128,13 +141,14 @@ def test_opening_and_closing_gives_the_memory_back(engine_bundle, backend):
 
 
 def test_two_clones_in_two_threads(engine_bundle, backend):
-    expected = [backend.run(*batch(engine_bundle, 2, seed)) for seed in range(2)]
+    batches = [batch(engine_bundle, 2, seed) for seed in range(2)]
+    expected = [backend.run(*each) for each in batches]
     failures = []
 
     def work(clone, seed):
         try:
             for _ in range(200):
-                same(clone.run(*batch(engine_bundle, 2, seed)), expected[seed])
+                same(clone.run(*batches[seed]), expected[seed])
         except BaseException as error:
             failures.append(error)
 
@@ -150,12 +164,21 @@ def test_two_clones_in_two_threads(engine_bundle, backend):
 # Crops cut on the GPU, and arrays of the GPU in and out
 
 
-def picture(width=1920, height=1080, seed=0):
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)
-    return np.ascontiguousarray(coarse.repeat(40, 0).repeat(40, 1))
-
-
 BOXES = np.array([[100.0, 50, 700, 1000], [-200, 300, 400, 1300], [900, 200, 960, 320], [1500, -50, 2000, 900]])
+
+
+def picture(width=1920, height=1080, seed=0):
+    """A frame with a rendered person in each of the boxes, which are given for a width of 1,920."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)
+    frame = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
+    for crop, (left, top, right, bottom) in zip(
+        rendered(CropSpec(), len(BOXES), seed)[0], BOXES * width / 1920, strict=True
+    ):
+        side = max(right - left, bottom - top) * 1.25  # as crops are cut
+        scale = side / len(crop)
+        place = np.float32([[scale, 0, (left + right - side) / 2], [0, scale, (top + bottom - side) / 2]])
+        cv2.warpAffine(crop[..., ::-1], place, (width, height), frame, borderMode=cv2.BORDER_TRANSPARENT)
+    return frame
 
 
 @pytest.fixture(scope="module")
@@ -202,15 +225,15 @@ def test_crops_cut_on_the_gpu_give_the_meshes_of_crops_cut_on_the_cpu(recoverer)
         for _ in range(3):  # the first captures, the others replay
             found = backend.run_frame(frame, squares.in_frame(width, height), cameras)
         expected = backend.run(cut_crops(frame, squares), cameras)
-        # Crops are equal to a grey level, which may decide a tie; and nobody is in these pictures.
-        close(found, expected, 0.5, bound=10 * PRECISION)
+        close(found, expected, 0.75, GREY_LEVEL)  # which may decide a tie, too
 
 
 def test_more_boxes_than_the_engine_takes(recoverer):
     boxes = np.tile(BOXES, (recoverer._backend.buckets[-1], 1))
-    meshes = recoverer(picture(), boxes)
+    meshes, few = recoverer(picture(), boxes), recoverer(picture(), BOXES)
     assert meshes.device is None and len(meshes) == len(boxes)
-    np.testing.assert_allclose(meshes.confidence[-4:], recoverer(picture(), BOXES).confidence, rtol=0, atol=1e-2)
+    relative = [each.vertices[-4:] - each.joints[-4:, :1] for each in (meshes, few)]
+    assert np.linalg.norm(relative[0] - relative[1], axis=-1).mean() < GREY_LEVEL
 
 
 def test_a_frame_of_the_gpu_is_the_frame_of_the_host(recoverer):

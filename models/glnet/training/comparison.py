@@ -67,7 +67,9 @@ def train_rows(
         if name in _finished(directory, budget):
             continue
         local_encoding, dynamic, swing_twist = ROWS[name]
-        origin = "pixel" if config.starts_at_points and not local_encoding else config.keypoint_origin
+        origin = config.keypoint_origin
+        if config.starts_at_points:
+            origin = "part" if local_encoding else "pixel"
         network = dataclasses.replace(
             config, local_encoding=local_encoding, swing_twist=swing_twist, keypoint_origin=origin
         )

@@ -214,7 +214,7 @@ class Trainer:
             ) from error
         trainer.step = state["step"]
         before = state["processes"]
-        if before != processes.count:
+        if before != processes.count and processes.rank == 0:
             warnings.warn(
                 f"{before} processes made this training, and {processes.count} go on with it: crops are shared out in "
                 "another way, and some may come again",

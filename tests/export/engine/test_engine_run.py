@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 
 import numpy as np
 import onnxruntime
@@ -81,10 +82,12 @@ def test_an_engine_whose_runtime_is_not_installed_is_not_run(machine, monkeypatc
     """As for the lean runtime, which the machine that builds need not have."""
     machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
     (record,) = Bundle.open(exported[0]).manifest.engines
-    assert obstacle_to(record) == ""
+    assert obstacle_to(record, exported[0]) == ""
     lean = dataclasses.replace(record, flavor="tensorrt", lean=True)
     monkeypatch.setitem(sys.modules, "tensorrt_lean", None)
-    assert "lean runtime is not installed" in obstacle_to(lean)
+    assert "lean runtime is not installed" in obstacle_to(lean, exported[0])
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", types.SimpleNamespace(__version__="11.4.0.106"))
+    assert "11.4.0.106" in obstacle_to(lean, exported[0])  # another version than the one that built
 
 
 @pytest.mark.parametrize(
@@ -125,9 +128,10 @@ def test_an_engine_that_gives_no_numbers_is_refused(run_engine, tmp_path):
     def overflowing(outputs):
         return outputs | {"rotations": outputs["rotations"] * np.float32("nan")}
 
-    with pytest.raises(ExportError, match="not finite") as caught:
+    with pytest.raises(ExportError, match="no numbers") as caught:
         run_engine(overflowing)
-    assert "--fp32" in caught.value.fix and not (tmp_path / "b").exists()
+    assert caught.value.why == "not finite: rotations_max_deg" and "--fp32" in caught.value.fix
+    assert not (tmp_path / "b").exists()
 
 
 # What half precision costs

@@ -57,7 +57,7 @@ def same(first, second) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("tilted", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("tilted", [0.5, 1.0])
 def test_the_less_upright_of_two_are_taken(make, tilted):
     """If one in five leans far, both of two do not in 64 %: then 36 % lean far."""
     natural, taken = (make(3, tilted=share)._postures(4000)[:, 0] for share in (0.0, tilted))
@@ -65,7 +65,8 @@ def test_the_less_upright_of_two_are_taken(make, tilted):
     rare, found = ((-rotations[:, 1, 1] < 0.8).double().mean() for rotations in (natural, taken))
     assert 0.1 < rare < 0.3
     expected = (1 - tilted) * rare + tilted * (1 - (1 - rare) ** 2)
-    assert abs(found - expected) < 0.03  # three standard deviations of 4,000 draws, twice
+    assert found - rare > 0.06
+    assert abs(found - expected) < 0.04  # three standard deviations: 4,000 draws each
 
 
 def test_shapes_and_types(sample):

@@ -5,8 +5,8 @@ lists ``images`` and ``annotations``. What is read of them:
 
 - Human3.6M (``Sample_5_train_Human36M_smpl_leaf_twist_protocol_2.json`` and the like): image ``file_name``, ``width``,
   ``height``, ``cam_param`` with ``f`` and ``c``; annotation ``bbox`` x, y, width, height, ``thetas`` 24 x 3 axis-angle (24
-  x 3 x 3 is taken too), ``betas`` 10, ``smpl_joints`` 24 x 3 or 29 x 3, optionally ``h36m_joints`` 17 x 3 and ``angle_twist`` with ``angle``, ``cos``,
-  ``sin`` of 23, where an angle of -999 says that there is none.
+  x 3 x 3 is taken too), ``betas`` 10, ``smpl_joints`` 24 x 3 or 29 x 3, optionally ``h36m_joints`` 17 x 3 and
+  ``angle_twist`` with ``angle``, ``cos``, ``sin`` of 23, where an angle of -999 says that there is none.
 - MPI-INF-3DHP (``annotation_mpi_inf_3dhp_train_v2.json``): image as above, ``cam_param`` with ``intrinsic_param``;
   annotation ``bbox``, ``keypoints_cam`` 28 x 3.
 - 3DPW (``3DPW_train_new.json``): image ``id``, ``sequence``, ``file_name``, size, ``cam_param`` with ``focal`` and

@@ -8,6 +8,7 @@ import cv2
 import typer
 
 from glnet.body import Body, find_body, load_body
+from glnet.training.recipe import Recipe
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.synthetic.contact_sheet import contact_sheet, draw_keypoints
 from glnet_infer.console import errors_reported
@@ -22,13 +23,18 @@ def main(
     size: Annotated[int, typer.Option(min=16, help="Side of a crop, pixels.")] = 192,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of photographs to put behind the persons.")] = None,
     difficulty: Annotated[float, typer.Option(min=0, max=1, help="0: easy crops only; 1: the full distribution.")] = 1.0,
+    tilted: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of persons who are the less upright of two; 0 as in scoring.")
+    ] = Recipe.tilted,
     keypoints: Annotated[bool, typer.Option("--keypoints", help="Draw the skeletons.")] = False,
     body: Annotated[str, typer.Option(help="Body model: demo, smpl, or a .pkl or .npz file.")] = "demo",
 ) -> None:
     """Write a contact sheet of synthetic training crops."""
     with errors_reported():
         model = Body(load_body(find_body(body)))
-        source = SyntheticSource(model, CropSpec(size), seed=seed, backgrounds=backgrounds, difficulty=difficulty)
+        source = SyntheticSource(
+            model, CropSpec(size), seed=seed, backgrounds=backgrounds, difficulty=difficulty, tilted=tilted
+        )
         sample = source.sample(count)
         crops = draw_keypoints(sample, model) if keypoints else sample.crops.numpy()
         sheet = contact_sheet(crops, columns=math.ceil(math.sqrt(count)))
