@@ -141,7 +141,7 @@ def _make_directory(path: Path) -> None:
         raise OutputError(
             f"The results cannot be written to {path}.",
             why=str(error.strerror),
-            fix="choose a directory that you may write to with -o",
+            fix="choose a directory that you may write to with -o, not a file",
         ) from error
 
 

@@ -139,6 +139,19 @@ def write_json(path: str | PathLike[str], document: object) -> None:
     _write_atomically(path, lambda file: file.write(data))
 
 
+_SUFFIXES = "Use a suffix such as .jpg or .png."
+
+
+def check_image_path(path: Path) -> None:
+    """Raise OutputError where :func:`write_image` could not write: before the work that makes the image."""
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"Cannot write {path}.", why="there is no such directory", fix=f"Create it: mkdir -p {path.parent}"
+        )
+    if not cv2.haveImageWriter(path.name):
+        raise OutputError(f"Cannot write {path}.", why=f"{path.suffix!r} is no image format", fix=_SUFFIXES)
+
+
 def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
     """Write a BGR image; the suffix names the format, as for ``cv2.imwrite``.
 
@@ -148,7 +161,7 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
     try:
         _, encoded = cv2.imencode(Path(path).suffix, image)
     except cv2.error as error:
-        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix="Use a suffix such as .jpg or .png.") from error
+        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix=_SUFFIXES) from error
     _write_atomically(path, lambda file: file.write(encoded.tobytes()))
 
 

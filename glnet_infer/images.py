@@ -148,7 +148,11 @@ def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.
     x1, y1, x2, y2 = array.T
     problems = (
         (~np.isfinite(array).all(1), "is not finite", "leave out detections with NaN or infinite corners"),
-        ((x2 <= x1) | (y2 <= y1), "has no area", "boxes are corners, x1 < x2 and y1 < y2, not x, y, width, height"),
+        (
+            (x2 <= x1) | (y2 <= y1),
+            "has no area",
+            "boxes are corners, left, top, right, bottom: x1 < x2 and y1 < y2; not x, y, width, height",
+        ),
         (
             np.maximum(x2 - x1, y2 - y1) < MINIMUM_SIDE,
             f"is smaller than {MINIMUM_SIDE} pixels",

@@ -41,7 +41,7 @@ def export_command(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(help="Preset (w18-small, w32, w48) or .json file, for a bare state dict.")
+        str | None, typer.Option(help="Preset (demo, w18-small, w32, w48) or .json file, for a bare state dict.")
     ] = None,
     random_init: Annotated[
         str | None,

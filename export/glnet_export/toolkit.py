@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glnet_export.engine_options import EngineOptions
+from glnet_infer.backends.engine_choice import RTX_COMPUTE_CAPABILITIES
 from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES
 from glnet_infer.devices import Gpu, gpus
 from glnet_infer.errors import ExportError, first_line, install_hint
@@ -105,7 +106,8 @@ def _classic(options: EngineOptions, here: list[Gpu], why: str) -> Toolkit:
         raise ExportError(
             "TensorRT cannot build here.",
             why="it compiles on the GPU that will run the engine, and there is none",
-            fix="run glnet-export on a machine with that GPU, or compile ahead of time with --flavor tensorrt-rtx",
+            fix="run glnet-export on a machine with that GPU, or compile ahead of time: "
+            f"{'without --lean' if options.lean else 'with --flavor tensorrt-rtx'}",
         )
     return Toolkit(CLASSIC, _load(CLASSIC), (here[0].compute_capability,), here[0].name, why)
 
@@ -117,7 +119,7 @@ def _rtx(options: EngineOptions, here: list[Gpu], why: str) -> Toolkit:
     if unknown:
         raise ExportError(
             f"{RTX.title} does not compile for compute capability {', '.join(unknown)}.",
-            why=f"version {trt.__version__} knows {', '.join(offered)}",
+            why=f"version {trt.__version__} does for {', '.join(offered)}; for Turing (7.5) it lacks float32 products",
             fix="choose among these with --sm; for other GPUs (9.0 is H100 and H200) use --flavor tensorrt on such a GPU",
         )
     targets = options.compute_capabilities
@@ -132,9 +134,10 @@ def _rtx(options: EngineOptions, here: list[Gpu], why: str) -> Toolkit:
 
 
 def compute_capabilities(trt: Any) -> tuple[str, ...]:
-    """What a module of TensorRT for RTX compiles for."""
+    """What a module of TensorRT for RTX compiles our graphs for."""
     matches = (re.fullmatch(r"SM(\d+)(\d)", name) for name in trt.ComputeCapability.__members__)
-    return tuple(f"{match[1]}.{match[2]}" for match in matches if match)
+    found = (f"{match[1]}.{match[2]}" for match in matches if match)
+    return tuple(capability for capability in found if capability in RTX_COMPUTE_CAPABILITIES)
 
 
 def _load(flavor: Flavor) -> Any:

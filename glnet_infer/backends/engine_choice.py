@@ -14,8 +14,9 @@ from glnet_infer.devices import Gpu
 from glnet_infer.errors import BackendError
 from glnet_infer.manifest import ENGINE_FLAVORS, EngineRecord
 
-RTX_COMPUTE_CAPABILITIES = frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})
-"""GPUs that TensorRT for RTX compiles for; data centre GPUs such as Hopper's are not among them."""
+RTX_COMPUTE_CAPABILITIES = frozenset({"8.0", "8.6", "8.9", "12.0", "12.1"})
+"""GPUs that TensorRT for RTX compiles our graphs for. Data centre GPUs such as Hopper's are not among them; on Turing's
+(7.5) it has no float32 matrix products, which the kinematics need."""
 
 
 @dataclass(frozen=True)

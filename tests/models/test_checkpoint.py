@@ -245,7 +245,7 @@ def test_presets_are_the_posters_networks():
     assert PRESETS["w48"].backbone.channels == (48, 96, 192, 384)
     for name, config in PRESETS.items():
         assert config.name == name
-        expected = (128, 32, True, True) if name == "demo" else (256, 64, True, True)
+        expected = (160, 40, True, True) if name == "demo" else (256, 64, True, True)
         assert (config.crop.size, config.grid, config.swing_twist, config.local_encoding) == expected
 
 

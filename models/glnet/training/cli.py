@@ -1,14 +1,14 @@
 """``glnet-train``: train, score checkpoints and bundles, compare the network's parts, try the whole loop in two minutes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from glnet.training.console import check_installed, make_directory
 from glnet.training.eval_command import evaluate_command
 from glnet_infer.console import errors_reported, new_app, print_result, talk
-from glnet_infer.errors import TrainingError
+from glnet_infer.errors import InputError, TrainingError
 
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
 
@@ -22,6 +22,7 @@ def train() -> None:
 
 @app.command()
 def fit(
+    context: typer.Context,
     directory: Annotated[Path, typer.Argument(help="For state, checkpoint and log; resumed if it holds a state.")],
     config: Annotated[str, typer.Option(help="Preset or .json file of the network.")] = "demo",
     initial: Annotated[Path | None, typer.Option(help="Checkpoint whose weights to start from.")] = None,
@@ -61,6 +62,7 @@ def fit(
         make_directory(directory)
         state = read_state(directory / STATE) if (directory / STATE).is_file() else None
         if state is not None:
+            _check_same_options(context, state, load_config(config).to_dict())
             network, recipe = GLNetConfig.from_dict(state["config"]), Recipe(**state["recipe"])
         else:
             network = load_config(config)
@@ -81,10 +83,7 @@ def fit(
         try:
             if state is not None:
                 training = Trainer.load(state, body, backgrounds, real, processes)
-                talk.print(
-                    f"going on from step {training.step} of {recipe.steps}; of the options, --data and --backgrounds hold, "
-                    "all others are those of the first start"
-                )
+                talk.print(f"going on from step {training.step} of {recipe.steps}")
             else:
                 training = Trainer(
                     network,
@@ -104,6 +103,29 @@ def fit(
             raise typer.Exit(130)
         if processes.rank == 0:
             print_result(str(directory / CHECKPOINT))
+
+
+def _check_same_options(context: typer.Context, state: dict[str, Any], network: dict[str, Any]) -> None:
+    """Raise InputError where options are given that a training was not begun with."""
+    recipe, matching = state["recipe"], state["matching"]
+    begun = {**recipe, **matching, "pool": recipe["blocks"], "static_matching": not matching["dynamic"]}
+    given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    other = [
+        f"{name} {value}, begun with {begun[name]}" for name, value in given.items() if value != begun.get(name, value)
+    ]
+    if "config" in given and network != state["config"]:
+        other.append(f"config {given['config']}, begun with {state['config']['name']} of other values")
+    if other:
+        raise InputError(
+            "The training that is there cannot go on with other options.",
+            why="; ".join(other),
+            fix="leave these options out, or begin another training elsewhere (--initial takes the weights along)",
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()

@@ -61,7 +61,10 @@ def evaluate_command(
         from glnet.training.evaluation import EvaluationProtocol, evaluate, load_regressor
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
+        from glnet_infer.formats import check_image_path
 
+        if pictures is not None:
+            check_image_path(pictures)
         if not target.exists():
             raise CheckpointError(
                 f"There is no checkpoint or bundle {target}.",

@@ -8,6 +8,7 @@ from types import FrameType
 
 from glnet.training.monitor import Monitor
 from glnet.training.trainer import Trainer
+from glnet_infer.console import talk
 
 STATE, CHECKPOINT = "state.pt", "checkpoint.pth"
 
@@ -15,8 +16,9 @@ STATE, CHECKPOINT = "state.pt", "checkpoint.pth"
 class Stop:
     """Whether the user has asked to stop. The first signal asks, the second one acts as if nobody were listening."""
 
-    def __init__(self) -> None:
+    def __init__(self, says: bool) -> None:
         self.asked = False
+        self._says = says
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -30,6 +32,8 @@ class Stop:
         def ask(number: int, frame: FrameType | None) -> None:
             self.asked = True
             forget()
+            if self._says:
+                talk.print("stopping after this step; a second signal stops at once, and saves nothing")
 
         for number in previous:
             signal.signal(number, ask)
@@ -57,7 +61,7 @@ def fit(training: Trainer, directory: Path, save_every: int) -> bool:
     processes = training.processes
     first = processes.rank == 0
     monitor = Monitor(directory, training.recipe.steps, training.source) if first else None
-    stop, stopped = Stop(), False
+    stop, stopped = Stop(first), False
     with stop.listening(), monitor.follow(training.step) if monitor else nullcontext():
         for terms in training.run(training.recipe.steps):
             stopped = processes.any(stop.asked)

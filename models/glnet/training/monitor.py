@@ -52,7 +52,10 @@ class Monitor:
         self._start = time.monotonic()
         self._board = _board(self._directory, first)
         self._forget_beyond(first)
-        with (self._directory / LOG).open("a") as self._log, Progress(*columns, console=talk) as self._bar:
+        bar = Progress(*columns, console=talk, disable=not talk.is_terminal)
+        if not talk.is_terminal:
+            talk.print("rendering the first crops")
+        with (self._directory / LOG).open("a") as self._log, bar as self._bar:
             self._task = self._bar.add_task("", total=self._steps, completed=first, losses="rendering the first crops")
             try:
                 yield self

@@ -114,7 +114,7 @@ def test_a_target_that_the_builder_fails_on_says_why(toolkit, mixed, tmp_path):
     assert "Turing" in error.value.why and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("target", ["9.0", "10.0", "6.1"])
+@pytest.mark.parametrize("target", ["9.0", "10.0", "6.1", "7.5"])
 def test_targets_that_rtx_lacks_are_refused(rtx, target, ada):
     with pytest.raises(ExportError, match=f"does not compile for compute capability {target}") as error:
         choose(dataclasses.replace(ada, compute_capabilities=("8.9", target)))

@@ -80,7 +80,9 @@ def test_what_the_listener_of_progress_raises_stops_the_build(toolkit, mixed, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_build_leaves_the_old_bundle(exported, retraced, small_checkpoint, tmp_path, ada, content):
+def test_a_failed_build_leaves_the_old_bundle(exported, retraced, small_checkpoint, tmp_path, ada, content, monkeypatch):
+    # Turing is refused beforehand, since this is what would come of it.
+    monkeypatch.setattr("glnet_export.toolkit.RTX_COMPUTE_CAPABILITIES", frozenset({"7.5"}))
     old = shutil.copytree(exported[0], tmp_path / "bundle")
     before = content(old)
     turing = dataclasses.replace(ada, compute_capabilities=("7.5",))

@@ -361,8 +361,9 @@ def test_pictures_of_an_evaluation_are_written(small_checkpoint, tmp_path):
     assert result.exit_code == 0, result.output
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     assert picture.shape == (6 * 194 - 2, 4 * 194 - 2, 3)  # best, median, worst, each above its meshes
-    failed = CliRunner().invoke(app, [*arguments, str(tmp_path / "missing" / "sheet.png")])
-    assert failed.exit_code != 0 and "Cannot write" in failed.stderr
+    for path in ("missing/sheet.png", "sheet.foo", "sheet"):
+        failed = CliRunner().invoke(app, [*arguments, str(tmp_path / path)])
+        assert failed.exit_code == 9 and "Cannot write" in failed.stderr and not failed.stdout  # nothing was scored
 
 
 def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
@@ -374,6 +375,15 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0 and "going on from step 2 of 2" in again.stderr
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
+    for option, value in (
+        ("--batch", "4"),
+        ("--config", "w32"),
+        ("--pool", "2"),
+        ("--positives", "7"),
+        ("--static-matching", ""),
+    ):
+        other = CliRunner().invoke(app, [*arguments, option, *filter(None, [value])])
+        assert other.exit_code == 3 and option[2:].replace("-", "_") in other.stderr, other.stderr
     checkpoint = tmp_path / "run" / "checkpoint.pth"
     assert Checkpoint.load(checkpoint).config == config
     result = CliRunner().invoke(app, ["eval", str(checkpoint), "--crops", "4", "--json"])
