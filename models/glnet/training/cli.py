@@ -12,6 +12,8 @@ from glnet_infer.errors import InputError, TrainingError
 
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
 
+STOPPING = "stopping after this step; a second signal stops at once, and saves nothing"
+
 app = new_app()
 
 
@@ -95,7 +97,7 @@ def fit(
                     initial=None if initial is None else Checkpoint.load(initial),
                     processes=processes,
                 )
-            stopped = fit_training(training, directory, save_every)
+            stopped = fit_training(training, directory, save_every, lambda: talk.print(STOPPING))
         finally:
             processes.leave()
         if stopped:

@@ -1,24 +1,27 @@
 """A training from its present step to its last, saved on the way and when it is stopped."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from glnet.training.monitor import Monitor
 from glnet.training.trainer import Trainer
-from glnet_infer.console import talk
 
 STATE, CHECKPOINT = "state.pt", "checkpoint.pth"
 
 
 class Stop:
-    """Whether the user has asked to stop. The first signal asks, the second one acts as if nobody were listening."""
+    """Whether the user has asked to stop. The first signal asks, the second one acts as if nobody were listening.
 
-    def __init__(self, says: bool) -> None:
+    Args:
+        heard: Called when the user asks.
+    """
+
+    def __init__(self, heard: Callable[[], None]) -> None:
         self.asked = False
-        self._says = says
+        self._heard = heard
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -32,8 +35,7 @@ class Stop:
         def ask(number: int, frame: FrameType | None) -> None:
             self.asked = True
             forget()
-            if self._says:
-                talk.print("stopping after this step; a second signal stops at once, and saves nothing")
+            self._heard()
 
         for number in previous:
             signal.signal(number, ask)
@@ -43,13 +45,18 @@ class Stop:
             forget()
 
 
-def fit(training: Trainer, directory: Path, save_every: int) -> bool:
+def _silent() -> None:
+    """For nobody."""
+
+
+def fit(training: Trainer, directory: Path, save_every: int, heard: Callable[[], None] = _silent) -> bool:
     """Train to the recipe's last step.
 
     Args:
         training: New or resumed.
         directory: For state, checkpoint and log; the first of several processes writes them.
         save_every: Steps between two saved states.
+        heard: Called, in the first of several processes, when the user asks to stop; the present step is finished first.
 
     Returns:
         Whether it was stopped before. The state is saved either way.
@@ -61,7 +68,7 @@ def fit(training: Trainer, directory: Path, save_every: int) -> bool:
     processes = training.processes
     first = processes.rank == 0
     monitor = Monitor(directory, training.recipe.steps, training.source) if first else None
-    stop, stopped = Stop(first), False
+    stop, stopped = Stop(heard if first else _silent), False
     with stop.listening(), monitor.follow(training.step) if monitor else nullcontext():
         for terms in training.run(training.recipe.steps):
             stopped = processes.any(stop.asked)

@@ -46,5 +46,6 @@ def test_a_terminated_training_of_two_is_saved_and_goes_on(folder):
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=60)
     assert "the same command goes on" in said, said
+    assert said.count("stopping after this step") == 1
     state = torch.load(folder / "run" / "state.pt", weights_only=True)
     assert state["step"] == len(log.read_text().splitlines())

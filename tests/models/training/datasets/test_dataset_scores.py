@@ -259,8 +259,9 @@ def test_scores_are_told_before_what_fails_later(small_checkpoint, coco, write_j
     result = CliRunner().invoke(app, ["eval", str(small_checkpoint), "--data", str(listing)])
     assert result.exit_code == 3 and result.stdout.startswith("COCO") and len(result.stdout.splitlines()) == 1
     assert "Nothing of COCO can be scored" in result.stderr
-    missing = str(tmp_path / "missing" / "sheet.png")
-    result = CliRunner().invoke(app, ["eval", str(small_checkpoint), "--crops", "2", "--pictures", missing])
+    taken = tmp_path / "sheet.png"
+    taken.mkdir()
+    result = CliRunner().invoke(app, ["eval", str(small_checkpoint), "--crops", "2", "--pictures", str(taken)])
     assert result.exit_code == 9 and "standing body" in result.stdout
 
 
