@@ -14,7 +14,7 @@ from glnet.training.pool import CropPool
 from glnet.training.processes import Processes
 from glnet.training.recipe import Recipe
 from glnet.training.seeds import BLOCKS, PERSONS, STEPS, derived
-from glnet.training.synthetic import SyntheticSample, SyntheticSource
+from glnet.training.synthetic import Spread, SyntheticSample, SyntheticSource
 from glnet.training.targets import HIDDEN_WEIGHT, Batch, Targets
 from glnet_infer.errors import InputError
 
@@ -123,8 +123,8 @@ class Batches:
         number = block * self.processes.count + self.processes.rank
         difficulty = min(1.0, number / self.recipe.curriculum) if self.recipe.curriculum else 1.0
         entered = max(block + 1 - self.recipe.blocks, 0) * self.recipe.refresh
-        tilted = self.recipe.tilted * self.recipe.turning(entered)
-        self._source.begin(derived(self.recipe.seed, BLOCKS, number), difficulty, tilted)
+        spread = Spread(difficulty, self.recipe.tilted * self.recipe.turning(entered), self.recipe.bystanders)
+        self._source.begin(derived(self.recipe.seed, BLOCKS, number), spread)
         sample = self._source.sample(self.recipe.block)
         return Batch(sample.crops, make_targets(self._decoder, sample, self.config.keypoints))
 

@@ -99,7 +99,7 @@ class Monitor:
 
     def picture(self, step: int, recovery: MeshRecovery) -> None:
         """Show held-out crops with the meshes that are recovered from them."""
-        self._source.begin(PICTURES, difficulty=1.0)
+        self._source.begin(PICTURES)
         sample = self._source.sample(SHOWN)
         with torch.inference_mode():
             vertices = recovery(sample.crops, sample.cameras).vertices

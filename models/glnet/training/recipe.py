@@ -31,6 +31,8 @@ class Recipe:
             :data:`GUIDANCE_AT_END`: the network ends with crops as they will be, and with what it will be asked for.
         tilted: Share of rendered persons who are the less upright of two: who leans, lies or is seen from high above is
             rare, and found worst. It fades like turning, for what is asked in the end is the natural mixture.
+        bystanders: Share of rendered crops that show another person too, to the last step: where there is one there are
+            often more.
         precision: What the network computes in where that is safe (autocast); one of :data:`PRECISIONS`.
         synthetic: Share of rendered crops; the rest comes from real datasets.
         block: Crops rendered at a time.
@@ -49,6 +51,7 @@ class Recipe:
     average: float = 0.998
     fading: float = 1 / 3
     tilted: float = 1.0
+    bystanders: float = 0.3
     precision: str = "bfloat16"
     synthetic: float = 1.0
     block: int = 256
@@ -64,8 +67,9 @@ class Recipe:
             raise InputError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
         if not 0 <= self.fading <= 1:
             raise InputError(f"The fading share is {self.fading}.", fix="give a number from 0 to 1")
-        if not 0 <= self.tilted <= 1:
-            raise InputError(f"The share of tilted persons is {self.tilted}.", fix="give a number from 0 to 1")
+        for name in ("tilted", "bystanders"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"The share {name!r} is {getattr(self, name)}.", fix="give a number from 0 to 1")
         if not self.learning_rate > 0:
             raise InputError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:

@@ -34,7 +34,7 @@ from glnet.training.targets import Targets
 from glnet_infer.errors import CheckpointError, TrainingError, first_line
 
 STATE_FORMAT = "glnet-training-state"
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 LEAST_SCALE = 1.0
 """Of float16's gradients. One that is not finite at this scale is no matter of float16's range."""

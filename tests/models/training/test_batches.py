@@ -131,12 +131,13 @@ def test_tilted_persons_fade_away_with_the_last_steps(make, monkeypatch):
     recipe = dataclasses.replace(RECIPE, steps=30, refresh=2, block=4, blocks=3, synthetic=1.0, tilted=0.5)
     batches, told = make(recipe, real=False), []
     begin = batches._source.begin
-    monkeypatch.setattr(batches._source, "begin", lambda *given: (told.append(given[2]), begin(*given)))
+    monkeypatch.setattr(batches._source, "begin", lambda *given: (told.append(given[1]), begin(*given)))
     for step in range(30):
         batches.at(step)
     # Three at the start, then one every second step; from step 20 on ever fewer.
     expected = [0.5] * (3 + 10) + [0.5 * (30 - step) / 10 for step in range(22, 30, 2)]
-    assert told == pytest.approx(expected)
+    assert [spread.tilted for spread in told] == pytest.approx(expected)
+    assert {spread.bystanders for spread in told} == {RECIPE.bystanders}  # to the end
 
 
 def test_turning_and_scaling_fade_away_with_the_last_steps(make):
@@ -183,6 +184,10 @@ def test_shares_that_do_not_fit_are_refused(make):
         Recipe(synthetic=1.5)
     with pytest.raises(InputError, match="precision"):
         Recipe(precision="float8")
+    with pytest.raises(InputError, match="tilted"):
+        Recipe(tilted=-0.1)
+    with pytest.raises(InputError, match="bystanders"):
+        Recipe(bystanders=1.1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from glnet.training import monitor as monitoring
 from glnet.training.monitor import Monitor
 from glnet.training.pictures import SHOWN, best_median_worst, overlay, sheet
-from glnet.training.synthetic import SyntheticSource
+from glnet.training.synthetic import Spread, SyntheticSource
 from glnet_infer.manifest import CropSpec
 
 TERMS = {"loss": 3.5, "keypoints": 1.25, "depths": 0.5, "confidence": 0.25}
@@ -66,7 +66,7 @@ def test_without_tensorboard_the_log_is_still_written(monitor, tmp_path, monkeyp
 
 def test_overlays_lie_on_the_rendered_body(demo_body):
     """The true mesh, drawn by the runtime's rasteriser, covers what the training's own renderer drew."""
-    source = SyntheticSource(demo_body, CropSpec(192), seed=3, difficulty=0.0)
+    source = SyntheticSource(demo_body, CropSpec(192), seed=3, spread=Spread(0.0))
     sample = source.sample(4)
     with torch.no_grad():
         vertices = demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from glnet.recovery import Decoder
-from glnet.training.synthetic import SyntheticSource, source
+from glnet.training.synthetic import Spread, SyntheticSource, source
 from glnet.training.synthetic.backgrounds import TILE, Photographs
 from glnet.training.synthetic.corruptions import Occluders, in_crop
 from glnet.training.synthetic.randomness import Draw
@@ -33,22 +33,6 @@ def sample(demo_body):
     return SyntheticSource(demo_body, CropSpec(SIZE), seed=4).sample(48)
 
 
-@pytest.fixture
-def bare(monkeypatch):
-    """Sources without camera faults and occluders: black persons before white."""
-
-    def nothing(draw, count, size, scenery, difficulty):
-        empty = torch.zeros(count, size, size)
-        return Occluders(empty, empty.unsqueeze(-1).repeat(1, 1, 1, 3), empty == 0)
-
-    monkeypatch.setattr(source, "occluders", nothing)
-    monkeypatch.setattr(source, "camera_faults", lambda draw, image, difficulty: image.clamp(0, 1))
-    monkeypatch.setattr(source.Backgrounds, "sample", lambda self, draw, count, size: torch.ones(count, size, size, 3))
-    monkeypatch.setattr(
-        source.Wardrobe, "shade", lambda self, look, fragments, pixels: torch.zeros(*fragments.covered.shape, 3)
-    )
-
-
 def joints_of(sample, body) -> torch.Tensor:
     return body.pose(sample.rotations, sample.betas).joints + sample.translation.unsqueeze(1)
 
@@ -60,7 +44,7 @@ def same(first, second) -> bool:
 @pytest.mark.parametrize("tilted", [0.5, 1.0])
 def test_the_less_upright_of_two_are_taken(make, tilted):
     """If one in five leans far, both of two do not in 64 %: then 36 % lean far."""
-    natural, taken = (make(3, tilted=share)._postures(4000)[:, 0] for share in (0.0, tilted))
+    natural, taken = (make(3, spread=Spread(tilted=share))._postures(4000)[:, 0] for share in (0.0, tilted))
     # y is up for the body and down for the camera.
     rare, found = ((-rotations[:, 1, 1] < 0.8).double().mean() for rotations in (natural, taken))
     assert 0.1 < rare < 0.3
@@ -94,8 +78,8 @@ def test_gpu_samples_are_whole_and_reproducible(make, demo_body):
     first, second = make(seed=3, device="cuda"), make(seed=3, device="cuda")
     found = first.sample(20)
     assert same(found, second.sample(20))
-    first.begin(4, 0.5)
-    second.begin(4, 0.5)
+    first.begin(4, Spread(0.5))
+    second.begin(4, Spread(0.5))
     assert same(first.sample(3), second.sample(3))
     assert all(tensor.is_cuda for tensor in found)
     assert next(demo_body.buffers()).device.type == "cpu"  # the caller's body stays where it was
@@ -109,7 +93,7 @@ def test_any_count(make):
 
 @pytest.mark.parametrize("padding", [1.0, 1.25, 1.6])
 def test_crops_show_as_much_around_a_person_as_the_network_is_given_later(demo_body, padding):
-    sample = SyntheticSource(demo_body, CropSpec(48, padding), seed=2, difficulty=0.0).sample(8)
+    sample = SyntheticSource(demo_body, CropSpec(48, padding), seed=2, spread=Spread(0.0)).sample(8)
     with torch.no_grad():
         vertices = demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)
     places = project(vertices, sample.cameras)
@@ -140,8 +124,8 @@ def test_a_sequence_can_be_begun_anywhere(make):
     """What was sampled before leaves no trace."""
     used = make(seed=99, size=48)
     used.sample(3)
-    used.begin(5, 0.6)
-    assert same(used.sample(4), make(seed=5, size=48, difficulty=0.6).sample(4))
+    used.begin(5, Spread(0.6))
+    assert same(used.sample(4), make(seed=5, size=48, spread=Spread(0.6)).sample(4))
 
 
 def test_labels_decode_to_the_posed_body(sample, demo_body, small_config):
@@ -270,7 +254,7 @@ def test_occluders_hide_some_joints(sample, demo_body):
 
 
 def test_no_difficulty_shows_whole_clear_persons(make, demo_body):
-    sample = make(seed=2, difficulty=0.0).sample(16)
+    sample = make(seed=2, spread=Spread(0.0)).sample(16)
     assert sample.visibility.all()
     middle = project(joints_of(sample, demo_body), sample.cameras).mean(1)
     assert middle.abs().max() < 0.15
@@ -283,9 +267,11 @@ def test_crops_differ_and_have_contrast(sample):
     assert (crops[1:] - crops[:-1]).abs().flatten(1).mean(1).min() > 5
 
 
-def test_difficulty_outside_its_range_is_an_error(make):
-    with pytest.raises(InputError, match="difficulty"):
-        make(difficulty=1.5)
+@pytest.mark.parametrize("name", ["difficulty", "tilted", "bystanders"])
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_spread_outside_its_range_is_an_error(name, share):
+    with pytest.raises(InputError, match=name):
+        Spread(**{name: share})
 
 
 # Photographs
@@ -328,7 +314,7 @@ def test_windows_of_photographs_are_their_pixels(folder):
 
 def test_the_folder_is_behind_the_persons(make, folder):
     """Most pixels have one of the photograph's two colours or a blend: as no other source here has."""
-    sample = make(seed=1, backgrounds=folder, difficulty=0.0).sample(16)
+    sample = make(seed=1, backgrounds=folder, spread=Spread(0.0)).sample(16)
     crops = sample.crops.float()
     assert ((crops[..., 1] < 30) & (crops[..., 0] + crops[..., 2] > 200)).float().mean() > 0.45
 

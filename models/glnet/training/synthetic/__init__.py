@@ -4,5 +4,6 @@ Look at it with ``python -m glnet.training.synthetic -o contact-sheet.png``.
 """
 
 from glnet.training.synthetic.source import SyntheticSample, SyntheticSource
+from glnet.training.synthetic.spread import Spread
 
-__all__ = ["SyntheticSample", "SyntheticSource"]
+__all__ = ["Spread", "SyntheticSample", "SyntheticSource"]

@@ -9,7 +9,7 @@ import typer
 
 from glnet.body import Body, find_body, load_body
 from glnet.training.recipe import Recipe
-from glnet.training.synthetic import SyntheticSource
+from glnet.training.synthetic import Spread, SyntheticSource
 from glnet.training.synthetic.contact_sheet import contact_sheet, draw_keypoints
 from glnet_infer.console import errors_reported
 from glnet_infer.formats import write_image
@@ -26,15 +26,17 @@ def main(
     tilted: Annotated[
         float, typer.Option(min=0, max=1, help="Share of persons who are the less upright of two; 0 as in scoring.")
     ] = Recipe.tilted,
+    bystanders: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of crops with another person; 0 as in scoring.")
+    ] = Recipe.bystanders,
     keypoints: Annotated[bool, typer.Option("--keypoints", help="Draw the skeletons.")] = False,
     body: Annotated[str, typer.Option(help="Body model: demo, smpl, or a .pkl or .npz file.")] = "demo",
 ) -> None:
     """Write a contact sheet of synthetic training crops."""
     with errors_reported():
         model = Body(load_body(find_body(body)))
-        source = SyntheticSource(
-            model, CropSpec(size), seed=seed, backgrounds=backgrounds, difficulty=difficulty, tilted=tilted
-        )
+        spread = Spread(difficulty, tilted, bystanders)
+        source = SyntheticSource(model, CropSpec(size), seed=seed, backgrounds=backgrounds, spread=spread)
         sample = source.sample(count)
         crops = draw_keypoints(sample, model) if keypoints else sample.crops.numpy()
         sheet = contact_sheet(crops, columns=math.ceil(math.sqrt(count)))

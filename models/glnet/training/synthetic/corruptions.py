@@ -40,6 +40,21 @@ class Occluders(NamedTuple):
         """Images with the occluders in front."""
         return image * (1 - self.alpha.unsqueeze(-1)) + self.color
 
+    def before(self, chosen: Tensor, color: Tensor, alpha: Tensor) -> "Occluders":
+        """With one thing more, farther than all others, in M chosen crops.
+
+        Args:
+            chosen: M, their indices.
+            color: M x S x S x 3, premultiplied.
+            alpha: M x S x S x 1.
+        """
+        open_share = 1 - self.alpha[chosen].unsqueeze(-1)
+        return Occluders(
+            self.alpha.index_add(0, chosen, (open_share * alpha).squeeze(-1)),
+            self.color.index_add(0, chosen, open_share * color),
+            self.inside,
+        )
+
     def hides(self, points: Tensor) -> Tensor:
         """Which points (N x K x 2, crop sides from the centre) lie in the crop but are not to be seen: N x K bool."""
         size = self.alpha.shape[-1]

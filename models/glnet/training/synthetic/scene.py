@@ -75,6 +75,31 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficul
     return Placement(root, cameras)
 
 
+def place_beside(draw: Draw, placement: Placement, vertices: Tensor) -> Placement:
+    """Place other bodies where the cameras see them beside the first ones: three in ten nearer, the others farther away.
+
+    The second body is seen to the left or right, by two to seven tenths of the crop's side, so that bodies overlap
+    in most crops and it stays clear who is in the middle. It knows nothing of the first one's ground: cameras look from
+    all heights.
+
+    Args:
+        draw: Random numbers.
+        placement: Of the first bodies.
+        vertices: N x V x 3 of the second ones, metres from the root joint, turned as the camera sees them.
+    """
+    count = len(vertices)
+    nearer = draw.chance(count, probability=0.3)
+    ratio = torch.where(nearer, draw.uniform(count, low=0.7, high=0.95), draw.log_uniform(count, low=1.05, high=2))
+    depth = (placement.root[:, 2] * ratio).maximum(NEAREST - vertices[..., 2].amin(1))
+    # Who stands before the first person leaves more of him open.
+    aside = draw.uniform(count, low=0.2, high=0.6) + 0.1 * nearer
+    aside = torch.where(draw.chance(count, probability=0.5), aside, -aside)
+    shift = torch.stack([aside, draw.normal(count, deviation=0.06)], dim=-1)
+    place = project(placement.root[:, None], placement.cameras)[:, 0] + shift
+    ray = (place - placement.cameras[:, 2:]) / placement.cameras[:, :2]
+    return Placement(torch.cat([ray, torch.ones_like(ray[:, :1])], dim=-1) * depth[:, None], placement.cameras)
+
+
 def project(points: Tensor, cameras: Tensor) -> Tensor:
     """Crop coordinates (crop sides from the crop's centre), N x K x 2, of camera coordinates N x K x 3."""
     return points[..., :2] / points[..., 2:] * cameras[:, None, :2] + cameras[:, None, 2:]

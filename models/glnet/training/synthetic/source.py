@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from glnet.body.smpl import Body
+from glnet.body.smpl import Body, PosedBody
 from glnet.estimate import viewing_axes
 from glnet.training.synthetic.appearance import Wardrobe
 from glnet.training.synthetic.backgrounds import Backgrounds
@@ -15,13 +15,15 @@ from glnet.training.synthetic.corruptions import Occluders, camera_faults, in_cr
 from glnet.training.synthetic.poses import PoseSampler, shapes, views
 from glnet.training.synthetic.randomness import Draw
 from glnet.training.synthetic.renderer import Fragments, Rasterizer
-from glnet.training.synthetic.scene import place, project
+from glnet.training.synthetic.scene import Placement, place, place_beside, project
+from glnet.training.synthetic.spread import Spread
 from glnet.training.targets import BACKGROUND, UNKNOWN
-from glnet_infer.errors import InputError
 from glnet_infer.manifest import GRID_STRIDE, CropSpec
 
 CHUNK = 16
 """Crops rendered at a time: bounds the memory, and keeps intermediate results in the cache of a processor."""
+
+EVERYTHING = Spread()
 
 
 class SyntheticSample(NamedTuple):
@@ -51,6 +53,34 @@ class SyntheticSample(NamedTuple):
     places: Tensor
 
 
+class _People(NamedTuple):
+    """N posed bodies, nowhere yet.
+
+    Attributes:
+        rotations: N x 24 x 3 x 3, local.
+        chained: N x 24 x 3 x 3, relative to the camera.
+        betas: N x 10.
+        rest: N x 3, where the root joint is before the body is placed.
+        posed: Their surfaces and joints.
+    """
+
+    rotations: Tensor
+    chained: Tensor
+    betas: Tensor
+    rest: Tensor
+    posed: PosedBody
+
+    @property
+    def vertices(self) -> Tensor:
+        """N x V x 3, metres from the root joint."""
+        return self.posed.vertices - self.rest.unsqueeze(1)
+
+    @property
+    def joints(self) -> Tensor:
+        """N x 29 x 3, metres from the root joint."""
+        return self.posed.joints - self.rest.unsqueeze(1)
+
+
 class SyntheticSource:
     """Renders training crops of a body, without end.
 
@@ -63,11 +93,10 @@ class SyntheticSource:
         seed: Of all random numbers.
         device: Where everything is computed.
         backgrounds: A folder of photographs to use behind the persons beside procedural pictures.
-        difficulty: 0 (whole, frontal, standing persons, clear pictures) to 1 (everything); see also :meth:`begin`.
-        tilted: Share of persons who are the less upright of two that are drawn, as the camera sees them.
+        spread: How far samples spread; see also :meth:`begin`.
 
     Raises:
-        InputError: ``difficulty`` or ``tilted`` is outside 0 to 1, or the folder holds no photograph.
+        InputError: The folder holds no photograph.
     """
 
     def __init__(
@@ -78,16 +107,12 @@ class SyntheticSource:
         seed: int,
         device: str | torch.device = "cpu",
         backgrounds: Path | None = None,
-        difficulty: float = 1.0,
-        tilted: float = 0.0,
+        spread: Spread = EVERYTHING,
     ) -> None:
-        for name, share in (("difficulty", difficulty), ("share of tilted persons", tilted)):
-            if not 0 <= share <= 1:
-                raise InputError(f"The {name} is {share}.", why="it is a share of the full spread", fix="give 0 to 1")
         self.device = torch.device(device)
         self.body = body if body.weights.device == self.device else copy.deepcopy(body).to(self.device)
         self.crop = crop
-        self.difficulty, self.tilted = difficulty, tilted
+        self.spread = spread
         self.draw = Draw(torch.Generator(self.device).manual_seed(seed))
         self._poses = PoseSampler(self.device)
         self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop.size)
@@ -108,57 +133,81 @@ class SyntheticSource:
             chunks = [self._chunk(min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
         return SyntheticSample(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
-    def begin(self, seed: int, difficulty: float, tilted: float = 0.0) -> None:
+    def begin(self, seed: int, spread: Spread = EVERYTHING) -> None:
         """Start the sequence of a seed, whatever was sampled before."""
         self.draw.generator.manual_seed(seed)
-        self.difficulty, self.tilted = difficulty, tilted
+        self.spread = spread
 
     def _chunk(self, count: int) -> SyntheticSample:
-        draw, difficulty, size = self.draw, self.difficulty, self.crop.size
-        betas = shapes(draw, count)
-        rotations = self._postures(count)
-        chained = self.body.kinematics.chain(rotations)
-        rest = self.body.rest_joints(betas)
-        posed = self.body(chained, rotations, betas, rest)
-        root = rest[:, :1]
-        placement = place(draw, posed.vertices - root, posed.joints - root, self.crop.padding, difficulty)
-        translation = placement.root - rest[:, 0]
-
-        vertices = posed.vertices + translation.unsqueeze(1)
-        fragments = self._rasterizer(project(vertices, placement.cameras), vertices[..., 2])
-        look = self._wardrobe.dress(draw, chained, betas)
-        person, coverage = fragments.resolve(self._wardrobe.shade(look, fragments, size * size), count, size)
+        draw, difficulty, size = self.draw, self.spread.difficulty, self.crop.size
+        people = self._people(count)
+        placement = place(draw, people.vertices, people.joints, self.crop.padding, difficulty)
+        fragments, person, coverage = self._render(people, placement)
 
         scenery = self._backgrounds.sample(draw, count, size)
         hidden = occluders(draw, count, size, scenery, difficulty)
+        if self.spread.bystanders:
+            scenery, hidden = self._add_bystanders(placement, scenery, hidden)
         image = hidden.cover(person.clamp(max=1) + scenery * (1 - coverage))
         # Beyond the image's border there is no camera: exactly black, as glnet_infer.crops has it.
         image = camera_faults(draw, image, difficulty) * hidden.inside.unsqueeze(-1)
-        # Joints of the posed body start at the root's rest place, wherever it turns.
-        depths = (posed.vertices - root) @ viewing_axes(placement.cameras).unsqueeze(-1)
+        depths = people.vertices @ viewing_axes(placement.cameras).unsqueeze(-1)
         segments, places = self._surface(fragments, depths, hidden)
-        keypoints = project(posed.joints + translation.unsqueeze(1), placement.cameras)
+        translation = placement.root - people.rest
+        keypoints = project(people.posed.joints + translation.unsqueeze(1), placement.cameras)
         return SyntheticSample(
             crops=(image * 255).round().to(torch.uint8),
             cameras=placement.cameras,
-            rotations=rotations,
-            betas=betas,
+            rotations=people.rotations,
+            betas=people.betas,
             translation=translation,
             visibility=in_crop(keypoints) & ~hidden.hides(keypoints),
             segments=segments,
             places=places,
         )
 
+    def _people(self, count: int) -> _People:
+        betas = shapes(self.draw, count)
+        rotations = self._postures(count)
+        chained = self.body.kinematics.chain(rotations)
+        rest = self.body.rest_joints(betas)
+        # Joints of the posed body start at the root's rest place, wherever it turns.
+        return _People(rotations, chained, betas, rest[:, 0], self.body(chained, rotations, betas, rest))
+
     def _postures(self, count: int) -> Tensor:
         """Local rotations, N x 24 x 3 x 3, the root's relative to the camera."""
-        draw, difficulty = self.draw, self.difficulty
+        draw, difficulty, tilted = self.draw, self.spread.difficulty, self.spread.tilted
         rotations = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
-        if not self.tilted:
+        if not tilted:
             return rotations
         others = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
         # y is up for the body, down for the camera: the larger the entry, the further the pelvis is from upright.
-        taken = draw.chance(count, probability=self.tilted) & (others[:, 0, 1, 1] > rotations[:, 0, 1, 1])
+        taken = draw.chance(count, probability=tilted) & (others[:, 0, 1, 1] > rotations[:, 0, 1, 1])
         return torch.where(taken[:, None, None, None], others, rotations)
+
+    def _render(self, people: _People, placement: Placement) -> tuple[Fragments, Tensor, Tensor]:
+        """What is seen of N people, their premultiplied colours, N x S x S x 3, and their coverage, N x S x S x 1."""
+        vertices = people.posed.vertices + (placement.root - people.rest).unsqueeze(1)
+        fragments = self._rasterizer(project(vertices, placement.cameras), vertices[..., 2])
+        look = self._wardrobe.dress(self.draw, people.chained, people.betas)
+        colors = self._wardrobe.shade(look, fragments, self.crop.size**2)
+        return fragments, *fragments.resolve(colors, len(vertices), self.crop.size)
+
+    def _add_bystanders(self, placement: Placement, scenery: Tensor, hidden: Occluders) -> tuple[Tensor, Occluders]:
+        """Scenery and occluders, with another person in some of the crops: part of one or the other."""
+        share = self.spread.bystanders * self.spread.difficulty
+        chosen = self.draw.chance(len(scenery), probability=share).nonzero().squeeze(1)
+        if not len(chosen):
+            return scenery, hidden
+        first = Placement(*(part[chosen] for part in placement))
+        others = self._people(len(chosen))
+        second = place_beside(self.draw, first, others.vertices)
+        _, color, coverage = self._render(others, second)
+        color = color.clamp(max=1)
+        nearer = (second.root[:, 2] < first.root[:, 2])[:, None, None, None]
+        behind = color + scenery[chosen] * (1 - coverage)
+        scenery = scenery.index_copy(0, chosen, torch.where(nearer, scenery[chosen], behind))
+        return scenery, hidden.before(chosen, color * nearer, coverage * nearer)
 
     def _surface(self, fragments: Fragments, depths: Tensor, hidden: Occluders) -> tuple[Tensor, Tensor]:
         """Segments and places of the grid's cells, from depths behind the root, N x V x 1."""

@@ -1,0 +1,98 @@
+"""Crops that show another person beside the one who is looked for."""
+
+import pytest
+import torch
+
+from glnet.training.synthetic import Spread, SyntheticSource, source
+from glnet.training.synthetic.corruptions import Occluders
+from glnet.training.synthetic.randomness import Draw
+from glnet.training.synthetic.scene import NEAREST, Placement, place_beside, project
+from glnet.training.targets import UNKNOWN
+from glnet_infer.manifest import CropSpec
+
+COUNT = source.CHUNK
+"""Samples of one chunk: bystanders are drawn after everything else, so the first persons are those of crops without."""
+
+
+@pytest.fixture
+def sampled(demo_body, bare, monkeypatch):
+    """Samples of a seed with and without bystanders, and which bystanders are nearer than the first persons."""
+    placed = []
+
+    def spied(draw, placement, vertices):
+        second = place_beside(draw, placement, vertices)
+        placed.append(second.root[:, 2] < placement.root[:, 2])
+        return second
+
+    monkeypatch.setattr(source, "place_beside", spied)
+    spreads = (Spread(bystanders=1.0), Spread())
+    samples = [SyntheticSource(demo_body, CropSpec(96), seed=8, spread=spread).sample(COUNT) for spread in spreads]
+    (nearer,) = placed
+    return *samples, nearer
+
+
+def test_the_first_person_is_who_is_labelled(sampled):
+    with_others, alone, _ = sampled
+    for name in ("cameras", "rotations", "betas", "translation", "places"):
+        assert torch.equal(getattr(with_others, name), getattr(alone, name))
+    # Persons are black before white: another one darkens.
+    assert (with_others.crops <= alone.crops).all()
+    changed = (with_others.crops != alone.crops).flatten(1).any(1)
+    assert changed.sum() >= COUNT - 3  # a few stand beyond the crop, or behind the first one
+
+
+def test_who_stands_behind_hides_nothing_and_who_stands_before_does(sampled):
+    with_others, alone, nearer = sampled
+    assert 0 < nearer.sum() < COUNT
+    for found, expected in ((with_others.visibility, alone.visibility), (with_others.segments, alone.segments)):
+        assert torch.equal(found[~nearer], expected[~nearer])
+    lost = alone.visibility & ~with_others.visibility
+    assert lost[nearer].any()
+    assert not (with_others.visibility & ~alone.visibility).any()
+    covered = with_others.segments != alone.segments
+    assert covered[nearer].any() and (with_others.segments[covered] == UNKNOWN).all()
+    # What is hidden is hidden by a person: black.
+    middles = with_others.crops[:, 2::4, 2::4]
+    assert middles[covered].float().mean() < 30
+
+
+def test_a_share_of_the_crops_has_bystanders(demo_body, monkeypatch):
+    places, numbers = place_beside, []
+    monkeypatch.setattr(source, "place_beside", lambda *given: (numbers.append(len(given[2])), places(*given))[1])
+    SyntheticSource(demo_body, CropSpec(16), seed=1, spread=Spread(bystanders=0.5)).sample(320)
+    assert abs(sum(numbers) / 320 - 0.5) < 0.085  # three standard deviations
+    numbers.clear()
+    SyntheticSource(demo_body, CropSpec(16), seed=1, spread=Spread(0.5, bystanders=0.5)).sample(320)
+    assert abs(sum(numbers) / 320 - 0.25) < 0.075
+
+
+def test_bystanders_stand_aside_and_before_or_behind():
+    generator = torch.Generator().manual_seed(0)
+    count = 2000
+    root = torch.rand(count, 3, generator=generator) * torch.tensor([2.0, 1.0, 8.0]) + torch.tensor([-1.0, -0.5, 2.0])
+    cameras = torch.rand(count, 4, generator=generator) + torch.tensor([1.0, 1.0, -0.5, -0.5])
+    vertices = torch.randn(count, 5, 3, generator=generator) * 0.5
+    first = Placement(root, cameras)
+    second = place_beside(Draw(generator), first, vertices)
+    assert second.cameras is cameras
+    shift = (project(second.root[:, None], cameras) - project(root[:, None], cameras))[:, 0]
+    assert shift[:, 0].abs().min() > 0.199 and shift[:, 0].abs().max() < 0.701
+    assert abs((shift[:, 0] > 0).float().mean() - 0.5) < 0.035
+    assert shift[:, 1].abs().mean() < 0.06
+    nearer = second.root[:, 2] < root[:, 2]
+    assert 0.2 < nearer.float().mean() < 0.34  # three in ten, but for those who would stand in the camera
+    assert shift[nearer, 0].abs().min() > 0.299
+    assert (vertices + second.root[:, None])[..., 2].min() >= NEAREST - 1e-6
+    ratio = second.root[:, 2] / root[:, 2]
+    assert ratio.min() > 0.699 and ratio.max() < 2.001
+
+
+def test_what_is_put_before_a_person_lies_behind_the_occluders():
+    """Half a red occluder before half a green bystander before blue: a half, a quarter and a quarter of them."""
+    alpha = torch.full((2, 1, 1), 0.5)
+    red, green, blue = torch.eye(3)
+    hidden = Occluders(alpha, alpha.unsqueeze(-1) * red, alpha > 0)
+    both = hidden.before(torch.tensor([1]), 0.5 * green.view(1, 1, 1, 3), torch.full((1, 1, 1, 1), 0.5))
+    image = both.cover(blue.expand(2, 1, 1, 3)).flatten(1)
+    torch.testing.assert_close(image, torch.tensor([[0.5, 0, 0.5], [0.5, 0.25, 0.25]]))
+    assert both.alpha.flatten().tolist() == [0.5, 0.75]
