@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +16,8 @@ class Stop:
     """Whether the user has asked to stop. The first signal asks, the second one acts as if nobody were listening.
 
     Args:
-        heard: Called when the user asks.
+        heard: Called when the user asks, from within the signal's handler. What it raises is dropped: a reader of stderr
+            that the same Ctrl-C ended must not cost the training its state.
     """
 
     def __init__(self, heard: Callable[[], None]) -> None:
@@ -35,7 +36,8 @@ class Stop:
         def ask(number: int, frame: FrameType | None) -> None:
             self.asked = True
             forget()
-            self._heard()
+            with suppress(Exception, SystemExit):
+                self._heard()
 
         for number in previous:
             signal.signal(number, ask)
@@ -46,7 +48,7 @@ class Stop:
 
 
 def _silent() -> None:
-    """For nobody."""
+    """Where nobody is to be told."""
 
 
 def fit(training: Trainer, directory: Path, save_every: int, heard: Callable[[], None] = _silent) -> bool:
@@ -56,7 +58,8 @@ def fit(training: Trainer, directory: Path, save_every: int, heard: Callable[[],
         training: New or resumed.
         directory: For state, checkpoint and log; the first of several processes writes them.
         save_every: Steps between two saved states.
-        heard: Called, in the first of several processes, when the user asks to stop; the present step is finished first.
+        heard: Called, in the first of several processes, when the user asks to stop (:class:`Stop`); the present step is
+            finished first.
 
     Returns:
         Whether it was stopped before. The state is saved either way.

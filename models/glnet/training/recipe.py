@@ -63,13 +63,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
-        if not 0 <= self.synthetic <= 1:
-            raise InputError(f"The share of synthetic crops is {self.synthetic}.", fix="give a number from 0 to 1")
-        if not 0 <= self.fading <= 1:
-            raise InputError(f"The fading share is {self.fading}.", fix="give a number from 0 to 1")
-        for name in ("tilted", "bystanders"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"The share {name!r} is {getattr(self, name)}.", fix="give a number from 0 to 1")
+        for name in ("synthetic", "fading", "tilted", "bystanders"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise InputError(f"The recipe's share {name} is {share}.", fix="give a number from 0 to 1")
         if not self.learning_rate > 0:
             raise InputError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:

@@ -180,7 +180,7 @@ def test_shares_that_do_not_fit_are_refused(make):
         make(dataclasses.replace(RECIPE, synthetic=1.0))
     with pytest.raises(InputError, match="shared by 4"):
         make(processes=Processes(0, 4, torch.device("cpu")))
-    with pytest.raises(InputError, match="share of synthetic"):
+    with pytest.raises(InputError, match="share synthetic"):
         Recipe(synthetic=1.5)
     with pytest.raises(InputError, match="precision"):
         Recipe(precision="float8")

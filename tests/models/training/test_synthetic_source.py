@@ -78,8 +78,8 @@ def test_gpu_samples_are_whole_and_reproducible(make, demo_body):
     first, second = make(seed=3, device="cuda"), make(seed=3, device="cuda")
     found = first.sample(20)
     assert same(found, second.sample(20))
-    first.begin(4, Spread(0.5))
-    second.begin(4, Spread(0.5))
+    first.begin(4, Spread(0.5, tilted=0.5, bystanders=1.0))
+    second.begin(4, Spread(0.5, tilted=0.5, bystanders=1.0))
     assert same(first.sample(3), second.sample(3))
     assert all(tensor.is_cuda for tensor in found)
     assert next(demo_body.buffers()).device.type == "cpu"  # the caller's body stays where it was
@@ -124,8 +124,8 @@ def test_a_sequence_can_be_begun_anywhere(make):
     """What was sampled before leaves no trace."""
     used = make(seed=99, size=48)
     used.sample(3)
-    used.begin(5, Spread(0.6))
-    assert same(used.sample(4), make(seed=5, size=48, spread=Spread(0.6)).sample(4))
+    used.begin(5, Spread(0.6, bystanders=0.5))
+    assert same(used.sample(4), make(seed=5, size=48, spread=Spread(0.6, bystanders=0.5)).sample(4))
 
 
 def test_labels_decode_to_the_posed_body(sample, demo_body, small_config):

@@ -229,6 +229,16 @@ def test_what_is_no_training_state_is_refused(content, small_checkpoint, tmp_pat
         read_state(path)
 
 
+def test_a_state_of_another_version_is_refused(config, demo_body, tmp_path):
+    """Its recipe may lack what has since become part of it."""
+    path = tmp_path / "state.pt"
+    Trainer(config, RECIPE, demo_body).save(path)
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "version": state["version"] - 1}, path)
+    with pytest.raises(CheckpointError, match="its version is"):
+        read_state(path)
+
+
 def test_the_learning_rate_rises_then_falls():
     recipe = Recipe(steps=100, warmup=10)
     rates = [recipe.rate(step) for step in range(101)]

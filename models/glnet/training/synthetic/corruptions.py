@@ -40,13 +40,13 @@ class Occluders(NamedTuple):
         """Images with the occluders in front."""
         return image * (1 - self.alpha.unsqueeze(-1)) + self.color
 
-    def before(self, chosen: Tensor, color: Tensor, alpha: Tensor) -> "Occluders":
-        """With one thing more, farther than all others, in M chosen crops.
+    def with_farthest(self, chosen: Tensor, color: Tensor, alpha: Tensor) -> "Occluders":
+        """Occluders with one thing more, farther than all others, in M chosen crops.
 
         Args:
-            chosen: M, their indices.
-            color: M x S x S x 3, premultiplied.
-            alpha: M x S x S x 1.
+            chosen: M, their indices, all different.
+            color: M x S x S x 3, 0 to 1, premultiplied.
+            alpha: M x S x S x 1, 0 to 1.
         """
         open_share = 1 - self.alpha[chosen].unsqueeze(-1)
         return Occluders(

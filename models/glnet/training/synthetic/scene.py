@@ -78,9 +78,9 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficul
 def place_beside(draw: Draw, placement: Placement, vertices: Tensor) -> Placement:
     """Place other bodies where the cameras see them beside the first ones: three in ten nearer, the others farther away.
 
-    The second body is seen to the left or right, by two to seven tenths of the crop's side, so that bodies overlap
-    in most crops and it stays clear who is in the middle. It knows nothing of the first one's ground: cameras look from
-    all heights.
+    The second body is seen to the left or right, by two to seven tenths of the crop's side: it stays clear who is in the
+    middle, and bodies overlap in two of five crops. It knows nothing of the first one's ground: cameras look from all
+    heights.
 
     Args:
         draw: Random numbers.

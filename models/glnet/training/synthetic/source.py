@@ -16,14 +16,12 @@ from glnet.training.synthetic.poses import PoseSampler, shapes, views
 from glnet.training.synthetic.randomness import Draw
 from glnet.training.synthetic.renderer import Fragments, Rasterizer
 from glnet.training.synthetic.scene import Placement, place, place_beside, project
-from glnet.training.synthetic.spread import Spread
+from glnet.training.synthetic.spread import SCORED, Spread
 from glnet.training.targets import BACKGROUND, UNKNOWN
 from glnet_infer.manifest import GRID_STRIDE, CropSpec
 
 CHUNK = 16
 """Crops rendered at a time: bounds the memory, and keeps intermediate results in the cache of a processor."""
-
-EVERYTHING = Spread()
 
 
 class SyntheticSample(NamedTuple):
@@ -36,10 +34,11 @@ class SyntheticSample(NamedTuple):
         rotations: N x 24 x 3 x 3, local rotations, the root's relative to the camera (x right, y down, z forward).
         betas: N x 10, standard deviations.
         translation: N x 3, metres, SMPL's convention: ``vertices = body.pose(rotations, betas).vertices + translation``.
-        visibility: N x 29 bool: the joint lies in the crop and not behind an occluder or beyond the image's border. What
-            the body itself hides counts as visible.
-        segments: N x G x G uint8, the surface that is seen (:class:`glnet.training.targets.Targets`); what an occluder or
-            the image's border hides has no label. G is S / 4, as HRNet's highest resolution.
+        visibility: N x 29 bool: the joint lies in the crop and not behind an occluder, behind a nearer person or beyond
+            the image's border. What the body itself hides counts as visible.
+        segments: N x G x G uint8, the surface that is seen (:class:`glnet.training.targets.Targets`); what an occluder, a
+            nearer person or the image's border hides has no label, farther persons are background. G is S / 4, as HRNet's
+            highest resolution.
         places: N x G x G x 4 metres, likewise.
     """
 
@@ -107,7 +106,7 @@ class SyntheticSource:
         seed: int,
         device: str | torch.device = "cpu",
         backgrounds: Path | None = None,
-        spread: Spread = EVERYTHING,
+        spread: Spread = SCORED,
     ) -> None:
         self.device = torch.device(device)
         self.body = body if body.weights.device == self.device else copy.deepcopy(body).to(self.device)
@@ -133,7 +132,7 @@ class SyntheticSource:
             chunks = [self._chunk(min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
         return SyntheticSample(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
-    def begin(self, seed: int, spread: Spread = EVERYTHING) -> None:
+    def begin(self, seed: int, spread: Spread = SCORED) -> None:
         """Start the sequence of a seed, whatever was sampled before."""
         self.draw.generator.manual_seed(seed)
         self.spread = spread
@@ -194,7 +193,11 @@ class SyntheticSource:
         return fragments, *fragments.resolve(colors, len(vertices), self.crop.size)
 
     def _add_bystanders(self, placement: Placement, scenery: Tensor, hidden: Occluders) -> tuple[Tensor, Occluders]:
-        """Scenery and occluders, with another person in some of the crops: part of one or the other."""
+        """Scenery and occluders, with another person in some of the crops: part of one or the other.
+
+        Whole persons are layered by the depths of their roots, not pixel by pixel: where limbs would cross, the picture
+        is wrong, but the labels follow the picture.
+        """
         share = self.spread.bystanders * self.spread.difficulty
         chosen = self.draw.chance(len(scenery), probability=share).nonzero().squeeze(1)
         if not len(chosen):
@@ -207,7 +210,7 @@ class SyntheticSource:
         nearer = (second.root[:, 2] < first.root[:, 2])[:, None, None, None]
         behind = color + scenery[chosen] * (1 - coverage)
         scenery = scenery.index_copy(0, chosen, torch.where(nearer, scenery[chosen], behind))
-        return scenery, hidden.before(chosen, color * nearer, coverage * nearer)
+        return scenery, hidden.with_farthest(chosen, color * nearer, coverage * nearer)
 
     def _surface(self, fragments: Fragments, depths: Tensor, hidden: Occluders) -> tuple[Tensor, Tensor]:
         """Segments and places of the grid's cells, from depths behind the root, N x V x 1."""
