@@ -15,6 +15,7 @@ import numpy as np
 
 from glnet_bench.nvidia import CudaDriver
 from glnet_bench.operations import GraphCost
+from glnet_infer.backends.onnxruntime import load_cuda
 from glnet_infer.errors import BackendError, first_line
 
 CPU_SIDES, GPU_SIDES = (512, 1024, 2048), (2048, 4096, 8192)
@@ -182,10 +183,13 @@ def _torch_product(side: int, half: bool) -> Callable[[], None]:
 def _onnxruntime_product(side: int, half: bool) -> Callable[[], None]:
     import onnxruntime
 
+    missing = load_cuda(onnxruntime)
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise BackendError("It is built without CUDA.")
     provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
     session = onnxruntime.InferenceSession(_product_model(side, half), providers=[provider])
+    if session.get_providers()[0] != provider[0]:  # it falls back to the CPU by itself
+        raise BackendError("ONNX Runtime does not start CUDA.", why=missing)
     kind = np.float16 if half else np.float32
     binding = session.io_binding()
     for seed, name in enumerate("ab"):

@@ -19,6 +19,7 @@ class ComparedRow:
         first: Median of the first run, milliseconds.
         second: Of the second.
         ratio: The second by the first, with its confidence interval.
+        samples: Calls of the first and of the second run.
     """
 
     part: str
@@ -27,6 +28,7 @@ class ComparedRow:
     first: float
     second: float
     ratio: Interval
+    samples: tuple[int, int]
 
     @property
     def verdict(self) -> str:
@@ -43,6 +45,8 @@ class ComparedRow:
 def compare(first: dict[str, Any], second: dict[str, Any], *, confidence: float = 0.95) -> list[ComparedRow]:
     """Every time that both runs have samples of."""
     rows = []
+    # The end-to-end times of a batch are of each run's first frame.
+    same_frame = first["settings"]["frames"][:1] == second["settings"]["frames"][:1]
     for part, backends in first["parts"].items():
         if not part.startswith(("batch/", "frame/")):
             continue
@@ -50,10 +54,12 @@ def compare(first: dict[str, Any], second: dict[str, Any], *, confidence: float 
             other = second["parts"].get(part, {}).get(backend, {})
             for what, found in row["parts"].items():
                 match = other.get("parts", {}).get(what)
-                if match is None:
+                if match is None or (what == "end_to_end" and part.startswith("batch/") and not same_frame):
                     continue
                 ratio = ratio_of_medians(found["visits"], match["visits"], confidence=confidence)
-                rows.append(ComparedRow(part, backend, what, found["summary"]["p50"], match["summary"]["p50"], ratio))
+                one, two = found["summary"], match["summary"]
+                samples = one["samples"], two["samples"]
+                rows.append(ComparedRow(part, backend, what, one["p50"], two["p50"], ratio, samples))
     return rows
 
 
@@ -62,12 +68,12 @@ def table(rows: list[ComparedRow], confidence: float) -> str:
     if not rows:
         return "The two runs have no row in common."
     lines = [
-        f"| part | backend | what | A p50 ms | B p50 ms | B / A | {confidence:.0%} interval | B is |",
-        "| --- | --- | --- | ---: | ---: | ---: | --- | --- |",
+        f"| part | backend | what | A p50 ms | B p50 ms | B / A | {confidence:.0%} interval | calls | B is |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     lines += [
         f"| {row.part} | {row.backend} | {row.what} | {row.first:.3f} | {row.second:.3f} | {row.ratio.value:.3f} "
-        f"| {row.ratio.low:.3f} to {row.ratio.high:.3f} | {row.verdict} |"
+        f"| {row.ratio.low:.3f} to {row.ratio.high:.3f} | {row.samples[0]}, {row.samples[1]} | {row.verdict} |"
         for row in rows
     ]
     return "\n".join(lines)

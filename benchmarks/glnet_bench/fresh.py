@@ -87,10 +87,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--bus", help="PCI address of the GPU; without it device memory is not read")
     given = parser.parse_args()
     entered = time.monotonic()
     scene = Scene.make(parse_frames(given.frame)[0], given.persons)
-    nvml = open_nvml()
+    nvml = open_nvml(given.bus) if given.bus else None  # by address: CUDA is for the backend to start
     before = nvml.used_memory() if nvml else None
     options = Options(given.threads, given.checkpoint)
     try:

@@ -78,12 +78,25 @@ def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
     reasons = sorted({reason for note in watched for reason in ((note["gpu"] or {}).get("throttled") or [])})
     if reasons:
         found.append(f"the GPU's clocks were held back: {', '.join(reasons)}")
+    for policy, seconds in _held_back(watched).items():
+        found.append(f"the GPU was held back by its {policy} for {seconds:.1f} s")
     # A GPU at rest lowers its clock: before the run, and where a part of it was another device's.
     at_work = [note["gpu"] for note in watched[1:] if note["gpu"] and note["gpu"].get("load_percent") != 0]
     clocks = [gpu["sm_mhz"] for gpu in at_work if gpu["sm_mhz"]]
     if clocks and min(clocks) < 0.9 * max(clocks):
         found.append(f"the GPU's clock was not constant: {min(clocks)} to {max(clocks)} MHz")
     return found
+
+
+def _held_back(watched: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds of the run in which the GPU was slowed down, by what; tenths of a second and more."""
+    counts = [(note["gpu"] or {}).get("held_back_seconds") or {} for note in watched]
+    grown = {}
+    for policy in counts[0]:
+        seconds = [count[policy] for count in counts if count.get(policy) is not None]
+        if seconds and seconds[-1] - seconds[0] >= 0.1:
+            grown[policy] = seconds[-1] - seconds[0]
+    return grown
 
 
 def peak_memory() -> int | None:

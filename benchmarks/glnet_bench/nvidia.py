@@ -21,6 +21,10 @@ THROTTLE_REASONS = {
 """Bits of NVML's clocks event reasons that cost speed; idle and application clocks are not among them."""
 
 
+POLICIES = {0: "power cap", 1: "temperature"}
+"""NVML's performance policies that cost speed, of which it counts the time."""
+
+
 class CudaDriver:
     """The driver's API on the first GPU's primary context, which PyTorch, ONNX Runtime and TensorRT work in too.
 
@@ -113,6 +117,10 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
+class _Violation(ctypes.Structure):
+    _fields_ = (("reference", ctypes.c_ulonglong), ("nanoseconds", ctypes.c_ulonglong))
+
+
 class Nvml:
     """NVML for one GPU. What a machine does not tell is None.
 
@@ -125,6 +133,7 @@ class Nvml:
     """
 
     def __init__(self, bus: str, library: Any = None) -> None:
+        self.bus = bus
         self._library = library or ctypes.CDLL("libnvidia-ml.so.1")
         self._device = ctypes.c_void_p()
         if self._library.nvmlInit_v2() != 0:
@@ -145,7 +154,11 @@ class Nvml:
         return memory.used if found else None
 
     def state(self) -> dict[str, Any]:
-        """Clocks in MHz, temperature in degrees Celsius, power in watts, load in percent, reasons for throttling."""
+        """Clocks in MHz, temperature in degrees Celsius, power in watts, load in percent, and what slowed it down.
+
+        ``throttled`` is about this moment, ``held_back_seconds`` about all the time since the driver was loaded: a GPU that
+        rests now may have been too hot a second ago.
+        """
         power = self._number("nvmlDeviceGetPowerUsage")
         reasons = ctypes.c_ulonglong()
         known = self._library.nvmlDeviceGetCurrentClocksThrottleReasons(self._device, ctypes.byref(reasons)) == 0
@@ -159,7 +172,13 @@ class Nvml:
             "watts": None if power is None else power / 1000,
             "load_percent": load.gpu if has_load else None,
             "throttled": [text for bit, text in THROTTLE_REASONS.items() if reasons.value & bit] if known else None,
+            "held_back_seconds": {text: self._held_back(policy) for policy, text in POLICIES.items()},
         }
+
+    def _held_back(self, policy: int) -> float | None:
+        spent = _Violation()
+        found = self._library.nvmlDeviceGetViolationStatus(self._device, policy, ctypes.byref(spent)) == 0
+        return spent.nanoseconds / 1e9 if found else None
 
     def _number(self, function: str, *arguments: int) -> int | None:
         value = ctypes.c_uint()
@@ -167,9 +186,13 @@ class Nvml:
         return value.value if status == 0 else None
 
 
-def open_nvml() -> Nvml | None:
-    """NVML for CUDA's first GPU, or None on a machine without it."""
+def open_nvml(bus: str | None = None) -> Nvml | None:
+    """NVML, or None on a machine without it.
+
+    Args:
+        bus: The GPU's PCI address; where it is not given, CUDA is started to learn its first GPU's.
+    """
     try:
-        return Nvml(CudaDriver().bus())
+        return Nvml(bus or CudaDriver().bus())
     except (BackendError, OSError):
         return None

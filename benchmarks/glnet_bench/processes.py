@@ -20,8 +20,23 @@ ALLOWED_GROWTH = 8 << 20
 """Bytes. Allocators move by some megabytes; a leak of a kilobyte in each of 10,000 frames is ten."""
 
 
+START_SECONDS = 900
+"""A backend that has not started and answered after this hangs; compiling a large network takes minutes."""
+
+
+class ProcessDiedError(BackendError):
+    """A backend took its process with it, or hung in it."""
+
+
 def run_fresh(
-    bundle: Path, backend: str, options: Options, frame: Frame, persons: int, *, frames: int = 0
+    bundle: Path,
+    backend: str,
+    options: Options,
+    frame: Frame,
+    persons: int,
+    *,
+    frames: int = 0,
+    bus: str | None = None,
 ) -> dict[str, Any]:
     """What :mod:`glnet_bench.fresh` prints of a backend.
 
@@ -32,9 +47,11 @@ def run_fresh(
         frame: What it is called on.
         persons: In it.
         frames: Of the memory run, none where 0.
+        bus: PCI address of the GPU whose memory is read.
 
     Raises:
-        BackendError: The backend cannot run, or the process died.
+        BackendError: The backend cannot run.
+        ProcessDiedError: The process died, or did not end.
     """
     size = f"{frame.width}x{frame.height}"
     command = [sys.executable, "-m", "glnet_bench.fresh", str(bundle), backend, "--frame", size]
@@ -43,13 +60,21 @@ def run_fresh(
         command += ["--threads", str(options.threads)]
     if options.checkpoint is not None:
         command += ["--checkpoint", str(options.checkpoint)]
+    if bus is not None:
+        command += ["--bus", bus]
     # The monotonic clock is the machine's, so the child can subtract.
-    result = subprocess.run([*command, "--spawned", repr(time.monotonic())], capture_output=True, text=True)
+    command += ["--spawned", repr(time.monotonic())]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=None if frames else START_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise ProcessDiedError(
+            f"{backend} did not answer in a process of its own.", why=f"waited {START_SECONDS} s", fix="see glnet-doctor"
+        ) from None
     try:
         document: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = next(iter(reversed(result.stderr.strip().splitlines())), "")
-        raise BackendError(
+        raise ProcessDiedError(
             f"{backend} died in a process of its own.", why=last or f"exit code {result.returncode}", fix="see glnet-doctor"
         ) from None
     if "error" in document:

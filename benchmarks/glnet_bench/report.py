@@ -235,7 +235,10 @@ def _times(part: dict[str, Any] | None) -> list[str]:
 def _note(row: dict[str, Any]) -> str:
     """What a reader of the row must know."""
     notes = [f"cannot run: {row['reason']}"] if "reason" in row else []
-    if not row.get("warm_up", {}).get("stable", True):
+    stable = row.get("warm_up", {}).get("stable", True)
+    if stable is None:
+        notes.append("too few calls in the warm-up to tell whether times are stable")
+    elif not stable:
         notes.append("not stable after warm-up")
     samples = next((part["summary"]["samples"] for part in row.get("parts", {}).values()), None)
     if samples is not None and samples < 100:

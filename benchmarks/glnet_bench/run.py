@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import gc
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 from glnet_bench import ceilings, machine, operations
 from glnet_bench import scene as scenes
 from glnet_bench.nvidia import open_nvml
-from glnet_bench.processes import growth, is_flat, run_fresh
+from glnet_bench.processes import ProcessDiedError, growth, is_flat, run_fresh
 from glnet_bench.record import Record
 from glnet_bench.runners import TORCH, Options, Runner, open_runner
 from glnet_bench.sampling import Case, Measured, Plan, Timed, measure
@@ -121,7 +124,8 @@ class Run:
     def close(self) -> None:
         """Close all backends. Calling it twice is allowed."""
         for runner in (self._runners or {}).values():
-            runner.close()
+            with contextlib.suppress(Exception):  # what was measured is worth more than a tidy end
+                runner.close()
         self._runners = None
 
     def _watch(self) -> None:
@@ -138,13 +142,16 @@ class Run:
             cases = self._batch_cases(count)
         else:
             cases = self._frame_cases(next(frame for frame in settings.frames if frame.name == what[0]), count)
-        measured = measure(list(cases), self._plan, seed=count)
+        measured = measure(list(cases), self._plan, seed=count, after_failure=_free_memory)
         return {name: row(result, count) for name, result in measured.items()}
 
     def _fresh(self, name: str, frames: int) -> dict[str, Any]:
         frame, persons = self._settings.frames[0], self._settings.persons[0]
         try:
-            found = run_fresh(self._bundle.directory, name, self._options, frame, persons, frames=frames)
+            bus = self._nvml.bus if self._nvml else None
+            found = run_fresh(self._bundle.directory, name, self._options, frame, persons, frames=frames, bus=bus)
+        except ProcessDiedError as error:
+            return {"reason": _reason(error), "died": True}
         except GlnetError as error:
             return {"reason": _reason(error)}
         readings = found.get("readings")
@@ -159,6 +166,10 @@ class Run:
             self._runners = {}
             for name in self._settings.backends:
                 start = time.perf_counter()
+                alone = self._record.document["parts"].get(f"start/{name}", {})
+                if alone.get("died"):  # here it would take the run with it
+                    self._record.document["backends"][name] = {"reason": alone["reason"]}
+                    continue
                 try:
                     runner = open_runner(name, self._bundle, self._options)
                 except Exception as error:  # whatever a backend raises belongs to its row
@@ -310,6 +321,13 @@ def graphs(bundle: Bundle) -> dict[str, Path]:
         if name and (bundle.directory / name).is_file():
             found.setdefault(record.precision, bundle.directory / name)
     return found
+
+
+def _free_memory() -> None:
+    """Give back what a call left that ran out of memory, or the next backend runs out of it too."""
+    gc.collect()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()  # does nothing where CUDA was not started
 
 
 def _reason(error: BaseException) -> str:

@@ -21,7 +21,7 @@ class Plan:
         least: Timed calls of a case that are made however long they take.
         seconds: After so much timed work a case needs no more than ``least`` calls.
         visit: Most timed calls in a row, before another case has its turn.
-        warm_up_seconds: Warm-up ends after this, stable or not.
+        warm_up_seconds: Warm-up ends so long after the first call, stable or not.
         window: Calls in each of the two windows whose medians tell whether times are stable.
         tolerance: Largest difference of these medians, relative to the smaller.
     """
@@ -42,14 +42,14 @@ class WarmUp:
     Attributes:
         calls: Untimed calls.
         seconds: That they took.
-        first: The first of them, milliseconds.
-        stable: Whether the last two windows agreed; if not, time had run out.
+        first: The first of them, milliseconds: it compiles, or chooses kernels.
+        stable: Whether the last two windows agreed; None where time had run out before there were two.
     """
 
     calls: int
     seconds: float
     first: float
-    stable: bool
+    stable: bool | None
 
 
 @dataclass
@@ -90,21 +90,28 @@ def warm_up(call: Callable[[], float], plan: Plan, clock: Callable[[], float] = 
         plan: Windows, tolerance and the limit.
         clock: Seconds, never going back.
     """
-    start = clock()
+    begin = clock()
+    first = call()
+    # A compiler may take minutes in the first call, and says nothing about the later ones.
+    limit = clock() + plan.warm_up_seconds
     times: list[float] = []
-    while True:
+    stable = None
+    while not stable and clock() < limit:
         times.append(call())
         if len(times) >= 2 * plan.window:
             earlier = statistics.median(times[-2 * plan.window : -plan.window])
             later = statistics.median(times[-plan.window :])
-            if abs(later - earlier) <= plan.tolerance * min(earlier, later):
-                return WarmUp(len(times), clock() - start, times[0], True)
-        if clock() - start >= plan.warm_up_seconds:
-            return WarmUp(len(times), clock() - start, times[0], False)
+            stable = abs(later - earlier) <= plan.tolerance * min(earlier, later)
+    return WarmUp(1 + len(times), clock() - begin, first, stable)
 
 
 def measure(
-    cases: list[Case], plan: Plan, *, seed: int = 0, clock: Callable[[], float] = time.perf_counter
+    cases: list[Case],
+    plan: Plan,
+    *,
+    seed: int = 0,
+    after_failure: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measured]:
     """Time cases in turns, so that a machine that slows down slows all of them.
 
@@ -115,6 +122,7 @@ def measure(
         cases: With different keys. One that raises is dropped, and the others go on.
         plan: How long.
         seed: Of the order.
+        after_failure: Called when a case has failed, before the next is called.
         clock: Seconds, never going back.
     """
     results = {case.key: Measured() for case in cases}
@@ -124,7 +132,8 @@ def measure(
         try:
             result.warm_up = warm_up(_primary(case), plan, clock)
         except Exception as error:  # whatever a backend raises belongs to its row
-            result.failure = error
+            result.failure = _without_frames(error)
+            after_failure()
         else:
             waiting.append(_Turns(case, result, plan, clock))
     order, last = random.Random(seed), waiting[-1] if waiting else None
@@ -134,8 +143,16 @@ def measure(
             turns.visit(others_ran=turns is not last)
             last = turns
             if turns.finished:
+                if turns.failed:
+                    after_failure()
                 waiting.remove(turns)
     return results
+
+
+def _without_frames(error: Exception) -> Exception:
+    """An error without the frames that it came through: they hold all that a call had in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _primary(case: Case) -> Callable[[], float]:
@@ -150,10 +167,14 @@ class _Turns:
         self._count, self._seconds = 0, 0.0
 
     @property
+    def failed(self) -> bool:
+        return self._result.failure is not None
+
+    @property
     def finished(self) -> bool:
         plan = self._plan
         late = self._seconds >= plan.seconds and self._count >= plan.least
-        return self._result.failure is not None or self._count >= plan.samples or late
+        return self.failed or self._count >= plan.samples or late
 
     def visit(self, others_ran: bool) -> None:
         """Make the next timed calls."""
@@ -168,7 +189,7 @@ class _Turns:
                 if self._clock() - start >= self._plan.seconds / 5:
                     break
         except Exception as error:  # as above
-            self._result.failure = error
+            self._result.failure = _without_frames(error)
             return
         self._count += len(timed)
         self._seconds += self._clock() - start

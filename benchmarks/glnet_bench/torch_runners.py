@@ -105,7 +105,9 @@ def _compiled(recovery: MeshRecovery) -> Any:
     crops = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=device)
     try:
         with torch.inference_mode():
-            compiled(crops, torch.ones(1, 4, device=device))
+            cameras = torch.ones(1, 4, device=device)
+            recovery(crops, cameras)  # puts small constants on the GPU; else every compiled call would copy them
+            compiled(crops, cameras)
     except Exception as error:  # the compiler passes on what any of its parts raises
         raise BackendError(
             "torch.compile failed.",
@@ -180,14 +182,17 @@ class GraphSteps:
         self._graphs.clear()
 
     def _capture(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, tuple[torch.Tensor, ...], Recovery]:
-        # PyTorch's recipe: a few runs on a side stream let libraries choose kernels and workspaces before the capture.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.inference_mode(), torch.cuda.stream(side):
-            for _ in range(3):
-                self._module(*inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph):
-            outputs = self._module(*inputs)
+        current = torch.cuda.current_stream()
+        # A capture that fails leaves its own stream current: all that follows would run, and be timed, beside it.
+        with torch.inference_mode(), torch.cuda.stream(current):
+            # PyTorch's recipe: a few runs on a side stream let libraries choose kernels and workspaces before the capture.
+            side = torch.cuda.Stream()
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    self._module(*inputs)
+            current.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                outputs = self._module(*inputs)
         return graph, inputs, outputs

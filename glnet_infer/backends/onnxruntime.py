@@ -48,7 +48,7 @@ class OnnxRuntimeBackend:
                 why=str(error),
                 fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
             ) from error
-        missing = _load_cuda(onnxruntime) if device == "cuda" else ""
+        missing = load_cuda(onnxruntime) if device == "cuda" else ""
         provider, provider_options = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
             raise BackendError(
@@ -107,7 +107,7 @@ class OnnxRuntimeBackend:
 _loading = threading.Lock()
 
 
-def _load_cuda(onnxruntime: Any) -> str:
+def load_cuda(onnxruntime: Any) -> str:
     """Load CUDA and cuDNN, from the packages that pip installed or else from the system; what is missing."""
     with _loading:  # stdout belongs to the process: two threads would put it back in the wrong order
         return _load_cuda_once(onnxruntime)

@@ -10,7 +10,8 @@ from torch import Tensor
 class Constant:
     """A small matrix that is used where tensors are: on a GPU it is copied once.
 
-    A copy at every use would wait for the GPU, and could not be captured in a CUDA graph.
+    A copy at every use would wait for the GPU, and could not be captured in a CUDA graph. What is compiled holds the copies
+    that were made before: call a module once before it is compiled.
     """
 
     def __init__(self, rows: Sequence[Sequence[float]] | Sequence[float]) -> None:
@@ -19,13 +20,16 @@ class Constant:
 
     def like(self, tensor: Tensor) -> Tensor:
         """The matrix on a tensor's device, of its type."""
-        if tensor.device.type == "cpu" or torch.compiler.is_compiling():  # tracing puts stand-ins in place of tensors
+        if tensor.device.type == "cpu":
             return self._matrix.to(tensor)
         key = tensor.device, tensor.dtype
-        if key not in self._copies:
+        copy = self._copies.get(key)
+        if copy is None:
+            if torch.compiler.is_compiling():  # tracing puts stand-ins in place of tensors: they must not be kept
+                return self._matrix.to(tensor)
             with torch.inference_mode(False):  # else no gradient could ever pass by it
-                self._copies[key] = self._matrix.to(tensor)
-        return self._copies[key]
+                copy = self._copies[key] = self._matrix.to(tensor)
+        return copy
 
 
 _GENERATORS = Constant([[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0]])

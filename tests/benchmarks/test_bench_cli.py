@@ -1,5 +1,6 @@
 """The program as it is typed, on the small bundle."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -32,7 +33,7 @@ def no_ceilings_and_no_processes(monkeypatch):
     monkeypatch.setattr(runs.ceilings, "best", lambda call: (call(), 0.001)[1])
     monkeypatch.setattr(runs.ceilings, "CPU_SIDES", (32,))
 
-    def fresh(bundle, name, options, frame, persons, frames=0):
+    def fresh(bundle, name, options, frame, persons, frames=0, bus=None):
         if name != "onnxruntime-cpu":
             raise runs.BackendError("It does not run.", why="the test says so")
         seconds = {"import": 0.1, "load": 0.2, "first": 0.3, "total": 0.6, "further": 0.01}
@@ -172,6 +173,48 @@ def test_a_backend_that_fails_half_way_leaves_the_others(shared_bundle, tmp_path
     assert part["onnxruntime-cpu"]["parts"]["engine"]["summary"]["samples"] == 2
 
 
+def test_what_died_alone_is_not_opened_in_the_runs_process(shared_bundle, tmp_path, monkeypatch):
+    """A crash there would end the run, and every attempt to go on with it."""
+    opened, alone = runs.open_runner, runs.run_fresh
+
+    def guarded(name, bundle, options):
+        assert name != "torch-fp32"
+        return opened(name, bundle, options)
+
+    def fresh(bundle, name, *rest, **options):
+        if name == "torch-fp32":
+            raise runs.ProcessDiedError("torch-fp32 died in a process of its own.", why="exit code -11")
+        return alone(bundle, name, *rest, **options)
+
+    monkeypatch.setattr(runs, "open_runner", guarded)
+    monkeypatch.setattr(runs, "run_fresh", fresh)
+    arguments = ["--backend", "onnxruntime-cpu,torch-fp32", "--batch", "1", "--persons", "1", "--frame", "160x120"]
+    result = bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json", "--json")
+    found = json.loads(result.stdout)
+    assert "exit code -11" in found["backends"]["torch-fp32"]["reason"]
+    assert list(found["parts"]["batch/1"]) == ["onnxruntime-cpu"]
+
+
+def test_a_backend_that_does_not_close_does_not_cost_the_run(shared_bundle, tmp_path, monkeypatch):
+    opened = runs.open_runner
+
+    def failing():
+        raise RuntimeError("the driver is gone")
+
+    monkeypatch.setattr(runs, "open_runner", lambda *given: dataclasses.replace(opened(*given), close=failing))
+    arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
+    result = bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json", "--json")
+    assert json.loads(result.stdout)["finished"]
+
+
+def test_end_to_end_times_of_batches_are_compared_on_the_same_frame(document, finished, tmp_path):
+    other = json.loads(json.dumps(document))
+    other["settings"]["frames"].reverse()
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    rows = json.loads(bench("compare", finished, tmp_path / "b.json", "--json").stdout)["rows"]
+    assert {row["what"] for row in rows if row["part"] == "batch/1"} == {"engine"}
+
+
 def test_two_runs_are_compared(document, finished, tmp_path):
     slower = json.loads(json.dumps(document))
     slower["machine"]["cpu"] = "another"
@@ -187,6 +230,7 @@ def test_two_runs_are_compared(document, finished, tmp_path):
     rows = {(row["part"], row["backend"], row["what"]): row for row in compared["rows"]}
     assert rows["batch/2", "onnxruntime-cpu", "engine"]["ratio"]["value"] == pytest.approx(3)
     same = rows["batch/1", "onnxruntime-cpu", "engine"]
+    assert same["samples"] == [3, 3]
     assert same["ratio"]["value"] == 1 and same["verdict"] == "no difference shown"
     assert any(line.startswith("machine.cpu") for line in compared["differences"])
     table = bench("compare", finished, other)

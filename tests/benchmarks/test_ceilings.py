@@ -1,5 +1,8 @@
 """Ceilings and the floor that follows from them."""
 
+import sys
+import types
+
 import pytest
 
 from glnet_bench import ceilings
@@ -79,6 +82,23 @@ def test_a_cpus_ceilings_are_measured(monkeypatch):
     assert found.bandwidth == 2 * (1 << 16) / 0.5
     assert found.half_operations is None
     assert "16 x 16 x 16" in found.how and "2 threads" in found.how
+
+
+def test_a_gpu_product_that_would_run_on_the_cpu_is_refused(monkeypatch):
+    """ONNX Runtime takes the CPU where CUDA's libraries are missing, and goes on."""
+
+    class Session:
+        def __init__(self, model, providers):
+            self.get_providers = lambda: ["CPUExecutionProvider"]
+
+    said = types.SimpleNamespace(
+        get_available_providers=lambda: ["CUDAExecutionProvider"], InferenceSession=Session, preload_dlls=lambda: None
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", said)
+    monkeypatch.setattr(ceilings, "load_cuda", lambda module: "libcudnn.so.9 not found" if module is said else "")
+    with pytest.raises(BackendError) as error:
+        ceilings._onnxruntime_product(8, half=False)
+    assert error.value.why == "libcudnn.so.9 not found"
 
 
 def test_a_machine_without_a_gpu_says_so(monkeypatch):

@@ -4,6 +4,7 @@ import ctypes
 
 import pytest
 
+from glnet_bench import nvidia
 from glnet_bench.clocks import CudaEvents
 from glnet_bench.machine import warnings
 from glnet_bench.nvidia import CudaDriver, Nvml
@@ -91,6 +92,8 @@ class Management:
                 return 3
             if name == "nvmlDeviceGetHandleByPciBusId_v2":
                 assert arguments[0] == b"0000:17:00.0"
+            if name == "nvmlDeviceGetViolationStatus":
+                arguments[-1]._obj.nanoseconds = {0: 2_500_000_000, 1: 0}[arguments[1]]
             if name in values:
                 arguments[-1]._obj.value = values[name]
             if name == "nvmlDeviceGetMemoryInfo":
@@ -107,6 +110,7 @@ def test_clocks_and_throttling_are_read():
     state = nvml.state()
     assert (state["sm_mhz"], state["sm_max_mhz"], state["celsius"], state["watts"]) == (1710, 1980, 91, 72.5)
     assert state["throttled"] == ["thermal (hardware)"]  # idling is no reason to complain
+    assert state["held_back_seconds"] == {"power cap": 2.5, "temperature": 0}
     assert nvml.used_memory() == 12345
     assert nvml.driver() == "580.1"
 
@@ -114,6 +118,8 @@ def test_clocks_and_throttling_are_read():
 def test_what_is_not_told_is_none():
     names = ["nvmlDeviceGetClockInfo", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetCurrentClocksThrottleReasons"]
     state = Nvml("0000:17:00.0", Management({*names, "nvmlDeviceGetMemoryInfo"})).state()
+    refused = Nvml("0000:17:00.0", Management({"nvmlDeviceGetViolationStatus"})).state()
+    assert refused["held_back_seconds"] == {"power cap": None, "temperature": None}
     assert state["sm_mhz"] is state["watts"] is state["throttled"] is None
     assert Nvml("0000:17:00.0", Management({"nvmlDeviceGetMemoryInfo"})).used_memory() is None
 
@@ -148,6 +154,13 @@ def test_a_quiet_machine_is_no_reason_to_warn():
             [note(), *(note(gpu={"sm_mhz": clock, "throttled": None, "load_percent": 80}) for clock in (1980, 900))],
             "900 to 1980",
         ),
+        (
+            [
+                note(gpu={"sm_mhz": 1980, "held_back_seconds": {"power cap": s, "temperature": 7.0}})
+                for s in (3.0, 3.5, 4.25)
+            ],
+            "held back by its power cap for 1.2 s",
+        ),
     ],
 )
 def test_a_disturbed_run_says_so(notes, words):
@@ -155,6 +168,17 @@ def test_a_disturbed_run_says_so(notes, words):
 
 
 def test_the_structures_have_nvmls_sizes():
-    from glnet_bench.nvidia import _Memory, _Utilization
+    from glnet_bench.nvidia import _Memory, _Utilization, _Violation
 
-    assert (ctypes.sizeof(_Memory), ctypes.sizeof(_Utilization)) == (24, 8)
+    assert [ctypes.sizeof(kind) for kind in (_Memory, _Utilization, _Violation)] == [24, 8, 16]
+
+
+def test_nvml_at_a_known_address_does_not_start_cuda(monkeypatch):
+    """Starting CUDA is part of what a backend's start-up time is about."""
+
+    def refused():
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(nvidia, "CudaDriver", refused)
+    monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name: Management())
+    assert nvidia.open_nvml("0000:17:00.0").bus == "0000:17:00.0"

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from glnet_bench import fresh, processes
-from glnet_bench.processes import growth, is_flat, run_fresh
+from glnet_bench.processes import ProcessDiedError, growth, is_flat, run_fresh
 from glnet_bench.runners import Options
 from glnet_bench.scene import Scene
 from glnet_bench.settings import Frame
@@ -46,19 +46,26 @@ def test_readings_are_spread_over_the_frames():
 
 
 @pytest.mark.parametrize(
-    "stdout, stderr, words",
+    "stdout, stderr, words, died",
     [
-        ("", "Traceback\nImportError: no torch\n", "ImportError: no torch"),
-        ("noise", "", "exit code 9"),
-        ('{"error": {"what": "Refused.", "why": "no engine", "fix": "f"}}', "", "no engine"),
+        ("", "Traceback\nImportError: no torch\n", "ImportError: no torch", True),
+        ("noise", "", "exit code 9", True),
+        ('{"error": {"what": "Refused.", "why": "no engine", "fix": "f"}}', "", "no engine", False),
     ],
 )
-def test_a_process_that_dies_or_refuses_is_a_reason(monkeypatch, tmp_path, stdout, stderr, words):
+def test_a_process_that_dies_or_refuses_is_a_reason(monkeypatch, tmp_path, stdout, stderr, words, died):
     result = subprocess.CompletedProcess([], 9, stdout, stderr)
     monkeypatch.setattr(processes.subprocess, "run", lambda *_, **__: result)
     with pytest.raises(BackendError) as error:
         run_fresh(tmp_path, "tensorrt", Options(), FRAME, 1)
     assert words in error.value.why
+    assert isinstance(error.value, ProcessDiedError) == died
+
+
+def test_a_process_that_hangs_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "START_SECONDS", 0.01)
+    with pytest.raises(ProcessDiedError, match="did not answer"):
+        run_fresh(tmp_path, "tensorrt", Options(), FRAME, 1)
 
 
 def test_a_start_is_measured(shared_bundle):

@@ -132,3 +132,21 @@ def test_a_constant_is_made_once_for_a_device_that_needs_a_copy(dtype):
     assert first is second and first.dtype == dtype and first.device.type == "meta"
     assert not first.is_inference()  # else no gradient could pass by it later
     assert constant.like(torch.zeros((), dtype=torch.float16)).tolist() == [[1, 2], [3, 4]]
+
+
+def test_what_is_compiled_holds_the_copies_that_were_made_before():
+    """Else every call of it would copy them to the GPU again."""
+    constant, copied = Constant([[1.0, 2.0], [3.0, 4.0]]), []
+
+    def graph(module, inputs):
+        copied.append(any(node.target == "to" for node in module.graph.nodes))
+        return module.forward
+
+    def product(rows):
+        return rows @ constant.like(rows)
+
+    rows = torch.zeros(3, 2, device="meta")
+    torch.compile(product, backend=graph, fullgraph=True)(rows)
+    constant.like(rows)
+    torch.compile(product, backend=graph, fullgraph=True)(rows)
+    assert copied == [True, False]
