@@ -40,6 +40,9 @@ def evaluate_command(
     backend: Annotated[
         str | None, typer.Option(help="What runs a bundle; see glnet-infer --help.  [default: onnxruntime-cpu]")
     ] = None,
+    bystanders: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of rendered crops with another person.  [default: 0]")
+    ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Picture of the best, median and worst crops to write.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -49,6 +52,8 @@ def evaluate_command(
             raise typer.BadParameter("--regressor, --male and --female belong to --data")
         if data is not None and pictures is not None:
             raise typer.BadParameter("--pictures are of rendered crops; leave --data out")
+        if data is not None and bystanders is not None:
+            raise typer.BadParameter("--bystanders are in rendered crops; leave --data out")
         if backend is not None and target.is_file():
             raise typer.BadParameter("a checkpoint is run by PyTorch; --backend is for bundles")
         check_installed()
@@ -59,6 +64,7 @@ def evaluate_command(
         from glnet.checkpoint import Checkpoint
         from glnet.recovery import MeshRecovery
         from glnet.training.evaluation import EvaluationProtocol, evaluate, load_regressor
+        from glnet.training.synthetic import Spread
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
         from glnet_infer.formats import check_image_path
@@ -86,7 +92,7 @@ def evaluate_command(
             joints = None if regressor is None else load_regressor(regressor, len(body.data.v_template))
             _score_datasets(runner, data, spec, EvaluationProtocol(body, gendered, joints), crops, as_json)
             return
-        result = evaluate(runner, body, spec, crops or RENDERED)
+        result = evaluate(runner, body, spec, crops or RENDERED, spread=Spread(bystanders=bystanders or 0.0))
         found, baseline = result.scores.summary(), result.baseline.summary()
         if as_json:
             print_json({"backend": runner.name, "found": found.as_dict(), "standing": baseline.as_dict()})

@@ -265,13 +265,15 @@ def test_a_checkpoint_and_its_bundle_score_alike(small_recovery, demo_body, shar
     assert scores[0]["crops"] == 20
 
 
-def test_the_truth_scores_zero(small_config, demo_body):
+@pytest.mark.parametrize("bystanders", [0.0, 0.5])
+def test_the_truth_scores_zero(small_config, demo_body, bystanders):
     """A backend that knows the answer has no error, so labels, metrics and frames fit together."""
-    from glnet.training.synthetic import SyntheticSource
+    from glnet.training.synthetic import Spread, SyntheticSource
 
     config = dataclasses.replace(small_config, crop=CropSpec(size=64), keypoints=29)
     decoder = MeshRecovery(_network(config), demo_body).decoder
-    source = SyntheticSource(demo_body, CropSpec(64), seed=7)
+    spread = Spread(bystanders=bystanders)
+    source = SyntheticSource(demo_body, CropSpec(64), seed=7, spread=spread)
 
     class Oracle:
         name = "oracle"
@@ -296,7 +298,7 @@ def test_the_truth_scores_zero(small_config, demo_body):
         def close(self):
             pass
 
-    result = evaluate(Oracle(), demo_body, CropSpec(64), 20, seed=7)
+    result = evaluate(Oracle(), demo_body, CropSpec(64), 20, seed=7, spread=spread)
     found, standing = result.scores.summary().as_dict(), result.baseline.summary().as_dict()
     assert found["mpjpe_mm"] < 0.1 and found["pve_mm"] < 0.1 and found["keypoint_px"] < 0.01
     assert standing["mpjpe_mm"] > 200  # people stand, sit and lie in all directions
@@ -399,3 +401,5 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     result = CliRunner().invoke(app, ["eval", str(checkpoint), "--crops", "4", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["found"]["crops"] == 4
+    accompanied = CliRunner().invoke(app, ["eval", str(checkpoint), "--crops", "4", "--json", "--bystanders", "1"])
+    assert accompanied.exit_code == 0 and accompanied.stdout != result.stdout

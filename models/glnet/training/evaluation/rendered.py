@@ -15,6 +15,7 @@ from glnet.training.metrics import Scores, mpjpe, pa_mpjpe, pve
 from glnet.training.seeds import HELD_OUT
 from glnet.training.synthetic import SyntheticSample, SyntheticSource
 from glnet.training.synthetic.scene import project
+from glnet.training.synthetic.spread import SCORED, Spread
 from glnet_infer.backends import Backend
 from glnet_infer.manifest import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS
@@ -47,8 +48,10 @@ class Evaluation(NamedTuple):
     shown: Shown
 
 
-def evaluate(backend: Backend, body: Body, crop: CropSpec, crops: int, seed: int = HELD_OUT) -> Evaluation:
-    """Score a backend on crops of the full distribution.
+def evaluate(
+    backend: Backend, body: Body, crop: CropSpec, crops: int, seed: int = HELD_OUT, spread: Spread = SCORED
+) -> Evaluation:
+    """Score a backend on rendered crops.
 
     Args:
         backend: What runs the graph; its body must be ``body``.
@@ -56,8 +59,9 @@ def evaluate(backend: Backend, body: Body, crop: CropSpec, crops: int, seed: int
         crop: The network's.
         crops: How many; their meshes are kept, 150 kB each.
         seed: Of the crops.
+        spread: Of the crops. Scores of one spread do not compare with those of another.
     """
-    source = SyntheticSource(body, crop, seed=seed)
+    source = SyntheticSource(body, crop, seed=seed, spread=spread)
     standing = _standing(body)
     scores, baseline, shown = Scores(), Scores(), []
     for start in range(0, crops, BATCH):

@@ -271,4 +271,5 @@ def test_options_that_belong_together(small_checkpoint, tmp_path):
 
     assert code("--regressor", "j.npy") == code("--male", "m.pkl") == 2
     assert code("--data", "list.json", "--pictures", "p.png") == 2
+    assert code("--data", "list.json", "--bystanders", "1") == 2
     assert code("--backend", "onnxruntime-cpu") == 2
