@@ -86,6 +86,7 @@ class Trainer:
     ) -> None:
         device = processes.device
         self.config, self.recipe, self.processes = config, recipe, processes
+        self._photographs = backgrounds is not None
         self.matching, self.weights = matching or Matching(), weights or LossWeights()
         network = random_recovery(config, body, recipe.seed).network
         if initial is not None:
@@ -173,6 +174,7 @@ class Trainer:
             "weights": asdict(self.weights),
             "step": self.step,
             "processes": self.processes.count,
+            "photographs": self._photographs,
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "guidance": self.guidance.state_dict(),

@@ -393,6 +393,7 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
         ("--pool", "2"),
         ("--positives", "7"),
         ("--static-matching", ""),
+        ("--backgrounds", str(tmp_path)),
     ):
         other = CliRunner().invoke(app, [*arguments, option, *filter(None, [value])])
         assert other.exit_code == 3 and option[2:].replace("-", "_") in other.stderr, other.stderr
