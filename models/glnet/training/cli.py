@@ -125,7 +125,7 @@ def _check_same_options(context: typer.Context, state: dict[str, Any], network: 
         raise InputError(
             "The training that is there cannot go on with other options.",
             why="; ".join(other),
-            fix="give those that it was begun with, or begin another training elsewhere (--initial takes the weights along)",
+            fix="give those that it was begun with, or begin another elsewhere (--initial takes the weights along)",
         )
 
 
