@@ -13,7 +13,7 @@ demo: $(VENV)/.export
 	$(BIN)/glnet-infer examples/person.jpg --boxes 639,30,955,736 --boxes 313,25,577,567 -b $(DEMO)/bundle -o $(DEMO)
 	@echo "Look at $(DEMO)/held-out.jpg: rendered crops that the network has never seen, and the meshes recovered from them,"
 	@echo "the ten best, median and worst. And at $(DEMO)/person.overlay.jpg: a real photograph, shown as it comes out. The"
-	@echo "network was trained for nine hours on two CPU cores, on rendered crops alone; it has never seen a photograph."
+	@echo "network was trained for ten hours on two CPU cores, on rendered crops alone; it has never seen a photograph."
 	@echo "32 crops scatter by some percent: models/demo/MODEL_CARD.md has the figures on 1,024."
 	@echo "$(DEMO)/person.glb opens in any 3D viewer."
 
