@@ -19,7 +19,7 @@ from glnet_bench.scene import Scene
 from glnet_bench.settings import parse_frames
 from glnet_infer.bundle import Bundle
 from glnet_infer.console import error_document
-from glnet_infer.errors import GlnetError
+from glnet_infer.errors import BackendError, GlnetError, one_line
 from glnet_infer.recoverer import MeshRecoverer
 
 FURTHER_CALLS = 5
@@ -105,6 +105,9 @@ def main() -> None:
             document["readings"] = soak(recoverer, scene, given.frames, nvml)
     except GlnetError as error:
         document = error_document(error)
+    except Exception as error:  # such as memory that ran out: the backend may still run smaller things
+        why = f"{type(error).__name__}: {one_line(error)}"
+        document = error_document(BackendError(f"{given.backend} failed.", why=why, fix="see glnet-doctor"))
     sys.stdout.write("\n" + json.dumps(document) + "\n")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
     """What in the notes of a run speaks against its figures.
 
     Args:
-        watched: From :func:`watch`, the first before anything ran.
+        watched: From :func:`watch`, the first before anything ran. The first note of every sitting of a run that was
+            interrupted and resumed says ``began``: what happened between sittings is no matter of the run.
         cores_used: Cores of the machine.
     """
     found: list[str] = []
@@ -72,9 +74,9 @@ def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
     load = watched[0]["load_average"]
     if load > BUSY * cores_used:
         found.append(f"the machine was busy with other work before the run began (load {load:.1f} on {cores_used} cores)")
-    counts = [note["cpu_throttle_count"] for note in watched if note["cpu_throttle_count"] is not None]
-    if counts and counts[-1] > counts[0]:
-        found.append(f"the CPU throttled {counts[-1] - counts[0]} times")
+    throttled = _grown(watched, lambda note: note["cpu_throttle_count"])
+    if throttled:
+        found.append(f"the CPU throttled {throttled} times")
     reasons = sorted({reason for note in watched for reason in ((note["gpu"] or {}).get("throttled") or [])})
     if reasons:
         found.append(f"the GPU's clocks were held back: {', '.join(reasons)}")
@@ -90,13 +92,26 @@ def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
 
 def _held_back(watched: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds of the run in which the GPU was slowed down, by what; tenths of a second and more."""
-    counts = [(note["gpu"] or {}).get("held_back_seconds") or {} for note in watched]
-    grown = {}
-    for policy in counts[0]:
-        seconds = [count[policy] for count in counts if count.get(policy) is not None]
-        if seconds and seconds[-1] - seconds[0] >= 0.1:
-            grown[policy] = seconds[-1] - seconds[0]
-    return grown
+
+    def seconds(note: dict[str, Any]) -> dict[str, float | None]:
+        return (note["gpu"] or {}).get("held_back_seconds") or {}
+
+    policies = dict.fromkeys(policy for note in watched for policy in seconds(note))
+    grown = {policy: _grown(watched, lambda note, policy=policy: seconds(note).get(policy)) for policy in policies}
+    return {policy: total for policy, total in grown.items() if total >= 0.1}
+
+
+def _grown(watched: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float:
+    """By how much a counter of the machine grew within the sittings of a run."""
+    total: float = 0
+    before = None
+    for note in watched:
+        count = read(note)
+        if before is not None and count is not None and not note.get("began"):
+            total += max(count - before, 0)
+        if count is not None or note.get("began"):
+            before = count
+    return total
 
 
 def peak_memory() -> int | None:

@@ -51,7 +51,7 @@ def run_fresh(
 
     Raises:
         BackendError: The backend cannot run.
-        ProcessDiedError: The process died, or did not end.
+        ProcessDiedError: The process died, or did not answer in :data:`START_SECONDS`; a memory run may take any time.
     """
     size = f"{frame.width}x{frame.height}"
     command = [sys.executable, "-m", "glnet_bench.fresh", str(bundle), backend, "--frame", size]

@@ -108,7 +108,7 @@ class Run:
         """
         document = self._record.document
         document["started"] = document["started"] or _now()
-        self._watch()
+        self._watch(began=True)
         try:
             for name in part_names(self._settings):
                 if self._record.has(name):
@@ -128,15 +128,18 @@ class Run:
                 runner.close()
         self._runners = None
 
-    def _watch(self) -> None:
-        self._record.document["watched"].append(machine.watch(self._nvml))
+    def _watch(self, *, began: bool = False) -> None:
+        self._record.document["watched"].append({"began": began, **machine.watch(self._nvml)})
 
     def _part(self, kind: str, *what: str) -> Any:
         settings = self._settings
         if kind == "floor":
             return measure_floor(self._bundle, settings)
-        if kind in ("start", "soak"):
-            return self._fresh(what[0], settings.soak if kind == "soak" else 0)
+        if kind == "start":
+            return self._fresh(what[0], 0)
+        if kind == "soak":
+            died = self._died(what[0])
+            return {"reason": died} if died else self._fresh(what[0], settings.soak)
         count = int(what[-1])
         if kind == "batch":
             cases = self._batch_cases(count)
@@ -160,15 +163,20 @@ class Run:
             found["flat"] = {where: is_flat(readings, where) for where in ("host", "device")}
         return found
 
+    def _died(self, name: str) -> str | None:
+        """Why a backend took the process of its start with it; None where it did not."""
+        alone = self._record.document["parts"].get(f"start/{name}", {})
+        return alone["reason"] if alone.get("died") else None
+
     def _opened(self) -> dict[str, Runner]:
         """The backends that run here; the record learns why the others do not."""
         if self._runners is None:
             self._runners = {}
             for name in self._settings.backends:
                 start = time.perf_counter()
-                alone = self._record.document["parts"].get(f"start/{name}", {})
-                if alone.get("died"):  # here it would take the run with it
-                    self._record.document["backends"][name] = {"reason": alone["reason"]}
+                died = self._died(name)
+                if died:  # here it would take the run with it
+                    self._record.document["backends"][name] = {"reason": died}
                     continue
                 try:
                     runner = open_runner(name, self._bundle, self._options)
@@ -327,7 +335,8 @@ def _free_memory() -> None:
     """Give back what a call left that ran out of memory, or the next backend runs out of it too."""
     gc.collect()
     if "torch" in sys.modules:
-        sys.modules["torch"].cuda.empty_cache()  # does nothing where CUDA was not started
+        with contextlib.suppress(Exception):  # after an illegal access CUDA refuses this too; the others' rows go on
+            sys.modules["torch"].cuda.empty_cache()  # does nothing where CUDA was not started
 
 
 def _reason(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import sys
 
 import cv2
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from glnet_bench import run as runs
@@ -157,31 +158,39 @@ def test_an_interrupted_run_goes_on(shared_bundle, tmp_path, monkeypatch):
 
 
 def test_a_backend_that_fails_half_way_leaves_the_others(shared_bundle, tmp_path, monkeypatch):
-    opened = runs.open_runner
+    """Even one after which CUDA refuses everything, giving memory back too."""
+    opened, refused = runs.open_runner, []
+
+    def refuse(*_):
+        refused.append(_)
+        raise RuntimeError("an illegal memory access")
 
     def failing(name, bundle, options):
         runner = opened("onnxruntime-cpu", bundle, options)
         if name == "onnxruntime-cuda":
-            runner.staged.run = runner.backend.run = lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory"))
+            runner.staged.run = runner.backend.run = refuse
         return runner
 
     monkeypatch.setattr(runs, "open_runner", failing)
     arguments = ["--backend", "onnxruntime-cpu,onnxruntime-cuda", "--batch", "1", "--persons", "1", "--frame", "160x120"]
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
     result = bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json", "--json")
     part = json.loads(result.stdout)["parts"]["batch/1"]
-    assert part["onnxruntime-cuda"]["reason"] == "RuntimeError: out of memory"
+    assert part["onnxruntime-cuda"]["reason"] == "RuntimeError: an illegal memory access"
+    assert refused[-1] == ()  # the memory, after the call
     assert part["onnxruntime-cpu"]["parts"]["engine"]["summary"]["samples"] == 2
 
 
 def test_what_died_alone_is_not_opened_in_the_runs_process(shared_bundle, tmp_path, monkeypatch):
     """A crash there would end the run, and every attempt to go on with it."""
-    opened, alone = runs.open_runner, runs.run_fresh
+    opened, alone, started = runs.open_runner, runs.run_fresh, []
 
     def guarded(name, bundle, options):
         assert name != "torch-fp32"
         return opened(name, bundle, options)
 
     def fresh(bundle, name, *rest, **options):
+        started.append(name)
         if name == "torch-fp32":
             raise runs.ProcessDiedError("torch-fp32 died in a process of its own.", why="exit code -11")
         return alone(bundle, name, *rest, **options)
@@ -189,9 +198,11 @@ def test_what_died_alone_is_not_opened_in_the_runs_process(shared_bundle, tmp_pa
     monkeypatch.setattr(runs, "open_runner", guarded)
     monkeypatch.setattr(runs, "run_fresh", fresh)
     arguments = ["--backend", "onnxruntime-cpu,torch-fp32", "--batch", "1", "--persons", "1", "--frame", "160x120"]
-    result = bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json", "--json")
+    arguments += ["--samples", "2", "--seconds", "0.02", "--soak", "8"]
+    result = bench(shared_bundle, *arguments, "-o", tmp_path / "r.json", "--json")
     found = json.loads(result.stdout)
     assert "exit code -11" in found["backends"]["torch-fp32"]["reason"]
+    assert "exit code -11" in found["parts"]["soak/torch-fp32"]["reason"] and started.count("torch-fp32") == 1
     assert list(found["parts"]["batch/1"]) == ["onnxruntime-cpu"]
 
 

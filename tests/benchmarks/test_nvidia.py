@@ -129,8 +129,12 @@ def test_nvml_without_the_gpu_is_an_os_error():
         Nvml("0000:17:00.0", Management({"nvmlDeviceGetHandleByPciBusId_v2"}))
 
 
-def note(load=0.1, throttled=0, gpu=None):
-    return {"load_average": load, "cpu_mhz": None, "cpu_throttle_count": throttled, "gpu": gpu}
+def note(load=0.1, throttled=0, gpu=None, began=False):
+    return {"began": began, "load_average": load, "cpu_mhz": None, "cpu_throttle_count": throttled, "gpu": gpu}
+
+
+def held_back(seconds, began=False):
+    return note(gpu={"sm_mhz": 1980, "held_back_seconds": {"power cap": seconds, "temperature": 7.0}}, began=began)
 
 
 def test_a_quiet_machine_is_no_reason_to_warn():
@@ -155,16 +159,23 @@ def test_a_quiet_machine_is_no_reason_to_warn():
             "900 to 1980",
         ),
         (
-            [
-                note(gpu={"sm_mhz": 1980, "held_back_seconds": {"power cap": s, "temperature": 7.0}})
-                for s in (3.0, 3.5, 4.25)
-            ],
+            [held_back(3.0, began=True), held_back(3.5), held_back(4.25)],
             "held back by its power cap for 1.2 s",
+        ),
+        (  # resumed after another driver's start: its counter began anew
+            [held_back(100, began=True), held_back(160), held_back(0, began=True), held_back(2)],
+            "held back by its power cap for 62.0 s",
         ),
     ],
 )
 def test_a_disturbed_run_says_so(notes, words):
     assert any(words in text for text in warnings(notes, 2))
+
+
+def test_what_happened_between_the_sittings_of_a_run_is_not_its_own():
+    notes = [held_back(10, began=True), held_back(10), held_back(3610, began=True), held_back(3610)]
+    assert warnings(notes, 2) == []
+    assert warnings([note(throttled=1, began=True), note(throttled=1), note(throttled=9, began=True)], 2) == []
 
 
 def test_the_structures_have_nvmls_sizes():

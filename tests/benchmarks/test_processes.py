@@ -1,6 +1,8 @@
 """Backends in processes of their own."""
 
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,24 @@ def test_a_process_that_dies_or_refuses_is_a_reason(monkeypatch, tmp_path, stdou
         run_fresh(tmp_path, "tensorrt", Options(), FRAME, 1)
     assert words in error.value.why
     assert isinstance(error.value, ProcessDiedError) == died
+
+
+def test_what_fails_without_taking_its_process_along_is_no_death(monkeypatch, capsys):
+    """Memory that runs out for many persons is there for few."""
+
+    def fail(*_):
+        raise MemoryError("sixty-four persons")
+
+    monkeypatch.setattr(fresh, "start_up", fail)
+    monkeypatch.setattr(
+        sys, "argv", ["fresh", ".", "torch-fp32", "--spawned", "0", "--frame", "160x120", "--persons", "64"]
+    )
+    fresh.main()
+    result = subprocess.CompletedProcess([], 0, capsys.readouterr().out, "")
+    monkeypatch.setattr(processes.subprocess, "run", lambda *_, **__: result)
+    with pytest.raises(BackendError) as error:
+        run_fresh(Path(), "torch-fp32", Options(), FRAME, 64)
+    assert error.value.why == "MemoryError: sixty-four persons" and not isinstance(error.value, ProcessDiedError)
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch, tmp_path):
