@@ -117,10 +117,6 @@ def _check_same_options(context: typer.Context, state: dict[str, Any], network: 
     ]
     if "config" in given and network != state["config"]:
         other.append(f"config {given['config']}, begun with {state['config']['name']} of other values")
-    if (context.params["backgrounds"] is not None) != state["photographs"]:
-        other.append(
-            f"backgrounds {context.params['backgrounds']}, begun {'with' if state['photographs'] else 'without'} any"
-        )
     if other:
         raise InputError(
             "The training that is there cannot go on with other options.",

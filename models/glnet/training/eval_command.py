@@ -1,6 +1,7 @@
 """``glnet-train eval``: scores of a checkpoint or a bundle."""
 
 import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,13 +93,17 @@ def evaluate_command(
             joints = None if regressor is None else load_regressor(regressor, len(body.data.v_template))
             _score_datasets(runner, data, spec, EvaluationProtocol(body, gendered, joints), crops, as_json)
             return
-        result = evaluate(runner, body, spec, crops or RENDERED, spread=Spread(bystanders=bystanders or 0.0))
+        spread = Spread(bystanders=bystanders or 0.0)
+        result = evaluate(runner, body, spec, crops or RENDERED, spread=spread)
         found, baseline = result.scores.summary(), result.baseline.summary()
         if as_json:
-            print_json({"backend": runner.name, "found": found.as_dict(), "standing": baseline.as_dict()})
+            document = {"backend": runner.name, "spread": asdict(spread)}
+            print_json({**document, "found": found.as_dict(), "standing": baseline.as_dict()})
         else:
             print_result(f"{runner.name:<16} {found}")
             print_result(f"{'standing body':<16} {baseline}")
+            if spread.bystanders:
+                print_result(f"of crops that show another person: {100 * spread.bystanders:.0f} %")
         if pictures is not None:  # last: a path that cannot be written costs no scores
             _draw(result, body.data.faces, pictures)
 

@@ -6,8 +6,9 @@ side in 64 bits. Training draws from the lower half of the 32, what it must neve
 
 import numpy as np
 
-BLOCKS, STEPS, PERSONS = 0, 1, 2
-"""What a training draws numbers for: rendered blocks of crops, the choices of a step, and a real person's box."""
+BLOCKS, STEPS, PERSONS, BYSTANDERS = 0, 1, 2, 3
+"""What numbers are drawn for: rendered blocks of crops, the choices of a step, a real person's box, and who else is in a
+source's crops."""
 
 LARGEST_SEED = (1 << 31) - 1
 
@@ -22,5 +23,6 @@ PRECISION = (1 << 31) + 3
 
 
 def derived(seed: int, purpose: int, number: int) -> int:
-    """The seed of the n-th drawing for a purpose, in a training with a seed: 31 bits, well mixed."""
-    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1)[0]) & LARGEST_SEED
+    """The seed of the n-th drawing for a purpose, beside another seed and in its half: 31 bits of its own, well mixed."""
+    mixed = int(np.random.SeedSequence([seed, purpose, number]).generate_state(1)[0])
+    return (mixed & LARGEST_SEED) | (seed & ~LARGEST_SEED)

@@ -31,10 +31,10 @@ from glnet.training.processes import Processes
 from glnet.training.recipe import PRECISIONS, Recipe
 from glnet.training.synthetic import SyntheticSource
 from glnet.training.targets import Targets
-from glnet_infer.errors import CheckpointError, TrainingError, first_line
+from glnet_infer.errors import CheckpointError, InputError, TrainingError, first_line
 
 STATE_FORMAT = "glnet-training-state"
-STATE_VERSION = 5
+STATE_VERSION = 6
 
 LEAST_SCALE = 1.0
 """Of float16's gradients. One that is not finite at this scale is no matter of float16's range."""
@@ -86,7 +86,6 @@ class Trainer:
     ) -> None:
         device = processes.device
         self.config, self.recipe, self.processes = config, recipe, processes
-        self._photographs = backgrounds is not None
         self.matching, self.weights = matching or Matching(), weights or LossWeights()
         network = random_recovery(config, body, recipe.seed).network
         if initial is not None:
@@ -174,7 +173,7 @@ class Trainer:
             "weights": asdict(self.weights),
             "step": self.step,
             "processes": self.processes.count,
-            "photographs": self._photographs,
+            "photographs": self.source.photographs,
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "guidance": self.guidance.state_dict(),
@@ -196,6 +195,7 @@ class Trainer:
 
         Raises:
             CheckpointError: Its parts do not fit each other.
+            InputError: It was begun with other photographs.
         """
         trainer = cls(
             GLNetConfig.from_dict(state["config"]),
@@ -207,6 +207,18 @@ class Trainer:
             real=real,
             processes=processes,
         )
+        if trainer.source.photographs != state["photographs"]:
+            if state["photographs"] is None:
+                why = "it was begun without any"
+            elif backgrounds is None:
+                why = "it was begun with some, and none are given"
+            else:
+                why = f"the files in {backgrounds} are not those that it was begun with"
+            raise InputError(
+                "The training that is there cannot go on with other photographs behind the persons.",
+                why=why,
+                fix="give --backgrounds as at first, or begin another elsewhere (--initial takes the weights along)",
+            )
         try:
             for part in ("network", "averaged", "guidance", "optimizer", "scaler"):
                 getattr(trainer, part).load_state_dict(state[part])

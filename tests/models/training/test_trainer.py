@@ -19,7 +19,7 @@ from glnet.training.comparison import _take_backbone
 from glnet.training.evaluation import evaluate
 from glnet.training.matching import Matching
 from glnet.training.recipe import Recipe
-from glnet.training.seeds import BLOCKS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
+from glnet.training.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet.training.trainer import Trainer, read_state
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
@@ -89,6 +89,7 @@ def test_seeds_of_training_are_never_those_of_held_out_crops():
     # PyTorch's generator on a CPU takes the low 32 bits.
     assert not {seed & 0xFFFFFFFF for seed in seeds} & {value & 0xFFFFFFFF for value in (HELD_OUT, PICTURES, PRECISION)}
     assert all(seed < 1 << 31 <= HELD_OUT < 1 << 32 for seed in seeds)
+    assert 1 << 31 <= derived(HELD_OUT, BYSTANDERS, 0) < 1 << 32
 
 
 def test_a_training_that_diverges_stops_and_keeps_its_last_state(config, demo_body, tmp_path):
@@ -217,6 +218,24 @@ def test_the_recipes_matching_survives_a_resume(config, demo_body, tmp_path):
     trainer = Trainer(config, RECIPE, demo_body, matching=Matching(dynamic=False, positives=3))
     trainer.save(tmp_path / "state.pt")
     assert Trainer.load(read_state(tmp_path / "state.pt"), demo_body).matching == Matching(dynamic=False, positives=3)
+
+
+def test_a_training_goes_on_with_the_photographs_that_it_was_begun_with(config, demo_body, tmp_path):
+    folders = [tmp_path / name for name in ("first", "copied", "others")]
+    for folder, side in zip(folders, (90, 90, 70), strict=True):
+        folder.mkdir()
+        cv2.imwrite(str(folder / "wall.png"), np.full((side, 100, 3), 90, np.uint8))
+    state = tmp_path / "state.pt"
+    Trainer(config, RECIPE, demo_body, backgrounds=folders[0]).save(state)
+    Trainer.load(read_state(state), demo_body, folders[1])  # wherever they lie now
+    with pytest.raises(InputError, match="not those") as error:
+        Trainer.load(read_state(state), demo_body, folders[2])
+    with pytest.raises(InputError, match="none are given"):
+        Trainer.load(read_state(state), demo_body)
+    assert "--backgrounds" in error.value.fix
+    Trainer(config, RECIPE, demo_body).save(state)
+    with pytest.raises(InputError, match="begun without any"):
+        Trainer.load(read_state(state), demo_body, folders[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "a checkpoint"])
@@ -393,7 +412,6 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
         ("--pool", "2"),
         ("--positives", "7"),
         ("--static-matching", ""),
-        ("--backgrounds", str(tmp_path)),
     ):
         other = CliRunner().invoke(app, [*arguments, option, *filter(None, [value])])
         assert other.exit_code == 3 and option[2:].replace("-", "_") in other.stderr, other.stderr
@@ -402,5 +420,10 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     result = CliRunner().invoke(app, ["eval", str(checkpoint), "--crops", "4", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["found"]["crops"] == 4
-    accompanied = CliRunner().invoke(app, ["eval", str(checkpoint), "--crops", "4", "--json", "--bystanders", "1"])
-    assert accompanied.exit_code == 0 and accompanied.stdout != result.stdout
+    arguments = ["eval", str(checkpoint), "--crops", "4", "--bystanders", "0.5"]
+    accompanied = CliRunner().invoke(app, [*arguments, "--json"])
+    assert accompanied.exit_code == 0
+    before, after = json.loads(result.stdout), json.loads(accompanied.stdout)
+    assert before["spread"]["bystanders"] == 0 and after["spread"]["bystanders"] == 0.5
+    assert before["found"] != after["found"] and before["standing"]["mpjpe_mm"] == after["standing"]["mpjpe_mm"]
+    assert "another person: 50 %" in CliRunner().invoke(app, arguments).stdout

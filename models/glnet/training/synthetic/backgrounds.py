@@ -1,5 +1,6 @@
 """What is behind a person: procedural pictures, or windows of photographs from a folder."""
 
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -88,12 +89,17 @@ class Photographs:
         folder: Searched through, with what is in it. Files that OpenCV cannot read are passed over.
         device: Where the squares are kept.
 
+    Attributes:
+        digest: Tells the files of one folder from those of another, by their names and sizes.
+
     Raises:
         InputError: The folder holds no photograph.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        listed = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+        self.digest = hashlib.sha256(repr(listed).encode()).hexdigest()
         tiles: list[np.ndarray] = []
         # Two squares of most photographs are kept.
         step = max(1, -(-2 * len(files) // MAXIMUM_TILES))

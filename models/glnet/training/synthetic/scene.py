@@ -15,6 +15,10 @@ FOCAL_LENGTHS = (1.1, 7.0)
 to some 15 metres."""
 
 
+OFF_CENTRE = 0.2
+"""Crop sides. A root that is seen further from the crop's centre has others only on its own side."""
+
+
 class Placement(NamedTuple):
     """N bodies in front of cameras.
 
@@ -78,9 +82,9 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficul
 def place_beside(draw: Draw, placement: Placement, vertices: Tensor) -> Placement:
     """Place other bodies where the cameras see them beside the first ones: three in ten nearer, the others farther away.
 
-    The second body is seen to the left or right, by two to seven tenths of the crop's side: it stays clear who is in the
-    middle, and bodies overlap in two of five crops. It knows nothing of the first one's ground: cameras look from all
-    heights.
+    The second body is seen to the left or right, by two to seven tenths of the crop's side, and on the first one's own side
+    where that is not in the middle: it stays clear who is meant. Bodies overlap in a third of the crops. The second knows
+    nothing of the first one's ground: cameras look from all heights.
 
     Args:
         draw: Random numbers.
@@ -93,9 +97,10 @@ def place_beside(draw: Draw, placement: Placement, vertices: Tensor) -> Placemen
     depth = (placement.root[:, 2] * ratio).maximum(NEAREST - vertices[..., 2].amin(1))
     # Who stands before the first person leaves more of him open.
     aside = draw.uniform(count, low=0.2, high=0.6) + 0.1 * nearer
-    aside = torch.where(draw.chance(count, probability=0.5), aside, -aside)
-    shift = torch.stack([aside, draw.normal(count, deviation=0.06)], dim=-1)
-    place = project(placement.root[:, None], placement.cameras)[:, 0] + shift
+    place = project(placement.root[:, None], placement.cameras)[:, 0]
+    rightwards = torch.where(place[:, 0].abs() > OFF_CENTRE, place[:, 0] > 0, draw.chance(count, probability=0.5))
+    shift = torch.stack([torch.where(rightwards, aside, -aside), draw.normal(count, deviation=0.06)], dim=-1)
+    place = place + shift
     ray = (place - placement.cameras[:, 2:]) / placement.cameras[:, :2]
     return Placement(torch.cat([ray, torch.ones_like(ray[:, :1])], dim=-1) * depth[:, None], placement.cameras)
 

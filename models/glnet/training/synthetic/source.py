@@ -9,6 +9,7 @@ from torch import Tensor
 
 from glnet.body.smpl import Body, PosedBody
 from glnet.estimate import viewing_axes
+from glnet.training.seeds import BYSTANDERS, derived
 from glnet.training.synthetic.appearance import Wardrobe
 from glnet.training.synthetic.backgrounds import Backgrounds
 from glnet.training.synthetic.corruptions import Occluders, camera_faults, in_crop, occluders
@@ -111,13 +112,19 @@ class SyntheticSource:
         self.device = torch.device(device)
         self.body = body if body.weights.device == self.device else copy.deepcopy(body).to(self.device)
         self.crop = crop
-        self.spread = spread
-        self.draw = Draw(torch.Generator(self.device).manual_seed(seed))
+        self.draw, self._draw_beside = Draw(torch.Generator(self.device)), Draw(torch.Generator(self.device))
+        self.begin(seed, spread)
         self._poses = PoseSampler(self.device)
         self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop.size)
         self._segments = self.body.weights.argmax(-1).to(torch.uint8)
         self._wardrobe = Wardrobe(self.body, self.device)
         self._backgrounds = Backgrounds(backgrounds, self.device)
+
+    @property
+    def photographs(self) -> str | None:
+        """Tells the photographs behind the persons from others; None where there are none."""
+        found = self._backgrounds.photographs
+        return None if found is None else found.digest
 
     @torch.no_grad()
     def sample(self, count: int) -> SyntheticSample:
@@ -134,14 +141,16 @@ class SyntheticSource:
 
     def begin(self, seed: int, spread: Spread = SCORED) -> None:
         """Start the sequence of a seed, whatever was sampled before."""
-        self.draw.generator.manual_seed(seed)
         self.spread = spread
+        self.draw.generator.manual_seed(seed)
+        # Of their own: whoever stands beside them, the persons of a seed are the same.
+        self._draw_beside.generator.manual_seed(derived(seed, BYSTANDERS, 0))
 
     def _chunk(self, count: int) -> SyntheticSample:
         draw, difficulty, size = self.draw, self.spread.difficulty, self.crop.size
-        people = self._people(count)
+        people = self._people(draw, count)
         placement = place(draw, people.vertices, people.joints, self.crop.padding, difficulty)
-        fragments, person, coverage = self._render(people, placement)
+        fragments, person, coverage = self._render(draw, people, placement)
 
         scenery = self._backgrounds.sample(draw, count, size)
         hidden = occluders(draw, count, size, scenery, difficulty)
@@ -165,17 +174,17 @@ class SyntheticSource:
             places=places,
         )
 
-    def _people(self, count: int) -> _People:
-        betas = shapes(self.draw, count)
-        rotations = self._postures(count)
+    def _people(self, draw: Draw, count: int) -> _People:
+        betas = shapes(draw, count)
+        rotations = self._postures(draw, count)
         chained = self.body.kinematics.chain(rotations)
         rest = self.body.rest_joints(betas)
         # Joints of the posed body start at the root's rest place, wherever it turns.
         return _People(rotations, chained, betas, rest[:, 0], self.body(chained, rotations, betas, rest))
 
-    def _postures(self, count: int) -> Tensor:
+    def _postures(self, draw: Draw, count: int) -> Tensor:
         """Local rotations, N x 24 x 3 x 3, the root's relative to the camera."""
-        draw, difficulty, tilted = self.draw, self.spread.difficulty, self.spread.tilted
+        difficulty, tilted = self.spread.difficulty, self.spread.tilted
         rotations = self._poses.rotations(self._poses.angles(draw, count, difficulty), views(draw, count, difficulty))
         if not tilted:
             return rotations
@@ -184,11 +193,11 @@ class SyntheticSource:
         taken = draw.chance(count, probability=tilted) & (others[:, 0, 1, 1] > rotations[:, 0, 1, 1])
         return torch.where(taken[:, None, None, None], others, rotations)
 
-    def _render(self, people: _People, placement: Placement) -> tuple[Fragments, Tensor, Tensor]:
+    def _render(self, draw: Draw, people: _People, placement: Placement) -> tuple[Fragments, Tensor, Tensor]:
         """What is seen of N people, their premultiplied colours, N x S x S x 3, and their coverage, N x S x S x 1."""
         vertices = people.posed.vertices + (placement.root - people.rest).unsqueeze(1)
         fragments = self._rasterizer(project(vertices, placement.cameras), vertices[..., 2])
-        look = self._wardrobe.dress(self.draw, people.chained, people.betas)
+        look = self._wardrobe.dress(draw, people.chained, people.betas)
         colors = self._wardrobe.shade(look, fragments, self.crop.size**2)
         return fragments, *fragments.resolve(colors, len(vertices), self.crop.size)
 
@@ -198,14 +207,14 @@ class SyntheticSource:
         Whole persons are layered by the depths of their roots, not pixel by pixel: where limbs would cross, the picture
         is wrong, but the labels follow the picture.
         """
-        share = self.spread.bystanders * self.spread.difficulty
-        chosen = self.draw.chance(len(scenery), probability=share).nonzero().squeeze(1)
+        draw, share = self._draw_beside, self.spread.bystanders * self.spread.difficulty
+        chosen = draw.chance(len(scenery), probability=share).nonzero().squeeze(1)
         if not len(chosen):
             return scenery, hidden
         first = Placement(*(part[chosen] for part in placement))
-        others = self._people(len(chosen))
-        second = place_beside(self.draw, first, others.vertices)
-        _, color, coverage = self._render(others, second)
+        others = self._people(draw, len(chosen))
+        second = place_beside(draw, first, others.vertices)
+        _, color, coverage = self._render(draw, others, second)
         color = color.clamp(max=1)
         nearer = (second.root[:, 2] < first.root[:, 2])[:, None, None, None]
         behind = color + scenery[chosen] * (1 - coverage)

@@ -13,7 +13,7 @@ class Spread:
         difficulty: 0 (whole, frontal, standing persons, clear pictures) to 1 (everything).
         tilted: Share of persons who are the less upright of two that are drawn, as the camera sees them.
         bystanders: Share of crops with another person beside, before or behind the one who is looked for; at less than
-            full difficulty fewer. One in thirteen is out of sight.
+            full difficulty fewer. One in eleven is out of sight.
 
     Raises:
         InputError: One is outside 0 to 1.
