@@ -112,13 +112,14 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
         if recoverer.bundle.manifest.network.weights == "random":
             talk.print("These weights are random: the meshes mean nothing.", style="yellow")
         for path in _with_progress(job.images):
+            entries.append({"image": str(path)})
             try:
-                entries.append(_recover(recoverer, path, job, as_json))
+                _recover(recoverer, path, job, as_json, entries[-1])
             except GlnetError as error:
                 failure = failure or error
                 talk.print(f"{path}:", markup=False)
                 print_error(error)
-                entries.append({"image": str(path), **error_document(error)})
+                entries[-1].update(error_document(error))
         if as_json:
             print_json({"bundle": str(bundle), "backend": recoverer.backend, "images": entries})
     return failure
@@ -145,23 +146,19 @@ def _make_directory(path: Path) -> None:
         ) from error
 
 
-def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool) -> dict[str, Any]:
-    """Recover one image's meshes and write its files; what is said about it."""
+def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool, entry: dict[str, Any]) -> None:
+    """Recover one image's meshes and write its files; ``entry`` learns what is said about it, file by file."""
     boxes = job.boxes[path]
     image = read_image(path)
     if boxes == []:
         talk.print(f"{path}: no boxes, so no persons", markup=False, soft_wrap=True)
     meshes = recoverer(image, boxes, job.intrinsics)
-    files = [_write(meshes, image, job.output, path.stem, name) for name in job.formats]
-    if not as_json:
-        for file in files:
-            print_result(str(file))
-    return {
-        "image": str(path),
-        "persons": len(meshes),
-        "confidence": meshes.confidence.tolist(),
-        "files": [str(file) for file in files],
-    }
+    entry.update(persons=len(meshes), confidence=meshes.confidence.tolist(), files=[])
+    for name in job.formats:
+        file = str(_write(meshes, image, job.output, path.stem, name))
+        entry["files"].append(file)
+        if not as_json:
+            print_result(file)
 
 
 def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:

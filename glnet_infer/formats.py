@@ -10,6 +10,7 @@ reader never sees half a file and a failed write leaves what was there before.
 
 import errno
 import json
+import os
 import struct
 import uuid
 import zipfile
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from glnet_infer.errors import InputError, OutputError
 from glnet_infer.rasterizer import DEFAULT_COLORS, vertex_normals
 
+_ELSEWHERE = "Choose a file name in a directory that you may write to."
 _TO_GLTF = np.array([1.0, -1.0, -1.0])
 
 # glTF 2.0 specification, sections 3.6 (accessors, buffer views) and 4.4 (GLB).
@@ -148,6 +150,8 @@ def check_image_path(path: Path) -> None:
         raise OutputError(
             f"Cannot write {path}.", why="there is no such directory", fix=f"Create it: mkdir -p {path.parent}"
         )
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"Cannot write {path}.", why=f"nothing can be written into {path.parent}", fix=_ELSEWHERE)
     if not cv2.haveImageWriter(path.name):
         raise OutputError(f"Cannot write {path}.", why=f"{path.suffix!r} is no image format", fix=_SUFFIXES)
 
@@ -257,16 +261,21 @@ def _write_atomically(path: str | PathLike[str], write: Callable[[BinaryIO], obj
 def _cause(error: OSError, target: Path) -> str:
     if isinstance(error, IsADirectoryError):
         return f"{target} is a directory or not a regular file."
-    if isinstance(error, FileNotFoundError):
+    if _has_no_directory(error, target):
         return f"The directory {target.parent} does not exist."
     if isinstance(error, NotADirectoryError):
         return f"{target.parent} is not a directory."
     return f"{error.strerror or error}."
 
 
+def _has_no_directory(error: OSError, target: Path) -> bool:
+    """Whether this is what is missing; /proc says of any new file that it is not there."""
+    return isinstance(error, FileNotFoundError) and not target.parent.is_dir()
+
+
 def _remedy(error: OSError, target: Path) -> str:
-    if isinstance(error, FileNotFoundError):
+    if _has_no_directory(error, target):
         return f"Create it: mkdir -p {target.parent}"
     if error.errno == errno.ENOSPC:
         return "Free some space, or write to another disk."
-    return "Choose a file name in a directory that you may write to."
+    return _ELSEWHERE

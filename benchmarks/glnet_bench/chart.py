@@ -70,8 +70,11 @@ def draw(document: dict[str, Any], path: Path) -> None:
         OutputError: It cannot be written.
     """
     drawn = [draw_panel(panel) for panel in panels(document)]
-    blank = np.full((HEIGHT // 4, WIDTH, 3), 255, dtype=np.uint8)
-    write_image(path, np.concatenate(drawn) if drawn else blank)
+    if not drawn:
+        blank = np.full((HEIGHT // 4, WIDTH, 3), 255, dtype=np.uint8)
+        _text(blank, "nothing was measured", (_LEFT, HEIGHT // 8), 0.6)
+        drawn.append(blank)
+    write_image(path, np.concatenate(drawn))
 
 
 def panels(document: dict[str, Any]) -> list[Panel]:
@@ -88,7 +91,9 @@ def panels(document: dict[str, Any]) -> list[Panel]:
         if part.startswith("soak/") and all(reading["host"] for reading in row.get("readings") or [{"host": None}])
     )
     found.append(Panel("Host memory", "frames", "MiB", memory, logarithmic=False))
-    return [panel for panel in found if any(len(line.points) > 1 for line in panel.lines)]
+    most = [max((len(line.points) for line in panel.lines), default=0) for panel in found]
+    least = min(2, max(most))  # a panel of single points says little beside one with curves
+    return [panel for panel, points in zip(found, most, strict=True) if points and points >= least]
 
 
 def _curves(document: dict[str, Any], kind: str, what: str) -> tuple[Line, ...]:

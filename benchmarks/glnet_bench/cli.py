@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from glnet_infer.console import Version, errors_reported, print_json, print_result, talk
-from glnet_infer.errors import InputError, first_line, install_hint
+from glnet_infer.errors import BackendError, CheckpointError, InputError, first_line, install_hint
 
 MEASURE = "measure"
 
@@ -88,7 +88,7 @@ def measure_command(
 
         opened = Bundle.open(bundle)
         if checkpoint is not None and not checkpoint.is_file():
-            raise InputError(f"There is no checkpoint {checkpoint}.", fix="check the path")
+            raise CheckpointError(f"There is no checkpoint {checkpoint}.", fix="check the path")
         settings = Settings(
             backends=_names(backends),
             batches=parse_counts(batch, "--batch"),
@@ -162,7 +162,7 @@ def _names(given: list[str] | None) -> tuple[str, ...]:
     asked = [name.strip() for text in given or BACKENDS for name in text.split(",")]
     unknown = [name for name in asked if name not in BACKENDS]
     if unknown:
-        raise InputError(f"There is no backend {unknown[0]!r}.", fix=f"backends: {', '.join(BACKENDS)}")
+        raise BackendError(f"There is no backend {unknown[0]!r}.", fix=f"backends: {', '.join(BACKENDS)}")
     return tuple(name for name in BACKENDS if name in asked)
 
 

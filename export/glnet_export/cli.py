@@ -28,6 +28,13 @@ class Flavor(str, Enum):
     RTX = "tensorrt-rtx"
 
 
+def _a_bound(value: float | None) -> float | None:
+    """Refuse a bound that nothing keeps, or that is no number, before minutes of work."""
+    if value is not None and not value >= 0:
+        raise typer.BadParameter(f"{value} is no number from 0 up")
+    return value
+
+
 @app.command()
 def export_command(
     checkpoint: Annotated[
@@ -47,17 +54,19 @@ def export_command(
         str | None,
         typer.Option(help="Export random weights of this preset or .json file: speed without training."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 31) - 1, help="Of random weights.")] = 0,
     body: Annotated[
         str | None,
         typer.Option(help="Body model: demo, smpl, or a .pkl or .npz file.", show_default="the checkpoint's own"),
     ] = None,
     parity_crops: Annotated[int, typer.Option(min=16, help="Crops to compare the graph with PyTorch on.")] = 16,
     max_vertex_error: Annotated[
-        float, typer.Option(help="Fail when a vertex or joint is further off, in millimetres.")
+        float,
+        typer.Option(callback=_a_bound, help="Fail when a vertex or joint is further off, in millimetres."),
     ] = 0.05,
     min_pixel_agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="Fail when a smaller share of crops chooses the same pixel.")
+        float,
+        typer.Option(callback=_a_bound, max=1, help="Fail when a smaller share of crops chooses the same pixel."),
     ] = 1.0,
     trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine too, in mixed precision.")] = False,
     flavor: Annotated[
@@ -118,7 +127,9 @@ def export_command(
     max_half_error: Annotated[
         float | None,
         typer.Option(
-            help="Fail when half precision moves vertices by more, in millimetres on average.", show_default="1.0"
+            callback=_a_bound,
+            help="Fail when half precision moves vertices by more, in millimetres on average.",
+            show_default="1.0",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,

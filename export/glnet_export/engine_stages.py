@@ -12,7 +12,7 @@ from glnet_export.crop_parity import LARGEST_DIFFERENCE, compare_crops
 from glnet_export.engine import RUN, build, build_crop, runs_here
 from glnet_export.engine_options import EngineOptions
 from glnet_export.graph import check, trace
-from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers, mixed_copy
+from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers
 from glnet_export.parity import as_module
 from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionReport, compare_precisions
 from glnet_export.progress import Progress, Stage
@@ -39,6 +39,7 @@ def add_engine(
     directory: Path,
     manifest: Manifest,
     recovery: MeshRecovery,
+    mixed: MeshRecovery,
     toolkit: Toolkit,
     options: EngineOptions,
     stage: Stage,
@@ -50,6 +51,7 @@ def add_engine(
         directory: The bundle's, with everything but an engine.
         manifest: The bundle's so far.
         recovery: In float32.
+        mixed: Its copy in mixed precision (:func:`glnet_export.mixed.mixed_copy`).
         toolkit: What builds.
         options: How.
         stage: Told of each stage.
@@ -60,7 +62,6 @@ def add_engine(
     """
     graph = directory / MIXED_GRAPH_NAME
     with stage("mixed") as found:
-        mixed = mixed_copy(recovery, options.float32_modules)
         trace(mixed, graph, sampler=sample_by_grid)  # TensorRT has the operator; ONNX Runtime's CPU is better without
         facts = check(graph)
         found.append(f"{graph.stat().st_size / 1e6:.0f} MB, opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")

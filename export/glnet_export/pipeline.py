@@ -22,6 +22,7 @@ from glnet_export.engine import check_timing_cache
 from glnet_export.engine_options import EngineOptions
 from glnet_export.engine_stages import ENGINE_STAGES, add_engine
 from glnet_export.graph import GraphFacts, check, trace
+from glnet_export.mixed import mixed_copy
 from glnet_export.parity import ParityBounds, compare
 from glnet_export.progress import Progress, Stage, silent
 from glnet_export.publish import bundle_under_construction
@@ -138,9 +139,12 @@ def export(
         check_timing_cache(engine.timing_cache)
     try:
         with bundle_under_construction(output) as (directory, publish):
-            recovery, manifest = _add_graph(directory, source, parity_crops, bounds, stage)
-            if engine is not None and toolkit is not None:
-                record = add_engine(directory, manifest, recovery, toolkit, engine, stage, progress)
+            with stage("load") as found:
+                recovery, network, body_file = _load(source, found)
+                mixed = None if engine is None else mixed_copy(recovery, engine.float32_modules)
+            manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
+            if engine is not None and toolkit is not None and mixed is not None:
+                record = add_engine(directory, manifest, recovery, mixed, toolkit, engine, stage, progress)
                 manifest = replace(manifest, engines=(record,))
             with stage("publish") as found:
                 manifest.write(directory)
@@ -155,18 +159,28 @@ def export(
         ) from error
 
 
+def _load(source: Source, found: list[str]) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
+    """What the source loads, and what is to be said of it."""
+    recovery, network, body_file = source.load()
+    parameters = sum(parameter.numel() for parameter in recovery.parameters())
+    body = recovery.decoder.body.data
+    found.append(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
+    trained_with = recovery.network.config.body
+    if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
+        found.append(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
+    return recovery, network, body_file
+
+
 def _add_graph(
-    directory: Path, source: Source, parity_crops: int, bounds: ParityBounds | None, stage: Stage
-) -> tuple[MeshRecovery, Manifest]:
+    directory: Path,
+    recovery: MeshRecovery,
+    network: NetworkRecord,
+    body_file: FileRecord,
+    parity_crops: int,
+    bounds: ParityBounds | None,
+    stage: Stage,
+) -> Manifest:
     """The float32 graph, compared with PyTorch: a whole bundle but for its publication."""
-    with stage("load") as found:
-        recovery, network, body_file = source.load()
-        parameters = sum(parameter.numel() for parameter in recovery.parameters())
-        body = recovery.decoder.body.data
-        found.append(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
-        trained_with = recovery.network.config.body
-        if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
-            found.append(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
     graph = directory / GRAPH_NAME
     with stage("trace") as found:
         trace(recovery, graph)
@@ -174,12 +188,11 @@ def _add_graph(
     with stage("check") as found:
         facts = check(graph)
         found.append(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
-    np.savez_compressed(directory / TOPOLOGY_NAME, faces=body.faces)
+    np.savez_compressed(directory / TOPOLOGY_NAME, faces=recovery.decoder.body.data.faces)
     manifest = _manifest(directory, network, recovery, body_file, facts)
     manifest.write(directory)
     with stage("parity") as found:
-        manifest = replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
-    return recovery, manifest
+        return replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
 
 
 def _manifest(

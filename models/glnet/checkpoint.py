@@ -26,11 +26,14 @@ def save_atomically(document: dict[str, Any], path: Path) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        torch.save(document, partial)
+        with partial.open("wb") as file:
+            torch.save(document, file)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError where the folder is missing
+        # What torch says of a full disk is about its archive; the error of the file is the one before.
+        cause = next((each for each in (error, error.__context__) if isinstance(each, OSError)), error)
         raise OutputError(
-            f"{path} was not written.", why=first_line(error), fix="check the folder, its permissions and the disk"
+            f"{path} was not written.", why=first_line(cause), fix="check the folder, its permissions and the disk"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

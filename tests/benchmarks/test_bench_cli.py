@@ -252,15 +252,23 @@ def test_two_runs_are_compared(document, finished, tmp_path):
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
-        (["--backend", "cuda"], 3, "no backend"),
+        (["--backend", "cuda"], 8, "no backend"),
         (["--batch", "0"], 3, "--batch"),
         (["--frame", "huge"], 3, "no frame"),
         (["-o", "run.txt"], 3, ".json"),
-        (["--checkpoint", "missing.pth"], 3, "no checkpoint"),
+        (["--checkpoint", "missing.pth"], 5, "no checkpoint"),
     ],
 )
 def test_mistakes_are_named(shared_bundle, arguments, code, words):
     assert words in bench(shared_bundle, *arguments, code=code).stderr
+
+
+def test_a_run_of_single_points_has_a_picture_of_them(shared_bundle, tmp_path):
+    arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
+    bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json")
+    picture = cv2.imread(str(tmp_path / "r.png"))
+    blue = (picture[..., 0] > 170) & (picture[..., 2] < 60)  # the first backend's colour
+    assert blue.sum() > 100
 
 
 def test_what_is_no_bundle_is_refused(tmp_path):

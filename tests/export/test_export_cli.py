@@ -215,7 +215,17 @@ def test_random_weights_and_a_configuration():
 
 @pytest.mark.parametrize(
     "option, value",
-    [("--parity-crops", 15), ("--min-pixel-agreement", 1.1), ("--min-pixel-agreement", -1), ("--seed", "x")],
+    [
+        ("--parity-crops", 15),
+        ("--min-pixel-agreement", 1.1),
+        ("--min-pixel-agreement", -1),
+        ("--min-pixel-agreement", "nan"),
+        ("--max-vertex-error", -1),
+        ("--max-vertex-error", "nan"),
+        ("--seed", "x"),
+        ("--seed", -1),
+        ("--seed", 1 << 31),
+    ],
 )
 def test_values_out_of_range_are_usage_errors(option, value):
     usage_error(run("--random-init", "w32", option, value), option)

@@ -1,6 +1,8 @@
 """Checkpoints and configurations: what is written is what is read, and what cannot be used is refused with a reason."""
 
 import dataclasses
+import errno
+import io
 import json
 import os
 import pickle
@@ -74,11 +76,23 @@ def test_extra_values_are_stored_and_cannot_replace_the_checkpoints_own(checkpoi
     assert_same(Checkpoint.load(path), checkpoint)
 
 
+def test_a_full_disk_is_called_so(checkpoint, path, monkeypatch):
+    """torch speaks of its archive then."""
+
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda *_: Full())
+    with pytest.raises(OutputError, match="No space left"):
+        checkpoint.save(path)
+
+
 def test_failed_save_leaves_the_older_file(checkpoint, path, monkeypatch):
     checkpoint.save(path)
 
     def fail(_document, target):
-        Path(target).write_bytes(b"half of a file")
+        target.write(b"half of a file")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -158,6 +158,17 @@ def test_a_broken_image_is_in_the_json_document_too(infer, folder):
     assert first["files"] and last["files"]
 
 
+def test_files_that_were_written_before_one_failed_are_listed(infer, tmp_path):
+    arguments = (PHOTO, "-f", "npz", "-f", "glb", "-f", "obj")
+    folder = tmp_path / "in-the-way"
+    (folder / PHOTO.with_suffix(".glb").name).mkdir(parents=True)
+    result = infer(*arguments, output=folder)
+    failed(result, OutputError, ".glb")
+    assert names(result) == [PHOTO.with_suffix(".npz").name]
+    (entry,) = json.loads(infer(*arguments, "--json", output=folder).stdout)["images"]
+    assert [Path(file).suffix for file in entry["files"]] == [".npz"] and entry["error"]["kind"] == "OutputError"
+
+
 def test_boxes_outside_one_image_do_not_stop_the_others(infer, folder, tmp_path):
     table = tmp_path / "boxes.json"
     table.write_text(json.dumps({"a.JPG": [[900, 900, 1000, 1000]], "b.png": [[0, 0, 50, 60]]}))

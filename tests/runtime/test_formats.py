@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from glnet_infer.errors import InputError, OutputError
-from glnet_infer.formats import write_glb, write_json, write_npz, write_obj, write_ply
+from glnet_infer.formats import check_image_path, write_glb, write_json, write_npz, write_obj, write_ply
 
 SPHERE = trimesh.creation.icosphere(subdivisions=2)
 FACES = np.asarray(SPHERE.faces, np.int64)
@@ -231,6 +231,29 @@ def test_no_such_directory(tmp_path, kind, parent):
     assert caught.value.why and caught.value.fix
     assert [entry.name for entry in tmp_path.iterdir()] == ["a-file"]
     assert (tmp_path / "a-file").read_text() == "kept"
+
+
+@every_writer
+def test_a_directory_that_takes_no_files_is_not_called_missing(tmp_path, kind, monkeypatch):
+    """/proc says of every new file that it is not there."""
+
+    def refuse(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(type(tmp_path), "open", refuse)
+    with pytest.raises(OutputError) as caught:
+        WRITERS[kind](tmp_path / "out")
+    assert "does not exist" not in caught.value.why and "mkdir" not in caught.value.fix
+
+
+def test_a_picture_that_cannot_be_written_is_known_before_it_is_made(tmp_path, monkeypatch):
+    check_image_path(tmp_path / "sheet.png")
+    for path in (tmp_path / "missing/sheet.png", tmp_path / "sheet.foo"):
+        with pytest.raises(OutputError):
+            check_image_path(path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path or mode != os.W_OK)
+    with pytest.raises(OutputError, match="nothing can be written"):
+        check_image_path(tmp_path / "sheet.png")
 
 
 @every_writer

@@ -1,6 +1,7 @@
 """What is trained on: rendered crops from a pool, real crops from a mixture, by step."""
 
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -97,6 +98,13 @@ class Batches:
         self._readers = ThreadPoolExecutor(READERS) if real else None
         self._ahead: tuple[int, Future[Batch]] | None = None
 
+    def prepare(self, step: int) -> Iterator[tuple[int, int]]:
+        """Render what the training needs before ``step``, its first one here; gives blocks done and blocks in all."""
+        if self._rendered and self._pool is None:
+            self._pool = CropPool(self._render, self.recipe.blocks, step // self.recipe.refresh)
+        if self._pool is not None:
+            yield from self._pool.fill()
+
     def at(self, step: int) -> Batch:
         """The batch of a step, on the process's device. Steps come in order, from wherever a training starts."""
         number = step * self.processes.count + self.processes.rank
@@ -111,10 +119,10 @@ class Batches:
         return augment(batch, own, self.recipe.turning(step), rendered=self._rendered)
 
     def _pool_at(self, step: int) -> CropPool:
-        first = step // self.recipe.refresh
-        if self._pool is None:
-            self._pool = CropPool(self._render, self.recipe.blocks, first)
-        while self._pool.first < first:
+        for _ in self.prepare(step):
+            pass
+        assert self._pool is not None
+        while self._pool.first < step // self.recipe.refresh:
             self._pool.advance()
         return self._pool
 

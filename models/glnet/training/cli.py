@@ -12,7 +12,7 @@ from glnet_infer.errors import InputError, TrainingError
 
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
 
-STOPPING = "stopping after this step; a second signal stops at once, and saves nothing"
+STOPPING = "stopping after this step, or block of first crops; a second signal stops at once, and saves nothing"
 
 app = new_app()
 
@@ -61,7 +61,6 @@ def fit(
         from glnet.training.recipe import Recipe
         from glnet.training.trainer import Trainer, read_state
 
-        make_directory(directory)
         state = read_state(directory / STATE) if (directory / STATE).is_file() else None
         if state is not None:
             _check_same_options(context, state, load_config(config).to_dict())
@@ -97,6 +96,7 @@ def fit(
                     initial=None if initial is None else Checkpoint.load(initial),
                     processes=processes,
                 )
+            make_directory(directory)  # once nothing else can be wrong
             stopped = fit_training(training, directory, save_every, lambda: talk.print(STOPPING))
         finally:
             processes.leave()

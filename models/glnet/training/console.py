@@ -1,5 +1,7 @@
 """What the commands of ``glnet-train`` share."""
 
+import errno
+import os
 from pathlib import Path
 
 from glnet_infer.errors import OutputError, TrainingError, first_line, install_hint
@@ -15,8 +17,10 @@ def check_installed() -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make it, and raise OutputError where that cannot be."""
+    """Make it, and raise OutputError where that cannot be, or where nothing can be written into it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(errno.EACCES, "nothing can be written there")
     except OSError as error:
         raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error

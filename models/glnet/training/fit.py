@@ -58,8 +58,8 @@ def fit(training: Trainer, directory: Path, save_every: int, heard: Callable[[],
         training: New or resumed.
         directory: For state, checkpoint and log; the first of several processes writes them.
         save_every: Steps between two saved states.
-        heard: Called, in the first of several processes, when the user asks to stop (:class:`Stop`); the present step is
-            finished first.
+        heard: Called, in the first of several processes, when the user asks to stop (:class:`Stop`); the present step, or
+            block of first crops, is finished first.
 
     Returns:
         Whether it was stopped before. The state is saved either way.
@@ -73,7 +73,13 @@ def fit(training: Trainer, directory: Path, save_every: int, heard: Callable[[],
     monitor = Monitor(directory, training.recipe.steps, training.source) if first else None
     stop, stopped = Stop(heard if first else _silent), False
     with stop.listening(), monitor.follow(training.step) if monitor else nullcontext():
-        for terms in training.run(training.recipe.steps):
+        for rendered, blocks in training.prepare():
+            stopped = processes.any(stop.asked)
+            if monitor:
+                monitor.prepare(rendered, blocks)
+            if stopped:
+                break
+        for terms in () if stopped else training.run(training.recipe.steps):
             stopped = processes.any(stop.asked)
             if monitor:
                 monitor.step(training.step, terms)

@@ -53,8 +53,6 @@ class Monitor:
         self._board = _board(self._directory, first)
         self._forget_beyond(first)
         bar = Progress(*columns, console=talk, disable=not talk.is_terminal)
-        if not talk.is_terminal:
-            talk.print("rendering the first crops")
         with (self._directory / LOG).open("a") as self._log, bar as self._bar:
             self._task = self._bar.add_task("", total=self._steps, completed=first, losses="rendering the first crops")
             try:
@@ -74,6 +72,13 @@ class Monitor:
             partial = log.with_name(f".{LOG}.partial")
             partial.write_text("".join(line + "\n" for line in kept))
             partial.replace(log)
+
+    def prepare(self, done: int, blocks: int) -> None:
+        """Tell of the first crops: blocks rendered, and in all."""
+        shown = f"rendering the first crops: {done} of {blocks} blocks"
+        self._bar.update(self._task, losses=shown)
+        if not talk.is_terminal:
+            talk.print(shown)
 
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Note a step's losses."""

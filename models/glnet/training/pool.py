@@ -4,7 +4,7 @@ Block k of the pool is a function of the seed and k alone, so a resumed training
 goes on with the very same crops.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -12,7 +12,7 @@ from glnet.training.targets import Batch, Targets
 
 
 class CropPool:
-    """A window over an endless sequence of rendered blocks of one size.
+    """A window over an endless sequence of rendered blocks of one size. It is empty until :meth:`fill` has ended.
 
     Args:
         render: Renders block k.
@@ -25,7 +25,13 @@ class CropPool:
         self._blocks = blocks
         self.first = first
         # Block k lies in slot k modulo the number of slots, so that draws find the same crops after a resume.
-        self._held = [render(first + (slot - first) % blocks) for slot in range(blocks)]
+        self._held: list[Batch] = []
+
+    def fill(self) -> Iterator[tuple[int, int]]:
+        """Render the first blocks, which takes long; gives how many are there, and of how many, after each."""
+        for slot in range(len(self._held), self._blocks):
+            self._held.append(self._render(self.first + (slot - self.first) % self._blocks))
+            yield len(self._held), self._blocks
 
     def advance(self) -> None:
         """Replace the oldest block by the next."""

@@ -114,6 +114,10 @@ class Trainer:
         self.source = SyntheticSource(body, config.crop, seed=recipe.seed, device=device, backgrounds=backgrounds)
         self.batches = Batches(recipe, config, self.decoder, self.source, processes, real)
 
+    def prepare(self) -> Iterator[tuple[int, int]]:
+        """Render the first crops, which the first step would do otherwise; gives blocks done and blocks in all."""
+        return self.batches.prepare(self.step)
+
     def run(self, until: int) -> Iterator[dict[str, float]]:
         """Train up to step ``until``, giving each step's weighted loss terms."""
         while self.step < until:

@@ -64,6 +64,7 @@ def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
         (["--trt", "--frame", "8x8"], "from 16 to"),
         (["--trt", "--level", "6"], "--level"),
         (["--trt", "--workspace", "0"], "--workspace"),
+        (["--trt", "--max-half-error", "nan"], "--max-half-error"),
         (["--trt", "--flavor", "tensorrt", "--sm", "89"], "--flavor tensorrt-rtx"),
         (["--trt", "--flavor", "tensorflow"], "--flavor"),
         (["--lean"], "--trt"),
@@ -74,6 +75,12 @@ def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
 def test_options_that_make_no_sense_are_usage_errors(arguments, word):
     result = run("--random-init", "w18-small", *arguments)
     assert result.exit_code == 2 and result.stdout == "" and word in result.stderr, result.stderr
+
+
+def test_modules_that_do_not_exist_are_refused_before_the_trace(rtx, small_checkpoint, tmp_path):
+    result = run(small_checkpoint, "--trt", "--sm", "89", "--fp32", "backbone.stage9", "-o", tmp_path / "b")
+    assert result.exit_code == ExportError.exit_code and "'backbone.stage9'" in result.stderr
+    assert "trace" not in result.stderr and list(tmp_path.iterdir()) == []
 
 
 def test_targets_that_do_not_exist_are_refused_before_the_trace(rtx, tmp_path):

@@ -34,6 +34,12 @@ def test_losses_go_to_the_log_and_to_tensorboard(monitor, tmp_path):
     assert [(event.step, event.value) for event in board.Scalars("losses/loss")] == [(1, 3.5), (2, 7), (3, 3.5)]
 
 
+def test_the_first_crops_are_counted(monitor, capsys):
+    with monitor.follow(0):
+        monitor.prepare(1, 16)
+    assert "1 of 16 blocks" in capsys.readouterr().err
+
+
 def test_steps_that_are_made_again_are_logged_once(monitor, tmp_path):
     """A killed training went on after its last saved state, and wrote half a line."""
     with monitor.follow(0):

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -17,13 +19,14 @@ from glnet.recovery import MeshRecovery
 from glnet.training.cli import app
 from glnet.training.comparison import _take_backbone
 from glnet.training.evaluation import evaluate
+from glnet.training.fit import fit
 from glnet.training.matching import Matching
 from glnet.training.recipe import Recipe
 from glnet.training.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet.training.trainer import Trainer, read_state
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.errors import CheckpointError, InputError, TrainingError
+from glnet_infer.errors import CheckpointError, InputError, OutputError, TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +210,26 @@ def test_in_bfloat16_part_points_are_float32(config, demo_body):
     expected = ((network.local_encoding.membership.double() @ keypoints) + 0.5) * config.grid - 0.5
     # Offsets are zero at the start.
     assert (prediction.points - expected[:, :, None, None]).abs().max() < 1e-4  # cells
+
+
+def test_a_training_stops_between_blocks_of_its_first_crops(config, demo_body, tmp_path, monkeypatch):
+    """Rendering them takes minutes; what was stopped there goes on as if nothing had been."""
+    recipe = dataclasses.replace(RECIPE, steps=2)
+    whole = Trainer(config, recipe, demo_body)
+    expected = [terms["loss"] for terms in whole.run(2)]
+    stopped = Trainer(config, recipe, demo_body)
+    render, rendered = stopped.source.sample, []
+
+    def interrupted(count):
+        rendered.append(count)
+        os.kill(os.getpid(), signal.SIGINT)
+        return render(count)
+
+    monkeypatch.setattr(stopped.source, "sample", interrupted)
+    assert fit(stopped, tmp_path, save_every=100)
+    assert rendered == [recipe.block] and stopped.step == 0
+    resumed = Trainer.load(read_state(tmp_path / "state.pt"), demo_body)
+    assert [terms["loss"] for terms in resumed.run(2)] == expected
 
 
 def test_more_positives_than_pixels_are_refused(config, demo_body):
@@ -395,6 +418,31 @@ def test_pictures_of_an_evaluation_are_written(small_checkpoint, tmp_path):
     for path in ("missing/sheet.png", "sheet.foo", "sheet"):
         failed = CliRunner().invoke(app, [*arguments, str(tmp_path / path)])
         assert failed.exit_code == 9 and "Cannot write" in failed.stderr and not failed.stdout  # nothing was scored
+
+
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (["--initial", "missing.pth"], CheckpointError.exit_code),
+        (["--learning-rate", "-1"], InputError.exit_code),
+        (["--data", "missing.json"], InputError.exit_code),
+        (["--positives", "100000"], InputError.exit_code),
+    ],
+)
+def test_a_training_that_is_refused_leaves_nothing(config, tmp_path, arguments, code):
+    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
+    result = CliRunner().invoke(app, ["fit", str(tmp_path / "run"), "--config", str(tmp_path / "tiny.json"), *arguments])
+    assert result.exit_code == code, result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_takes_nothing_is_refused(config, tmp_path, monkeypatch):
+    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "run" or mode != os.W_OK)
+    result = CliRunner().invoke(app, ["fit", str(tmp_path / "run"), "--config", str(tmp_path / "tiny.json")])
+    assert result.exit_code == OutputError.exit_code and "nothing can be written" in result.stderr, result.output
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
