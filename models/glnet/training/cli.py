@@ -97,7 +97,7 @@ def fit(
                     processes=processes,
                 )
             make_directory(directory)  # once nothing else can be wrong
-            stopped = fit_training(training, directory, save_every, lambda: talk.print(STOPPING))
+            stopped = fit_training(training, directory, save_every, lambda: talk.print(STOPPING, soft_wrap=True))
         finally:
             processes.leave()
         if stopped:
