@@ -154,11 +154,13 @@ def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool, entr
         talk.print(f"{path}: no boxes, so no persons", markup=False, soft_wrap=True)
     meshes = recoverer(image, boxes, job.intrinsics)
     entry.update(persons=len(meshes), confidence=meshes.confidence.tolist(), files=[])
-    for name in job.formats:
-        file = str(_write(meshes, image, job.output, path.stem, name))
-        entry["files"].append(file)
-        if not as_json:
-            print_result(file)
+    try:
+        for name in job.formats:
+            entry["files"].append(str(_write(meshes, image, job.output, path.stem, name)))
+    finally:
+        if not as_json:  # when all are written: a reader who has read enough costs none of them
+            for file in entry["files"]:
+                print_result(file)
 
 
 def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:

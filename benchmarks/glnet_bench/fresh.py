@@ -76,6 +76,13 @@ def soak(recoverer: MeshRecoverer, scene: Scene, frames: int, nvml: Nvml | None)
     return readings
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on the host or on a GPU: smaller calls may still run."""
+    text = str(error).lower()
+    # torch.OutOfMemoryError is a RuntimeError; ONNX Runtime says "Failed to allocate memory".
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
 def main() -> None:
     """Entry point of the child process."""
     parser = argparse.ArgumentParser()
@@ -105,7 +112,9 @@ def main() -> None:
             document["readings"] = soak(recoverer, scene, given.frames, nvml)
     except GlnetError as error:
         document = error_document(error)
-    except Exception as error:  # such as memory that ran out: the backend may still run smaller things
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise  # and die: what it left may be a GPU that refuses everything
         why = f"{type(error).__name__}: {one_line(error)}"
         document = error_document(BackendError(f"{given.backend} failed.", why=why, fix="see glnet-doctor"))
     sys.stdout.write("\n" + json.dumps(document) + "\n")

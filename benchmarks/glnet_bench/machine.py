@@ -83,7 +83,8 @@ def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
     for policy, seconds in _held_back(watched).items():
         found.append(f"the GPU was held back by its {policy} for {seconds:.1f} s")
     # A GPU at rest lowers its clock: before the run, and where a part of it was another device's.
-    at_work = [note["gpu"] for note in watched[1:] if note["gpu"] and note["gpu"].get("load_percent") != 0]
+    parts = [note["gpu"] for note in watched[1:] if not note.get("began")]
+    at_work = [gpu for gpu in parts if gpu and gpu.get("load_percent") != 0]
     clocks = [gpu["sm_mhz"] for gpu in at_work if gpu["sm_mhz"]]
     if clocks and min(clocks) < 0.9 * max(clocks):
         found.append(f"the GPU's clock was not constant: {min(clocks)} to {max(clocks)} MHz")

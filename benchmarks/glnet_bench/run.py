@@ -114,8 +114,9 @@ class Run:
                 if self._record.has(name):
                     continue
                 tell(name)
-                self._record.add(name, self._part(*name.split("/")))
-                self._watch()
+                content = self._part(*name.split("/"))
+                self._watch()  # before it is saved: what happened meanwhile belongs to the part
+                self._record.add(name, content)
             document["finished"] = document["finished"] or _now()
             self._record.save()
         finally:

@@ -1,6 +1,7 @@
 """``glnet-export``: from a checkpoint to a bundle."""
 
 import contextlib
+import math
 import signal
 import textwrap
 import time
@@ -30,7 +31,7 @@ class Flavor(str, Enum):
 
 def _a_bound(value: float | None) -> float | None:
     """Refuse a bound that nothing keeps, or that is no number, before minutes of work."""
-    if value is not None and not value >= 0:
+    if value is not None and not 0 <= value < math.inf:
         raise typer.BadParameter(f"{value} is no number from 0 up")
     return value
 

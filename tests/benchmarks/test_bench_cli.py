@@ -147,6 +147,7 @@ def test_an_interrupted_run_goes_on(shared_bundle, tmp_path, monkeypatch):
     assert "the same command goes on" in result.stderr
     kept = json.loads(path.read_text())
     assert "batch/1" in kept["parts"] and "batch/2" not in kept["parts"] and not kept["finished"]
+    assert len(kept["watched"]) == len(kept["parts"]) + 1  # what the last finished part met is not lost
     assert "going on" in bench(*arguments).stderr
     done = json.loads(path.read_text())
     assert done["parts"]["batch/1"] == kept["parts"]["batch/1"]

@@ -175,6 +175,8 @@ def test_a_disturbed_run_says_so(notes, words):
 def test_what_happened_between_the_sittings_of_a_run_is_not_its_own():
     notes = [held_back(10, began=True), held_back(10), held_back(3610, began=True), held_back(3610)]
     assert warnings(notes, 2) == []
+    rest, work = ({"sm_mhz": clock, "load_percent": None} for clock in (345, 1980))
+    assert warnings([note(gpu=rest, began=True), note(gpu=work)] * 2, 2) == []
     assert warnings([note(throttled=1, began=True), note(throttled=1), note(throttled=9, began=True)], 2) == []
 
 

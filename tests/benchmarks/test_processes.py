@@ -64,11 +64,21 @@ def test_a_process_that_dies_or_refuses_is_a_reason(monkeypatch, tmp_path, stdou
     assert isinstance(error.value, ProcessDiedError) == died
 
 
-def test_what_fails_without_taking_its_process_along_is_no_death(monkeypatch, capsys):
-    """Memory that runs out for many persons is there for few."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("sixty-four persons"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError(
+            "[ONNXRuntimeError] : 6 : BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer"
+        ),
+    ],
+)
+def test_memory_that_runs_out_is_no_death(monkeypatch, capsys, error):
+    """Where it does for many persons, few may still be found."""
 
     def fail(*_):
-        raise MemoryError("sixty-four persons")
+        raise error
 
     monkeypatch.setattr(fresh, "start_up", fail)
     monkeypatch.setattr(
@@ -77,9 +87,20 @@ def test_what_fails_without_taking_its_process_along_is_no_death(monkeypatch, ca
     fresh.main()
     result = subprocess.CompletedProcess([], 0, capsys.readouterr().out, "")
     monkeypatch.setattr(processes.subprocess, "run", lambda *_, **__: result)
-    with pytest.raises(BackendError) as error:
+    with pytest.raises(BackendError) as caught:
         run_fresh(Path(), "torch-fp32", Options(), FRAME, 64)
-    assert error.value.why == "MemoryError: sixty-four persons" and not isinstance(error.value, ProcessDiedError)
+    assert str(error)[:30] in caught.value.why and not isinstance(caught.value, ProcessDiedError)
+
+
+def test_what_may_have_left_a_broken_gpu_is_a_death(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(fresh, "start_up", fail)
+    monkeypatch.setattr(sys, "argv", ["fresh", ".", "torch-fp32", "--spawned", "0", "--frame", "160x120", "--persons", "1"])
+    with pytest.raises(RuntimeError, match="illegal"):
+        fresh.main()
+    assert not capsys.readouterr().out
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch, tmp_path):

@@ -222,6 +222,7 @@ def test_random_weights_and_a_configuration():
         ("--min-pixel-agreement", "nan"),
         ("--max-vertex-error", -1),
         ("--max-vertex-error", "nan"),
+        ("--max-vertex-error", "inf"),
         ("--seed", "x"),
         ("--seed", -1),
         ("--seed", 1 << 31),

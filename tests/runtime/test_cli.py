@@ -14,7 +14,7 @@ import trimesh
 from typer.testing import CliRunner
 
 import glnet_infer.doctor
-from glnet_infer import BackendError, BundleError, GlnetError, InputError, Meshes, OutputError, __version__, errors
+from glnet_infer import BackendError, BundleError, GlnetError, InputError, Meshes, OutputError, __version__, batch, errors
 from glnet_infer.cli import app as infer_app
 from glnet_infer.devices import Gpu
 from glnet_infer.doctor import app as doctor_app
@@ -167,6 +167,15 @@ def test_files_that_were_written_before_one_failed_are_listed(infer, tmp_path):
     assert names(result) == [PHOTO.with_suffix(".npz").name]
     (entry,) = json.loads(infer(*arguments, "--json", output=folder).stdout)["images"]
     assert [Path(file).suffix for file in entry["files"]] == [".npz"] and entry["error"]["kind"] == "OutputError"
+
+
+def test_a_reader_who_has_read_enough_costs_no_file(infer, tmp_path, monkeypatch):
+    def gone(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(batch, "print_result", gone)
+    infer(PHOTO, "-f", "npz", "-f", "obj")
+    assert written(tmp_path) == [PHOTO.with_suffix(suffix).name for suffix in (".npz", ".obj")]
 
 
 def test_boxes_outside_one_image_do_not_stop_the_others(infer, folder, tmp_path):

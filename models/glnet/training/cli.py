@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glnet.training.console import check_installed, make_directory
+from glnet.training.console import check_installed, holds, make_directory
 from glnet.training.eval_command import evaluate_command
 from glnet_infer.console import errors_reported, new_app, print_result, talk
 from glnet_infer.errors import InputError, TrainingError
@@ -61,7 +61,7 @@ def fit(
         from glnet.training.recipe import Recipe
         from glnet.training.trainer import Trainer, read_state
 
-        state = read_state(directory / STATE) if (directory / STATE).is_file() else None
+        state = read_state(directory / STATE) if holds(directory, STATE) else None
         if state is not None:
             _check_same_options(context, state, load_config(config).to_dict())
             network, recipe = GLNetConfig.from_dict(state["config"]), Recipe(**state["recipe"])

@@ -16,6 +16,14 @@ def check_installed() -> None:
         raise TrainingError("Training is not installed.", why=first_line(error), fix=install_hint("cpu,train")) from error
 
 
+def holds(directory: Path, name: str) -> bool:
+    """Whether a directory holds a file; raises OutputError where that cannot be known."""
+    try:
+        return (directory / name).is_file()
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
 def make_directory(directory: Path) -> None:
     """Make it, and raise OutputError where that cannot be, or where nothing can be written into it."""
     try:
@@ -23,4 +31,8 @@ def make_directory(directory: Path) -> None:
         if not os.access(directory, os.W_OK):
             raise PermissionError(errno.EACCES, "nothing can be written there")
     except OSError as error:
-        raise OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another") from error
+        raise _unusable(directory, error) from error
+
+
+def _unusable(directory: Path, error: OSError) -> OutputError:
+    return OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another")

@@ -103,7 +103,7 @@ def evaluate_command(
             print_result(f"{runner.name:<16} {found}")
             print_result(f"{'standing body':<16} {baseline}")
             if spread.bystanders:
-                print_result(f"of crops that show another person: {100 * spread.bystanders:.0f} %")
+                print_result(f"with --bystanders {spread.bystanders:g}")
         if pictures is not None:  # last: a path that cannot be written costs no scores
             _draw(result, body.data.faces, pictures)
 

@@ -115,8 +115,9 @@ class Trainer:
         self.batches = Batches(recipe, config, self.decoder, self.source, processes, real)
 
     def prepare(self) -> Iterator[tuple[int, int]]:
-        """Render the first crops, which the first step would do otherwise; gives blocks done and blocks in all."""
-        return self.batches.prepare(self.step)
+        """Render the first crops, which the next step would do otherwise; gives blocks done and blocks in all."""
+        if self.step < self.recipe.steps:
+            yield from self.batches.prepare(self.step)
 
     def run(self, until: int) -> Iterator[dict[str, float]]:
         """Train up to step ``until``, giving each step's weighted loss terms."""

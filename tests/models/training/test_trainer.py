@@ -232,6 +232,13 @@ def test_a_training_stops_between_blocks_of_its_first_crops(config, demo_body, t
     assert [terms["loss"] for terms in resumed.run(2)] == expected
 
 
+def test_a_finished_training_renders_nothing(config, demo_body, monkeypatch):
+    training = Trainer(config, RECIPE, demo_body)
+    monkeypatch.setattr(training.source, "sample", None)
+    training.step = RECIPE.steps
+    assert not list(training.prepare()) and not list(training.run(RECIPE.steps))
+
+
 def test_more_positives_than_pixels_are_refused(config, demo_body):
     with pytest.raises(InputError, match="257 positives"):
         Trainer(config, RECIPE, demo_body, matching=Matching(positives=257))  # 16 x 16 pixels
@@ -445,6 +452,11 @@ def test_a_directory_that_takes_nothing_is_refused(config, tmp_path, monkeypatch
     assert not list((tmp_path / "run").iterdir())
 
 
+def test_a_directory_that_cannot_be_is_refused(tmp_path):
+    result = CliRunner().invoke(app, ["fit", str(tmp_path / ("x" * 300))])
+    assert result.exit_code == OutputError.exit_code and "cannot be used" in result.stderr, result.output
+
+
 def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
     arguments = ["fit", str(tmp_path / "run"), "--config", str(tmp_path / "tiny.json"), "--steps", "2", "--batch", "2"]
@@ -474,4 +486,4 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     before, after = json.loads(result.stdout), json.loads(accompanied.stdout)
     assert before["spread"]["bystanders"] == 0 and after["spread"]["bystanders"] == 0.5
     assert before["found"] != after["found"] and before["standing"]["mpjpe_mm"] == after["standing"]["mpjpe_mm"]
-    assert "another person: 50 %" in CliRunner().invoke(app, arguments).stdout
+    assert "--bystanders 0.5" in CliRunner().invoke(app, arguments).stdout
