@@ -6,6 +6,8 @@ import contextlib
 import functools
 import io
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores
-from glnet_infer.errors import BackendError, install_hint, one_line
+from glnet_infer.errors import BackendError, GlnetError, install_hint, one_line
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -26,6 +28,9 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 
 class OnnxRuntimeBackend:
     """A session on the bundle's graph. May be called from several threads at once.
+
+    On a CPU, as many crops as there are threads are run side by side, each by threads of its own: threads that share a crop
+    wait for each other at every layer. That takes a second session, opened when it is first needed.
 
     Args:
         bundle: The opened bundle.
@@ -56,21 +61,26 @@ class OnnxRuntimeBackend:
                 why=f"version {onnxruntime.__version__} has {', '.join(onnxruntime.get_available_providers())}",
                 fix=f"pip uninstall onnxruntime, then {install_hint('gpu')}",
             )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        if device == "cpu" and bundle.manifest.graph.precision != "fp32":
-            # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        try:
-            session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(provider, provider_options)])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class but this
-            raise BackendError(
-                f"ONNX Runtime does not load {bundle.graph}.",
-                why=one_line(error),
-                fix="export the checkpoint again, or update onnxruntime",
-            ) from error
+        half = bundle.manifest.graph.precision != "fp32"
+
+        def open_session(threads: int | None) -> Any:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
+            if threads is not None:
+                options.intra_op_num_threads = threads
+            if device == "cpu" and half:
+                # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
+                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            try:
+                return onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(provider, provider_options)])
+            except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+                raise BackendError(
+                    f"ONNX Runtime does not load {bundle.graph}.",
+                    why=one_line(error),
+                    fix="export the checkpoint again, or update onnxruntime",
+                ) from error
+
+        session = open_session(threads)
         if session.get_providers()[0] != provider:
             got = session.get_providers()[0]
             raise BackendError(
@@ -82,26 +92,93 @@ class OnnxRuntimeBackend:
         self._session: Any = session
         self._names = [output.name for output in bundle.manifest.outputs]
         self.name = f"onnxruntime-{device}"
-        weights = bundle.manifest.graph.file.bytes
-        self.batch_size = USUAL_BATCH_SIZE if device == "cuda" else cpu_batch_size(threads or cores(), weights)
+        self._team: _Team | None = None
+        self._together: int | None = None
+        self.batch_size = USUAL_BATCH_SIZE
+        if device == "cpu":
+            weights, threads = bundle.manifest.graph.file.bytes, threads or cores()
+            self.batch_size = self._together = cpu_batch_size(threads, weights)
+            if threads > 1:
+                self._team = _Team(open_session, threads, weights)
+                self.batch_size = self._team.members * self._team.crops_each
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
         """See :class:`glnet_infer.backends.base.Backend`."""
-        if self._session is None:
+        session, team, parts = self._session, self._team, []
+        if session is None:
             raise BackendError(f"The {self.name} backend is closed.", fix="make a new MeshRecoverer")
         try:
-            values = self._session.run(self._names, {"crops": crops, "cameras": cameras})
+            for shares in self._shares(len(crops)):
+                feeds = [{"crops": crops[share], "cameras": cameras[share]} for share in shares]
+                if team is not None and len(feeds) > 1:
+                    parts += team.run(self._names, feeds)
+                else:
+                    parts += [session.run(self._names, feed) for feed in feeds]
+        except GlnetError:
+            raise
         except Exception as error:  # see above
             raise BackendError(
                 f"{self.name} failed on {len(crops)} crops.",
                 why=one_line(error),
                 fix="free memory if it ran out, or use a smaller batch_size; else check the bundle with glnet-export",
             ) from error
-        return dict(zip(self._names, values, strict=True))
+        if len(parts) == 1:
+            return dict(zip(self._names, parts[0], strict=True))
+        return {name: np.concatenate(values) for name, *values in zip(self._names, *parts, strict=True)}
+
+    def _shares(self, count: int) -> Iterator[list[slice]]:
+        """What is run side by side, one after the other: shares of as many crops; what is left over alone."""
+        start = 0
+        while start < count:
+            left = count - start
+            if self._team is not None and left >= self._team.members:
+                number, each = self._team.members, min(self._team.crops_each, left // self._team.members)
+            else:
+                number, each = 1, min(self._together or left, left)
+            yield [slice(start + each * index, start + each * (index + 1)) for index in range(number)]
+            start += each * number
 
     def close(self) -> None:
-        """Drop the session."""
+        """Drop the sessions."""
         self._session = None
+        if self._team is not None:
+            self._team.close()
+
+
+class _Team:
+    """Workers that run crops side by side on a CPU.
+
+    Args:
+        open_session: Opens a session of so many threads.
+        threads: Of all members together.
+        weights: Bytes of the graph's file.
+
+    Attributes:
+        members: How many crops, or batches of them, are run at a time.
+        crops_each: How many crops suit a member in one call.
+    """
+
+    def __init__(self, open_session: Callable[[int], Any], threads: int, weights: int) -> None:
+        self.members = min(threads, USUAL_BATCH_SIZE)
+        self._threads_each = threads // self.members
+        self.crops_each = max(min(cpu_batch_size(self._threads_each, weights), USUAL_BATCH_SIZE // self.members), 1)
+        self._open_session = open_session
+        self._opening = threading.Lock()
+        self._session: Any = None
+        self._workers = ThreadPoolExecutor(self.members, thread_name_prefix="glnet-crops")  # starts them when needed
+
+    def run(self, names: list[str], feeds: list[dict[str, Any]]) -> list[list[Any]]:
+        """Outputs of several inputs, each run by one member; members share the session, whose calls may overlap."""
+        with self._opening:
+            if self._session is None:
+                self._session = self._open_session(self._threads_each)
+        session = self._session
+        return list(self._workers.map(lambda feed: session.run(names, feed), feeds))
+
+    def close(self) -> None:
+        """Drop the session and let the workers go."""
+        self._session = None
+        self._workers.shutdown(wait=False)
 
 
 _loading = threading.Lock()

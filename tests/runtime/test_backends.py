@@ -1,5 +1,6 @@
 """Opening backends: what is asked for by name is used or refused, never replaced."""
 
+import contextlib
 import dataclasses
 import sys
 import types
@@ -167,7 +168,7 @@ def test_threads_and_precision_reach_the_session(opened, fake):
 
 
 @pytest.mark.parametrize(
-    "threads, megabytes, size", [(1, 166, 1), (2, 166, 1), (2, 19, 8), (1, 19, 4), (8, 166, 3), (64, 166, 16), (2, 0, 16)]
+    "threads, megabytes, size", [(1, 166, 1), (2, 166, 2), (2, 19, 8), (1, 19, 4), (8, 166, 8), (64, 166, 16), (2, 0, 16)]
 )
 def test_few_threads_take_few_crops_of_a_large_network(opened, fake, monkeypatch, threads, megabytes, size):
     fake([CPU])
@@ -178,6 +179,63 @@ def test_few_threads_take_few_crops_of_a_large_network(opened, fake, monkeypatch
     assert open_backend("onnxruntime-cpu", large, threads=threads).batch_size == size
     monkeypatch.setattr("glnet_infer.backends.onnxruntime.cores", lambda: threads)
     assert open_backend("onnxruntime-cpu", large).batch_size == size
+
+
+@pytest.mark.parametrize(
+    "threads, crops, plan",
+    [
+        (1, 3, [[1], [1], [1]]),
+        (2, 1, [[1]]),
+        (2, 5, [[1, 1], [1, 1], [1]]),
+        (8, 7, [[3], [3], [1]]),
+        (8, 17, [[1] * 8, [1] * 8, [1]]),
+    ],
+)
+def test_crops_of_a_large_network_are_run_side_by_side(opened, fake, threads, crops, plan):
+    fake([CPU])
+    graph = opened.manifest.graph
+    file = dataclasses.replace(graph.file, bytes=166 * 10**6)
+    large = dataclasses.replace(opened.manifest, graph=dataclasses.replace(graph, file=file))
+    shares = list(open_backend("onnxruntime-cpu", dataclasses.replace(opened, manifest=large), threads)._shares(crops))
+    assert [[share.stop - share.start for share in each] for each in shares] == plan
+    assert np.concatenate([np.arange(crops)[share] for each in shares for share in each]).tolist() == list(range(crops))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_crops_side_by_side_give_what_they_give_alone(opened, count):
+    """Kernels may add in another order: micrometres."""
+    generator = np.random.default_rng(count)
+    crops = generator.integers(0, 256, (count, 256, 256, 3), dtype=np.uint8)
+    cameras = np.tile(np.array([[500, 500, 128, 128]], np.float32), (count, 1))
+    with contextlib.closing(open_backend("onnxruntime-cpu", opened, threads=3)) as several:
+        found = several.run(crops, cameras)
+    session = onnxruntime.InferenceSession(str(opened.graph), providers=[CPU])
+    for index in range(count):
+        row = slice(index, index + 1)
+        alone = dict(zip(found, session.run(list(found), {"crops": crops[row], "cameras": cameras[row]}), strict=True))
+        np.testing.assert_allclose(found["vertices"][row], alone["vertices"], atol=1e-5)  # metres
+        np.testing.assert_array_equal(found["reference_pixel"][row], alone["reference_pixel"])
+    assert all(len(found[spec.name]) == count for spec in GRAPH_OUTPUTS)
+
+
+def test_a_second_session_is_opened_for_several_crops_alone(opened, monkeypatch):
+    asked, make = [], onnxruntime.InferenceSession
+
+    def counted(path, options, **given):
+        asked.append(options.intra_op_num_threads)
+        return make(path, options, **given)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
+    backend = open_backend("onnxruntime-cpu", opened, threads=2)
+    crops, cameras = np.zeros((4, 256, 256, 3), np.uint8), np.ones((4, 4), np.float32)
+    backend.run(crops[:1], cameras[:1])
+    assert asked == [2]
+    for _ in range(2):
+        backend.run(crops, cameras)
+    assert asked == [2, 1]
+    backend.close()
+    with pytest.raises(BackendError, match="is closed"):
+        backend.run(crops, cameras)
 
 
 def test_a_gpu_takes_many(opened, fake):
