@@ -29,8 +29,8 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 class OnnxRuntimeBackend:
     """A session on the bundle's graph. May be called from several threads at once.
 
-    On a CPU, as many crops as there are threads are run side by side, each by threads of its own: threads that share a crop
-    wait for each other at every layer. That takes a second session, opened when it is first needed.
+    On a CPU, as many crops as there are threads are run side by side, each by a thread of its own: threads that share a
+    crop wait for each other at every layer. That takes a second session, opened when it is first needed.
 
     Args:
         bundle: The opened bundle.
@@ -98,8 +98,8 @@ class OnnxRuntimeBackend:
         if device == "cpu":
             weights, threads = bundle.manifest.graph.file.bytes, threads or cores()
             self.batch_size = self._together = cpu_batch_size(threads, weights)
-            if threads > 1:
-                self._team = _Team(open_session, threads, weights)
+            if 1 < threads <= USUAL_BATCH_SIZE:  # more would take more crops at once, and their memory
+                self._team = _Team(lambda: open_session(1), threads, weights)
                 self.batch_size = self._team.members * self._team.crops_each
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
@@ -149,19 +149,18 @@ class _Team:
     """Workers that run crops side by side on a CPU.
 
     Args:
-        open_session: Opens a session of so many threads.
-        threads: Of all members together.
+        open_session: Opens a session of one thread; several would be shared by all members, who then wait for them.
+        members: How many crops, or batches of them, are run at a time.
         weights: Bytes of the graph's file.
 
     Attributes:
-        members: How many crops, or batches of them, are run at a time.
+        members: As given.
         crops_each: How many crops suit a member in one call.
     """
 
-    def __init__(self, open_session: Callable[[int], Any], threads: int, weights: int) -> None:
-        self.members = min(threads, USUAL_BATCH_SIZE)
-        self._threads_each = threads // self.members
-        self.crops_each = max(min(cpu_batch_size(self._threads_each, weights), USUAL_BATCH_SIZE // self.members), 1)
+    def __init__(self, open_session: Callable[[], Any], members: int, weights: int) -> None:
+        self.members = members
+        self.crops_each = min(cpu_batch_size(1, weights), USUAL_BATCH_SIZE // members)
         self._open_session = open_session
         self._opening = threading.Lock()
         self._session: Any = None
@@ -171,7 +170,7 @@ class _Team:
         """Outputs of several inputs, each run by one member; members share the session, whose calls may overlap."""
         with self._opening:
             if self._session is None:
-                self._session = self._open_session(self._threads_each)
+                self._session = self._open_session()
         session = self._session
         return list(self._workers.map(lambda feed: session.run(names, feed), feeds))
 

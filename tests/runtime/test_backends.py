@@ -189,6 +189,7 @@ def test_few_threads_take_few_crops_of_a_large_network(opened, fake, monkeypatch
         (2, 5, [[1, 1], [1, 1], [1]]),
         (8, 7, [[3], [3], [1]]),
         (8, 17, [[1] * 8, [1] * 8, [1]]),
+        (17, 17, [[8], [8], [1]]),
     ],
 )
 def test_crops_of_a_large_network_are_run_side_by_side(opened, fake, threads, crops, plan):
