@@ -44,7 +44,8 @@ def same(first, second) -> bool:
 @pytest.mark.parametrize("tilted", [0.5, 1.0])
 def test_the_less_upright_of_two_are_taken(make, tilted):
     """If one in five leans far, both of two do not in 64 %: then 36 % lean far."""
-    natural, taken = (make(3, spread=Spread(tilted=share))._postures(4000)[:, 0] for share in (0.0, tilted))
+    sources = [make(3, spread=Spread(tilted=share)) for share in (0.0, tilted)]
+    natural, taken = (source._postures(source.draw, 4000)[:, 0] for source in sources)
     # y is up for the body and down for the camera.
     rare, found = ((-rotations[:, 1, 1] < 0.8).double().mean() for rotations in (natural, taken))
     assert 0.1 < rare < 0.3
