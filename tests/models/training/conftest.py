@@ -1,8 +1,11 @@
 """What the training tests share."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from glnet.config import CropSpec
 from glnet.estimate import default_cameras
 from glnet.training.synthetic import source
 from glnet.training.synthetic.corruptions import Occluders
@@ -51,3 +54,8 @@ def bare(monkeypatch):
     monkeypatch.setattr(
         source.Wardrobe, "shade", lambda self, look, fragments, pixels: torch.zeros(*fragments.covered.shape, 3)
     )
+
+
+@pytest.fixture
+def config(small_config):
+    return dataclasses.replace(small_config, name="tiny", crop=CropSpec(size=64), keypoint_origin="pixel", keypoints=29)
