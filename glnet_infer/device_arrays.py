@@ -28,6 +28,11 @@ def is_device_array(value: Any) -> bool:
     return hasattr(value, "__cuda_array_interface__")
 
 
+def gpu_of(array: Any) -> int | None:
+    """Which GPU an array on one lies on, in CUDA's order; None where it does not say."""
+    return int(array.__dlpack_device__()[1]) if hasattr(array, "__dlpack_device__") else None
+
+
 @dataclass(frozen=True, eq=False)
 class DeviceFrame:
     """Another library's array on the backend's GPU; the library keeps it for as long as this lives.

@@ -37,7 +37,8 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
         backend = opened.enter_context(TensorRtBackend(bundle))
         memory = DeviceMemory(EXTRAS[record.runtime])
         opened.callback(memory.close)
-        steps = SessionSteps(Engine(bundle, choice), memory)
+        with memory.active():
+            steps = SessionSteps(Engine(bundle, choice), memory)
         opened.callback(steps.close)
         stopwatch = stopwatch or CudaEvents(CudaDriver().start(), memory.stream)
         close = opened.pop_all().close
@@ -69,26 +70,28 @@ class SessionSteps:
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
         """See :class:`glnet_bench.staged.Steps`."""
-        self._memory.activate()
         self._count = len(crops)
         self._session.inputs["crops"][: self._count] = crops
         self._session.inputs["cameras"][: self._count] = cameras
-        self._session.queue(self._count, Steps.CROPS | Steps.CAMERAS)
+        with self._memory.active():
+            self._session.queue(self._count, Steps.CROPS | Steps.CAMERAS)
 
     def execute(self) -> None:
         """See :class:`glnet_bench.staged.Steps`."""
-        self._session.queue(self._count, Steps.ENGINE)
+        with self._memory.active():
+            self._session.queue(self._count, Steps.ENGINE)
 
     def download(self) -> Outputs:
         """See :class:`glnet_bench.staged.Steps`."""
-        self._session.queue(self._count, Steps.OUTPUTS)
-        self._memory.synchronize()
+        with self._memory.active():
+            self._session.queue(self._count, Steps.OUTPUTS)
+            self._memory.synchronize()
         return {name: array[: self._count].copy() for name, array in self._session.outputs.items()}
 
     def close(self) -> None:
-        """Free everything, the engine too. Calling it twice is allowed."""
+        """Let the session and the engine go. Calling it twice is allowed."""
         if not self._session.inputs:
             return
-        self._memory.activate()
-        self._engine.release()
-        self._session.close()
+        with self._memory.active():
+            self._session.close()
+            self._engine.release()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame
+from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame, gpu_of
 from glnet_infer.errors import BackendError, InputError, install_hint, one_line
 
 
@@ -33,10 +33,15 @@ def import_cuda_core(extra: str) -> Any:
         raise BackendError("cuda-core is not installed.", why=one_line(error), fix=install_hint(extra)) from error
 
 
+def _import_driver() -> Any:
+    """CUDA's driver API, which comes with cuda-core's bindings."""
+    return importlib.import_module("cuda.bindings.driver")
+
+
 class DeviceMemory:
     """A stream of one GPU, buffers for the work on it, and CUDA graphs of that work.
 
-    Used by one thread at a time. What is allocated lives until :meth:`close`.
+    Used by one thread at a time, within :meth:`active`. What is allocated lives until :meth:`close`.
 
     Args:
         extra: What of this library brings cuda-core, for the message.
@@ -54,25 +59,36 @@ class DeviceMemory:
         self._buffers: list[Any] = []
         self._graphs: list[Any] = []
         with _failures_said("start the GPU", _START):
+            self._driver = _import_driver()
             self._device = core.Device(ordinal)
-            self._device.set_current()
-            # A stream of our own: on the default stream TensorRT synchronises the whole device at every call.
-            self._stream: Any = self._device.create_stream()
-            # A pool of our own: what is freed to the GPU's usual one stays with the process.
-            self._on_device = core.DeviceMemoryResource(self._device, core.DeviceMemoryResourceOptions())
-            # Pages that the driver may copy from and to without a detour; from the plain allocator, since pools of
-            # pinned memory are not supported on every GPU.
-            self._on_host = core.LegacyPinnedMemoryResource()
+            with self.active():
+                # A stream of our own: on the default stream TensorRT synchronises the whole device at every call.
+                self._stream: Any = self._device.create_stream()
+                # A pool of our own: what is freed to the GPU's usual one stays with the process.
+                self._on_device = core.DeviceMemoryResource(self._device, core.DeviceMemoryResourceOptions())
+                # Pages that the driver may copy from and to without a detour; from the plain allocator, since pools of
+                # pinned memory are not supported on every GPU.
+                self._on_host = core.LegacyPinnedMemoryResource()
 
     @property
     def stream(self) -> int:
         """The stream's CUDA handle."""
         return int(self._stream.handle)
 
-    def activate(self) -> None:
-        """Make the GPU the calling thread's own; needed in every thread that uses it."""
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the GPU's primary context the calling thread's own meanwhile; all work needs it.
+
+        What was current before is so again afterwards: PyCUDA's programs have a context of their own, and torch's may have
+        chosen another GPU.
+        """
         with _failures_said("use the GPU"):
+            _, before = self._driver.cuCtxGetCurrent()
             self._device.set_current()
+        try:
+            yield
+        finally:
+            self._driver.cuCtxSetCurrent(before)
 
     def allocate(self, size: int) -> Any:
         """A buffer on the GPU of so many bytes; its address is ``int(buffer.handle)``."""
@@ -109,6 +125,7 @@ class DeviceMemory:
         Raises:
             InputError: The array's library or cuda-core refuses, or it lies elsewhere.
         """
+        self._check_place(array)
         try:
             view = self._core.utils.StridedMemoryView.from_any_interface(array, stream_ptr=self.stream)
             shape, strides, dtype = tuple(view.shape), view.strides, view.dtype
@@ -117,21 +134,50 @@ class DeviceMemory:
                 f"The {type(array).__name__} on the GPU was not taken.", why=one_line(error), fix=COPY_TO_HOST
             ) from error
         if not view.is_device_accessible or view.device_id != self._ordinal:
-            raise InputError(
-                f"The {type(array).__name__} is not on this backend's GPU.",
-                why=f"it is on GPU {view.device_id}, and the backend runs on GPU {self._ordinal}",
-                fix=f"make it on the first GPU that CUDA offers (CUDA_VISIBLE_DEVICES chooses), or {COPY_TO_HOST}",
-            )
+            raise self._elsewhere(array, view.device_id)
         return DeviceFrame(int(view.ptr), shape, dtype, None if strides is None else tuple(strides), (view, array))
+
+    def _check_place(self, array: Any) -> None:
+        """Refuse arrays of another GPU or context before any order is kept with their streams: CUDA's words would say less.
+
+        Raises:
+            InputError: The array is one.
+        """
+        gpu = gpu_of(array)
+        if gpu is not None:
+            if gpu != self._ordinal:
+                raise self._elsewhere(array, gpu)
+            return
+        address, driver = array.__cuda_array_interface__["data"][0], self._driver
+        wanted = driver.CUpointer_attribute
+        status, gpu = driver.cuPointerGetAttribute(wanted.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address)
+        if int(status) == 0 and int(gpu) != self._ordinal:
+            raise self._elsewhere(array, int(gpu))
+        status, context = driver.cuPointerGetAttribute(wanted.CU_POINTER_ATTRIBUTE_CONTEXT, address)
+        _, own = driver.cuCtxGetCurrent()
+        if int(status) == 0 and int(context) not in (0, int(own)):  # memory of pools belongs to none
+            raise InputError(
+                f"The {type(array).__name__} lies in another CUDA context.",
+                why="the backend works in the GPU's primary context, as torch and CuPy do",
+                fix=f"with PyCUDA, import pycuda.autoprimaryctx in place of pycuda.autoinit; or {COPY_TO_HOST}",
+            )
+
+    def _elsewhere(self, array: Any, gpu: int) -> InputError:
+        return InputError(
+            f"The {type(array).__name__} is not on this backend's GPU.",
+            why=f"it is on GPU {gpu}, and the backend runs on GPU {self._ordinal}",
+            fix=f"make it on the first GPU that CUDA offers (CUDA_VISIBLE_DEVICES chooses), or {COPY_TO_HOST}",
+        )
 
     def foreign_buffer(self, array: DeviceFrame, size: int) -> Any:
         """The first bytes of another library's array, as a buffer."""
         return self._view(array.address, size, owner=array.owner)
 
     def strided(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """The first bytes of a buffer as an array that speaks DLPack."""
+        """The first bytes of a buffer as an array that speaks DLPack; for any thread, at any time."""
         size = int(np.prod(shape)) * dtype.itemsize
-        return self._core.utils.StridedMemoryView.from_buffer(self.part(buffer, size), shape, dtype=dtype)
+        with self.active():
+            return self._core.utils.StridedMemoryView.from_buffer(self.part(buffer, size), shape, dtype=dtype)
 
     def copy(self, target: Any, source: Any) -> None:
         """Queue a copy between buffers of one size, at most one of them on the host."""
@@ -174,11 +220,14 @@ class DeviceMemory:
         """Wait for the work and free everything. Calling it twice is allowed."""
         if self._stream is None:
             return
-        with contextlib.suppress(Exception):  # a failed GPU must not keep the rest from being freed
-            self._stream.sync()
-        for part in (*self._graphs, *self._buffers, self._stream, self._on_device):
+        with contextlib.ExitStack() as meanwhile:
+            with contextlib.suppress(Exception):  # a failed GPU must not keep anything from being freed
+                meanwhile.enter_context(self.active())
             with contextlib.suppress(Exception):
-                part.close()
+                self._stream.sync()
+            for part in (*self._graphs, *self._buffers, self._stream, self._on_device):
+                with contextlib.suppress(Exception):
+                    part.close()
         self._graphs, self._buffers, self._stream = [], [], None
 
 

@@ -25,6 +25,7 @@ class Plan:
         choice: What runs it.
         promised: Which file, and what the manifest says of it.
         cuda_graphs: Whether TensorRT for RTX shall replay CUDA graphs of its own.
+        specialize: Whether it shall compile kernels for every shape that comes, beside the general ones.
         cache_directory: Where TensorRT for RTX keeps compiled kernels; see :class:`RuntimeCacheFile`.
 
     Raises:
@@ -38,7 +39,14 @@ class Plan:
     """
 
     def __init__(
-        self, bundle: Bundle, choice: EngineChoice, promised: EngineFile, cuda_graphs: bool, cache_directory: Path | None
+        self,
+        bundle: Bundle,
+        choice: EngineChoice,
+        promised: EngineFile,
+        *,
+        cuda_graphs: bool,
+        specialize: bool,
+        cache_directory: Path | None,
     ) -> None:
         self.log = log_of(choice.trt)
         self.tensors = promised.tensors
@@ -70,7 +78,7 @@ class Plan:
         self._cache: Any = None
         self._cache_file = RuntimeCacheFile(bundle, promised.record, choice.gpu, cache_directory)
         if choice.record.flavor == "tensorrt-rtx":
-            self._configure(cuda_graphs)
+            self._configure(cuda_graphs, specialize)
 
     @property
     def scratch_size(self) -> int:
@@ -108,7 +116,7 @@ class Plan:
             if content is not None:
                 self._cache_file.write(bytes(memoryview(content)))
 
-    def _configure(self, cuda_graphs: bool) -> None:
+    def _configure(self, cuda_graphs: bool, specialize: bool) -> None:
         """What TensorRT for RTX offers beyond TensorRT: CUDA graphs of its own, and kernels kept between runs."""
         mark = self.log.mark()
         config = self._engine.create_runtime_config()
@@ -119,6 +127,9 @@ class Plan:
         strategies = self._trt.CudaGraphStrategy
         config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if cuda_graphs else strategies.DISABLED
         self.captures_itself = cuda_graphs
+        if not specialize:
+            kinds = self._trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = kinds.NONE
         self._cache = config.create_runtime_cache()
         known = self._cache_file.read()
         if known:
@@ -159,10 +170,16 @@ class Engine:
         self.name = choice.trt.__name__.replace("_", "-")
         self._lock = threading.Lock()
         self._users = 1
-        self.main = Plan(bundle, choice, main_engine(bundle, self.record), cuda_graphs, cache_directory)
+
+        def plan(promised: EngineFile, cuda_graphs: bool, specialize: bool) -> Plan:
+            options = {"cuda_graphs": cuda_graphs, "specialize": specialize}
+            return Plan(bundle, choice, promised, **options, cache_directory=cache_directory)
+
+        self.main = plan(main_engine(bundle, self.record), cuda_graphs, True)
         crop = crop_engine(bundle, self.record)
-        # A handful of kernels on frames of changing sizes and addresses: nothing that a CUDA graph would make faster.
-        self.crop = None if crop is None else Plan(bundle, choice, crop, False, cache_directory)
+        # A handful of kernels on frames of changing sizes and addresses: nothing that a CUDA graph would make faster, and
+        # a folder of photographs would have kernels compiled, and kept, for each size.
+        self.crop = None if crop is None else plan(crop, False, False)
 
     def share(self) -> None:
         """One user more.

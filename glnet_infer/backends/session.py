@@ -52,7 +52,7 @@ class Session:
 
     Args:
         engine: What to run.
-        memory: The GPU's memory, which the session uses alone and closes.
+        memory: The GPU's memory, which the session uses alone; who closes it frees what is allocated here.
         crops: Buffer on the GPU that holds the crops, if something else writes there; one of the session's own where None.
 
     Raises:
@@ -68,7 +68,6 @@ class Session:
         self._plan = engine.main
         self._memory = memory
         self._given = {} if crops is None else {"crops": crops}
-        # A captured graph holds on to the shapes and the state of its context: NVIDIA's advice is a context for each.
         self._captures = engine.cuda_graphs and not self._plan.captures_itself
         self._contexts: dict[_Key, Any] = {}
         self._bound: dict[_Key, int] = {}
@@ -128,14 +127,19 @@ class Session:
         return {tensor.name: (self._device[tensor.name], tensor) for tensor in self._plan.tensors if not tensor.is_input}
 
     def close(self) -> None:
-        """Free everything."""
+        """Let contexts and graphs go; their memory is freed by who closes that."""
         self.inputs, self.outputs = {}, {}
         self._contexts, self._graphs, self._parts = {}, {}, {}
-        self._memory.close()
 
     def _key(self, size: int, steps: Steps) -> _Key:
-        """Which context and graph a batch is run in: its own where graphs are captured, else the only context."""
-        return (size, steps) if self._captures else None
+        """Which context and graph a batch is run in: its own where there are graphs, else the only context.
+
+        A graph holds on to the shapes and the state of its context: NVIDIA's advice is a context for each. TensorRT for RTX
+        captures anew when the shapes of a context change, so it gets one for each size.
+        """
+        if self._captures:
+            return size, steps
+        return (size, Steps.ENGINE) if self._plan.captures_itself else None
 
     def _context(self, size: int, key: _Key) -> Any:
         """A context that is bound to a batch size and to the buffers."""

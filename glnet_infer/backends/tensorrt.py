@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +52,8 @@ class TensorRtBackend:
         choice = choose_engine(bundle)
         memory = device_memory.DeviceMemory(EXTRAS[choice.record.runtime])
         try:
-            self._start(Engine(bundle, choice, cuda_graphs, cache_directory), memory)
+            with memory.active():
+                self._start(Engine(bundle, choice, cuda_graphs, cache_directory), memory)
         except BaseException:
             memory.close()
             raise
@@ -58,6 +61,8 @@ class TensorRtBackend:
     def _start(self, engine: Engine, memory: device_memory.DeviceMemory) -> None:
         """Take over a share of an engine, given back if that fails, and memory for it."""
         self._lock = threading.Lock()
+        self._runner: int | None = None  # the thread that runs it
+        self._closes_after_run = False
         self._engine = engine
         self._memory = memory
         self._session: Session | None = None
@@ -71,6 +76,8 @@ class TensorRtBackend:
         except BaseException:
             engine.release()
             raise
+        # Also for who forgets to close: compiled kernels are kept, and TensorRT's threads are gone before the interpreter.
+        self._let_go = weakref.finalize(self, _let_go, self._session, self._cropper, engine, memory)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -174,7 +181,20 @@ class TensorRtBackend:
         if not 0 < count <= self._engine.main.most_crops:
             return DeviceOutputs(results, None)
         self._lease = Lease()
-        return DeviceOutputs(results, _device_meshes(session, self._memory, count, self._lease))
+        return DeviceOutputs(results, self._device_meshes(session, count))
+
+    def _device_meshes(self, session: Session, count: int) -> DeviceMeshes:
+        """Views of the first rows of a session's results. They hold on to the backend, which else takes the memory along."""
+
+        def view(buffer: Any, tensor: EngineTensor) -> DeviceArray:
+            shape, dtype = (count, *tensor.row), np.dtype(tensor.dtype)
+            strided = functools.partial(self._strided, buffer, shape, dtype)
+            return DeviceArray(int(buffer.handle), shape, dtype, self._lease, strided)
+
+        return DeviceMeshes(**{name: view(*result) for name, result in session.results().items()})
+
+    def _strided(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return self._memory.strided(buffer, shape, dtype)
 
     def clone(self) -> TensorRtBackend:
         """Another backend on the same engine, with a context, a stream and buffers of its own, for another thread.
@@ -189,26 +209,22 @@ class TensorRtBackend:
         try:
             self._engine.share()
             other = TensorRtBackend.__new__(TensorRtBackend)
-            other._start(self._engine, memory)
+            with memory.active():
+                other._start(self._engine, memory)
         except BaseException:
             memory.close()
             raise
         return other
 
     def close(self) -> None:
-        """Free what the backend holds, once a run in another thread is over. Calling it twice is allowed."""
+        """Free what the backend holds, once a run is over. Calling it twice is allowed."""
+        if self._runner == threading.get_ident():  # a signal's handler: the run that it interrupted goes on after it
+            self._closes_after_run = True
+            return
         with self._lock:
-            session, self._session = self._session, None
-            if session is None:
-                return
+            self._session = None
             self._lease.end("the backend was closed")
-            try:
-                self._memory.activate()
-                self._engine.release()
-            finally:
-                if self._cropper is not None:
-                    self._cropper.close()
-                session.close()
+            self._let_go()
 
     def __enter__(self) -> TensorRtBackend:
         return self
@@ -235,16 +251,20 @@ class TensorRtBackend:
                 why="one execution context serves one thread at a time",
                 fix="give each thread its own backend on the same engine, with clone()",
             )
+        self._runner = threading.get_ident()
         try:
             session = self._open()
-            self._memory.activate()
-            try:
-                yield session
-            except BaseException:
-                self._memory.settle()
-                raise
+            with self._memory.active():
+                try:
+                    yield session
+                except BaseException:
+                    self._memory.settle()
+                    raise
         finally:
+            self._runner = None
             self._lock.release()
+            if self._closes_after_run:
+                self.close()
 
     def _cropper_for(self, frame: Frame) -> FrameCropper:
         """The cropper, if it takes a frame."""
@@ -280,11 +300,14 @@ def _queue_crops(cropper: FrameCropper, session: Session, squares: NDArray[np.fl
     cropper.queue(session.size_for(count))
 
 
-def _device_meshes(session: Session, memory: device_memory.DeviceMemory, count: int, lease: Lease) -> DeviceMeshes:
-    """Views of the first rows of a session's results."""
-
-    def view(buffer: Any, tensor: EngineTensor) -> DeviceArray:
-        shape, dtype = (count, *tensor.row), np.dtype(tensor.dtype)
-        return DeviceArray(int(buffer.handle), shape, dtype, lease, lambda: memory.strided(buffer, shape, dtype))
-
-    return DeviceMeshes(**{name: view(*result) for name, result in session.results().items()})
+def _let_go(session: Session, cropper: FrameCropper | None, engine: Engine, memory: device_memory.DeviceMemory) -> None:
+    """Free what a backend holds: contexts before the engine and its kernels, which they use, and memory last."""
+    try:
+        with memory.active():
+            memory.settle()
+            if cropper is not None:
+                cropper.close()
+            session.close()
+            engine.release()
+    finally:
+        memory.close()

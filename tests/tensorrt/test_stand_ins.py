@@ -33,6 +33,17 @@ def test_the_stand_in_offers_what_the_real_tensorrt_has(real_rtx, machine):
             assert int(severity) == int(getattr(real_rtx.ILogger.Severity, severity.name))
         for kind in ("DataType", "TensorIOMode", "TensorLocation", "ExecutionContextAllocationStrategy"):
             assert all(hasattr(getattr(real_rtx, kind), member.name) for member in getattr(module, kind))
+    for kind in ("CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy"):  # of the last, TensorRT for RTX
+        assert all(hasattr(getattr(real_rtx, kind), member.name) for member in getattr(module, kind))
+
+
+def test_the_stand_in_offers_what_the_real_driver_bindings_have(machine):
+    real, fake = pytest.importorskip("cuda.bindings.driver"), stand_in.cuda_driver(machine)
+    for name in stand_in.public_names(fake):
+        assert hasattr(real, name), name
+    for kind in ("CUresult", "CUpointer_attribute"):
+        for member in getattr(fake, kind):
+            assert int(getattr(getattr(real, kind), member.name)) == int(member)
 
 
 def test_the_stand_in_offers_what_the_real_cuda_core_has(machine):

@@ -24,6 +24,8 @@ from tensorrt_stand_in import (
     ways,
 )
 
+from tensorrt_stand_in.cuda import OTHER_GPUS_STREAM
+
 from glnet_infer import BackendError, InputError, MeshRecoverer
 from glnet_infer.backends import FrameBackend
 from glnet_infer.backends.tensorrt import TensorRtBackend
@@ -137,6 +139,26 @@ def test_arrays_elsewhere_are_not_taken(recoverer, machine):
     refused(lambda: recoverer(tensor(machine, frame_of(), device_id=1), BOXES), "is on GPU 1", kind=InputError)
     refused(lambda: recoverer(on_gpu(machine, frame_of(), kind="host"), BOXES), "not on this backend", kind=InputError)
     refused(lambda: recoverer(on_gpu(machine, frame_of(), data=(64, False)), BOXES), "was not taken", kind=InputError)
+
+
+def test_arrays_of_another_gpu_are_refused_before_their_streams_are_touched(recoverer, machine):
+    """An event of one GPU cannot be recorded on another one's stream, and CUDA's error would not say so."""
+    array = tensor(machine, frame_of(), device_id=1)
+    refused(lambda: recoverer(array, BOXES), "is on GPU 1", kind=InputError)
+    assert not array.asked
+    array = on_gpu(machine, frame_of(), stream=OTHER_GPUS_STREAM)
+    machine.places[array.__cuda_array_interface__["data"][0]] = {"gpu": 1}
+    refused(lambda: recoverer(array, BOXES), "is on GPU 1", "CUDA_VISIBLE_DEVICES", kind=InputError)
+
+
+def test_arrays_of_another_context_are_refused(recoverer, machine):
+    array = on_gpu(machine, frame_of())
+    address = array.__cuda_array_interface__["data"][0]
+    machine.places[address] = {"context": 0xA1}  # as pycuda.autoinit makes one
+    refused(lambda: recoverer(array, BOXES), "another CUDA context", "pycuda.autoprimaryctx", kind=InputError)
+    for place in ({"context": 0}, None):  # memory of pools belongs to no context; of some, CUDA says nothing
+        machine.places[address] = place
+        np.testing.assert_array_equal(recoverer(array, BOXES).vertices, recoverer(frame_of(), BOXES).vertices)
 
 
 def test_a_bundle_without_a_crop_engine_takes_no_arrays_of_the_gpu(machine, tmp_path):

@@ -223,3 +223,10 @@ def test_clones_cut_with_one_engine(either, machine):
             frame, (squares, cameras) = frame_of(seed=seed), inputs(3, seed=seed)
             right(backend.run_frame(frame, squares, cameras), frame, squares, cameras)
     assert first._engine.crop._engine is None and not machine.memory and not machine.streams
+
+
+def test_rtx_compiles_no_kernels_for_every_size_of_frame(machine, tmp_path):
+    with TensorRtBackend(bundle_of(tmp_path / "bundle", "tensorrt-rtx")) as backend:
+        backend.run_frame(frame_of(), *inputs(2))
+    main, crop = (config.dynamic_shapes_kernel_specialization_strategy.name for config in machine.configs)
+    assert (main, crop) == ("LAZY", "NONE")

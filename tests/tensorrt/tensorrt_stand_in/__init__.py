@@ -8,7 +8,7 @@ from tensorrt_stand_in.arrays import Tensor, on_gpu, put, read, tensor
 from tensorrt_stand_in.bundles import bundle_of, crop_plan, engine_record, make_bundle, plan
 from tensorrt_stand_in.checks import public_names, refused, right, ways
 from tensorrt_stand_in.computing import FRAME, OUTPUTS, SHAPES, SIDE, cut, results
-from tensorrt_stand_in.cuda import cuda_core
+from tensorrt_stand_in.cuda import cuda_core, cuda_driver
 from tensorrt_stand_in.install import install_machine, install_tensorrt
 from tensorrt_stand_in.pictures import BOXES, HEIGHT, WIDTH, batch, frame_of, inputs
 from tensorrt_stand_in.trt import SCRATCH, STEP, tensorrt

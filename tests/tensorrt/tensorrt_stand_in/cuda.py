@@ -1,9 +1,45 @@
-"""A stand-in for cuda-core."""
+"""Stand-ins for cuda-core and for the driver's bindings that come with it."""
 
 import itertools
 import types
+from enum import IntEnum
 
 import numpy as np
+from tensorrt_stand_in.machine import PRIMARY
+
+OTHER_GPUS_STREAM = 77
+
+
+def cuda_driver(machine):
+    """A module like ``cuda.bindings.driver``."""
+    module = types.ModuleType("cuda.bindings.driver")
+
+    class CUresult(IntEnum):
+        CUDA_SUCCESS = 0
+        CUDA_ERROR_INVALID_VALUE = 1
+
+    class CUpointer_attribute(IntEnum):  # noqa: N801
+        CU_POINTER_ATTRIBUTE_CONTEXT = 1
+        CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9
+
+    def cuCtxGetCurrent():  # noqa: N802
+        return CUresult.CUDA_SUCCESS, machine.current_context()
+
+    def cuCtxSetCurrent(ctx):  # noqa: N802
+        machine.current.context = int(ctx)
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuPointerGetAttribute(attribute, ptr):  # noqa: N802
+        place = machine.places.get(ptr, {})
+        if place is None:
+            return CUresult.CUDA_ERROR_INVALID_VALUE, None
+        if attribute is CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT:
+            return CUresult.CUDA_SUCCESS, place.get("context", PRIMARY)
+        return CUresult.CUDA_SUCCESS, place.get("gpu", 0)
+
+    for part in (CUresult, CUpointer_attribute, cuCtxGetCurrent, cuCtxSetCurrent, cuPointerGetAttribute):
+        setattr(module, part.__name__, part)
+    return module
 
 
 def cuda_core(machine):
@@ -110,7 +146,7 @@ def cuda_core(machine):
                 raise RuntimeError("CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected")
 
         def set_current(self, ctx=None):
-            machine.current.device = True
+            machine.current.context = PRIMARY
 
         def create_stream(self, obj=None, options=None):
             machine.need_current()
@@ -173,6 +209,7 @@ def cuda_core(machine):
             if interface.get("mask") is not None:
                 raise BufferError("mask is not supported")
             if interface.get("stream") is not None:
+                assert interface["stream"] != OTHER_GPUS_STREAM, "an event of this GPU on another one's stream"
                 assert interface["stream"] > 0
                 machine.wait(stream_ptr, interface["stream"])
             address, readonly = interface["data"]

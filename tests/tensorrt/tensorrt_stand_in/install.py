@@ -4,7 +4,7 @@ import sys
 
 import glnet_infer.devices
 from glnet_infer.devices import Gpu
-from tensorrt_stand_in.cuda import cuda_core
+from tensorrt_stand_in.cuda import cuda_core, cuda_driver
 from tensorrt_stand_in.machine import Machine
 from tensorrt_stand_in.trt import RTX_VERSION, VERSION, tensorrt
 
@@ -15,6 +15,7 @@ def install_machine(monkeypatch, cache):
     for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "cuda.core", cuda_core(machine))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", cuda_driver(machine))
     monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: [Gpu("NVIDIA L4", "8.9")])
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return machine

@@ -5,6 +5,10 @@ import threading
 import numpy as np
 
 
+PRIMARY = 0xC0
+"""The context that cuda-core makes current."""
+
+
 class Machine:
     """What the stand-ins share: a GPU's memory and streams, a list of what happened, and what shall go wrong."""
 
@@ -18,6 +22,7 @@ class Machine:
         self.configs = []
         self.foreign = []  # work of other libraries on their own streams, which nobody has waited for: (stream, work)
         self.current = threading.local()
+        self.places = {}  # of other libraries' arrays, by address: their GPU and context; None where CUDA does not know
         self.during_execution = lambda: None
 
     def fails(self, what):
@@ -41,8 +46,11 @@ class Machine:
         return sorted(array.size for found, array in self.memory.values() if found == kind)
 
     def need_current(self):
-        if not getattr(self.current, "device", None):
+        if self.current_context() != PRIMARY:
             raise RuntimeError("CUDA_ERROR_INVALID_CONTEXT: no device is current in this thread")
+
+    def current_context(self):
+        return getattr(self.current, "context", 0)
 
     def wait(self, consumer, producer):
         """What another library queued on a stream of its own comes before what our stream does next."""

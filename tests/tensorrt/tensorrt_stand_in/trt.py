@@ -28,6 +28,9 @@ def tensorrt(machine, name="tensorrt", version=VERSION):
     )
     if is_rtx:
         trt.CudaGraphStrategy = enum.Enum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
+        trt.DynamicShapesKernelSpecializationStrategy = enum.Enum(
+            "DynamicShapesKernelSpecializationStrategy", {"LAZY": 0, "EAGER": 1, "NONE": 2}
+        )
 
     class Severity(enum.IntEnum):
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -126,6 +129,7 @@ def tensorrt(machine, name="tensorrt", version=VERSION):
 
         if is_rtx:
             cuda_graph_strategy = None
+            dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.LAZY
 
             def create_runtime_cache(self):
                 cache = IRuntimeCache.__new__(IRuntimeCache)
