@@ -198,6 +198,7 @@ class EngineRecord:
         version: Of TensorRT; another version does not load the engine.
         compute_capabilities: GPUs that it runs on, such as ``8.9``.
         built_on: Name of the GPU that built it; empty when it was built ahead of time, without one.
+        cuda: Newest version of CUDA that its driver ran; empty likewise, and in bundles of earlier versions.
         precision: ``mixed`` or ``fp32``, read back.
         profile: Fewest, usual and most crops of one call.
         tensors: Type of every input and output by its name, read back.
@@ -223,6 +224,7 @@ class EngineRecord:
     seconds: float
     crop: CropEngineRecord | None = None
     lean: bool = False
+    cuda: str = ""
 
     @property
     def runtime(self) -> str:

@@ -133,6 +133,15 @@ def export_command(
             show_default="1.0",
         ),
     ] = None,
+    min_half_agreement: Annotated[
+        float | None,
+        typer.Option(
+            callback=_a_bound,
+            max=1,
+            help="Fail when half precision leaves a smaller share of crops the same pixel, or one as good.",
+            show_default="0.95",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
     _: Version = False,
 ) -> None:
@@ -156,6 +165,7 @@ def export_command(
         "--fp32": fp32,
         "--precision-crops": precision_crops,
         "--max-half-error": max_half_error,
+        "--min-half-agreement": min_half_agreement,
     }
     engine = _engine_options(trt, given)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -221,6 +231,7 @@ def _engine_options(trt: bool, given: dict[str, Any]) -> EngineOptions | None:
         float32_modules=tuple(asked.get("--fp32", ())),
         precision_crops=asked.get("--precision-crops", EngineOptions.precision_crops),
         max_half_error_mm=asked.get("--max-half-error", EngineOptions.max_half_error_mm),
+        min_half_agreement=asked.get("--min-half-agreement", EngineOptions.min_half_agreement),
     )
 
 

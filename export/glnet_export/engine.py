@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 from glnet_export.crop_graph import CROP_GRAPH_NAME, write_crop_graph
 from glnet_export.engine_options import EngineOptions
 from glnet_export.progress import Progress, new_monitor, silent
-from glnet_export.readback import NetworkFacts, read_engine, read_network
+from glnet_export.readback import LEARNED, NetworkFacts, read_engine, read_network
 from glnet_export.toolkit import CLASSIC, RTX, Toolkit
 from glnet_infer.backends.tensorrt_module import TensorRtLog, log_of
 from glnet_infer.bundle import record_file
-from glnet_infer.devices import gpus
+from glnet_infer.devices import gpus, newest_cuda
 from glnet_infer.errors import ExportError, OutputError, one_line
 from glnet_infer.manifest import (
     CROP_INPUTS,
@@ -89,6 +89,7 @@ def build(
         version=toolkit.version,
         compute_capabilities=toolkit.compute_capabilities,
         built_on=toolkit.gpu,
+        cuda=newest_cuda() if toolkit.gpu else "",
         precision=plan.facts.precision,
         profile=options.profile,
         tensors=plan.facts.tensors,
@@ -164,7 +165,7 @@ class _Plan:
 
     data: Any
     facts: NetworkFacts
-    engine_types: dict[str, int]
+    engine_types: dict[str, Any]
     seconds: float
 
 
@@ -211,7 +212,7 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wan
     if options.timing_cache is not None and toolkit.flavor is CLASSIC:
         _save_timing_cache(config, options.timing_cache)
     readable = runs_here(toolkit.compute_capabilities) and not options.lean
-    return _Plan(data, facts, read_engine(trt, log.logger, data) if readable else {}, seconds)
+    return _Plan(data, facts, read_engine(trt, log, data) if readable else {}, seconds)
 
 
 def _network_flags(trt: Any) -> int:
@@ -255,7 +256,7 @@ def _check(facts: NetworkFacts, wanted: _Wanted) -> None:
             why=", ".join(f"{name} {dtype}" for name, dtype in wrong),
             fix="use the versions in constraints.txt",
         )
-    found = facts.count("float16")
+    found = facts.count("float16", *LEARNED)
     if found < wanted.half_layers:
         raise ExportError(
             "The engine would not compute in half precision where it should.",

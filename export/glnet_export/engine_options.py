@@ -30,6 +30,7 @@ class EngineOptions:
         float32_modules: Names of modules that stay in float32, with ``*`` and ``?``.
         precision_crops: Rendered crops that half precision is compared with float32 on.
         max_half_error_mm: Largest mean vertex error that it may cost.
+        min_half_agreement: Least share of crops that must choose the same pixel or an equivalent one.
     """
 
     flavor: str | None = None
@@ -43,6 +44,7 @@ class EngineOptions:
     float32_modules: tuple[str, ...] = ()
     precision_crops: int = 32
     max_half_error_mm: float = 1.0
+    min_half_agreement: float = 0.95
 
 
 def parse_profile(text: str) -> tuple[int, int, int]:

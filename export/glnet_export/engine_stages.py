@@ -139,7 +139,7 @@ def _judged(report: PrecisionReport, random: bool, options: EngineOptions, found
     Raises:
         ExportError: A figure misses its bound, or is none.
     """
-    bounds = None if random else PrecisionBounds(options.max_half_error_mm)
+    bounds = None if random else PrecisionBounds(options.max_half_error_mm, options.min_half_agreement)
     found += [str(report), report.table(bounds)]
     if report.not_finite:
         raise ExportError("Half precision gives no numbers.", why=f"not finite: {', '.join(report.not_finite)}", fix=fix)

@@ -116,11 +116,12 @@ class PrecisionBounds:
 
     Attributes:
         vertices_mean_mm: Largest mean vertex error.
-        small_effect: Least share of crops that choose the same pixel or an equivalent one.
+        small_effect: Least share of crops that choose the same pixel or an equivalent one. Pixels that nearly tie choose
+            another one in 0.4 % of the demo network's crops: of 32, one may, and two show that something is wrong.
     """
 
     vertices_mean_mm: float = 1.0
-    small_effect: float = 0.99
+    small_effect: float = 0.95
 
 
 SMALL_EFFECT_MM = 2.0

@@ -5,8 +5,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from glnet_infer.backends.tensorrt_module import TensorRtLog
+from glnet_infer.errors import one_line
+
 HEAVY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "GRID_SAMPLE", "RESIZE")
 """Kinds of layers that take the time."""
+
+LEARNED = ("convolution", "deconvolution", "matrix_multiply", "einsum")
+"""The heavy ones that a module's layers with weights become."""
 
 DTYPES = {
     "FLOAT": "float32",
@@ -69,16 +75,21 @@ def dtype_name(dtype: Any) -> str:
     return DTYPES.get(dtype.name, dtype.name.lower())
 
 
-def read_engine(trt: Any, logger: Any, plan: Any) -> dict[str, int]:
-    """Types of the outputs of an engine's own layers, after fusion; empty where it does not load or does not tell.
+def read_engine(trt: Any, log: TensorRtLog, plan: Any) -> dict[str, Any]:
+    """Types of the outputs of an engine's own layers, after fusion; ``unread`` says why there are none.
 
-    Needs a GPU that the engine runs on, and an engine that was built with detailed profiling.
+    Needs a GPU that the engine runs on, and an engine that was built with detailed profiling. Whatever fails here, the
+    engine is built; running it will show what it is worth.
     """
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
-    if engine is None:
-        return {}
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return count_engine_types(text)
+    mark = log.mark()
+    try:
+        engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan)
+        if engine is None:
+            return {"unread": log.since(mark)}
+        text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    except Exception as error:  # TensorRT's bindings raise what they like
+        return {"unread": one_line(error)}
+    return count_engine_types(text) or {"unread": "the engine's inspector names no types"}
 
 
 def count_engine_types(text: str) -> dict[str, int]:

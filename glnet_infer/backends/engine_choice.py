@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -58,9 +59,12 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
     refusals = []
     for record in records:
         try:
-            return EngineChoice(record, fitting_module(record, found[0], bundle.directory), found[0])
+            module = fitting_module(record, found[0], bundle.directory)
         except BackendError as error:
             refusals.append(error)
+            continue
+        _warn_of_another_model(record, found[0], bundle.directory)
+        return EngineChoice(record, module, found[0])
     if len(refusals) == 1:
         raise refusals[0]
     raise BackendError(
@@ -98,6 +102,17 @@ def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleTyp
         f"here sm {gpu.compute_capability} ({gpu.name}) with {title} {module.__version__}",
         fix=fix,
     )
+
+
+def _warn_of_another_model(record: EngineRecord, gpu: Gpu, directory: Path) -> None:
+    """TensorRT chooses kernels by measuring them; on another model of the same kind, it only says so to its log."""
+    if record.built_on not in ("", gpu.name):
+        warnings.warn(
+            f"the engine {record.file.file} was built on {record.built_on} and runs on {gpu.name}, maybe slower than it "
+            f"could: {_rebuild(record, gpu, directory)}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _same_version(built: str, installed: str) -> bool:

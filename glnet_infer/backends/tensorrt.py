@@ -184,7 +184,7 @@ class TensorRtBackend:
         return DeviceOutputs(results, self._device_meshes(session, count))
 
     def _device_meshes(self, session: Session, count: int) -> DeviceMeshes:
-        """Views of the first rows of a session's results. They hold on to the backend, which else takes the memory along."""
+        """Views of the first rows of a session's results. They hold on to the backend: its end would be theirs."""
 
         def view(buffer: Any, tensor: EngineTensor) -> DeviceArray:
             shape, dtype = (count, *tensor.row), np.dtype(tensor.dtype)

@@ -25,7 +25,7 @@ def choice_of(machine, tmp_path, monkeypatch):
     """What opening TensorRT says on a machine with a GPU, for a bundle with engines."""
 
     def choice(*engines, gpu="8.9"):
-        monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: [Gpu("A GPU", gpu)])
+        monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: [Gpu("NVIDIA L4", gpu)])
         return make_bundle(tmp_path, *(engine_record(tmp_path, **values) for values in engines))
 
     return choice
@@ -35,6 +35,18 @@ def test_no_gpu(classic, monkeypatch, machine):
     monkeypatch.setattr(glnet_infer.devices, "gpus", list)
     refused(lambda: open_backend("tensorrt", classic), "needs an NVIDIA GPU", "onnxruntime-cpu")
     assert not machine.events
+
+
+def test_an_engine_of_another_model_of_gpu_runs_and_says_so(machine, install, tmp_path, monkeypatch, recwarn):
+    install()
+    bundle = make_bundle(tmp_path, engine_record(tmp_path))  # built on an L4
+    TensorRtBackend(bundle).close()
+    assert not recwarn.list
+    monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: [Gpu("NVIDIA GeForce RTX 4090", "8.9")])
+    with pytest.warns(
+        RuntimeWarning, match="built on NVIDIA L4 and runs on NVIDIA GeForce RTX 4090.*rebuild on this machine"
+    ):
+        TensorRtBackend(bundle).close()
 
 
 def test_no_engine(choice_of, install):

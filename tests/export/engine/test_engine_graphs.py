@@ -1,14 +1,16 @@
 """Graphs that TensorRT is given: what it refuses, what is noticed, and how bytes are cast."""
 
 import types
+from collections import Counter
 
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
 
-from glnet_export.engine import build
+from glnet_export.engine import _check, _Wanted, build
 from glnet_export.graph import _cast_first, trace
+from glnet_export.readback import NetworkFacts
 from glnet_infer import ExportError
 from glnet_infer.manifest import GRAPH_OUTPUTS
 
@@ -24,6 +26,21 @@ def test_a_float32_graph_is_not_taken_for_a_mixed_one(toolkit, full, tmp_path, a
 def test_half_of_a_graph_in_float32_is_noticed(toolkit, mixed, tmp_path, ada):
     with pytest.raises(ExportError, match="half precision where it should"):
         build(mixed, tmp_path, toolkit, ada, half_layers=120)
+
+
+def test_enlargements_in_half_precision_stand_for_no_convolution():
+    """Each step of HRNet's fusion is one: they would hide convolutions that came out in float32."""
+    promised = {spec.name: spec.dtype for spec in GRAPH_OUTPUTS}
+    kinds = {
+        "convolution": Counter(float16=1, float32=2),
+        "resize": Counter(float16=2),
+        "matrix_multiply": Counter(float16=1),
+    }
+    facts = NetworkFacts(promised, kinds)
+    _check(facts, _Wanted(GRAPH_OUTPUTS, 2))
+    with pytest.raises(ExportError, match="half precision where it should") as error:
+        _check(facts, _Wanted(GRAPH_OUTPUTS, 3))
+    assert error.value.why.startswith("3 ") and "; 2 do" in error.value.why
 
 
 def test_a_float32_graph_that_is_meant_so_is_named_so(toolkit, full, tmp_path, ada):

@@ -29,7 +29,7 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
     The float32 module plays the engine, ONNX Runtime the crop engine, with their results changed.
     """
 
-    def run_engine(change=lambda outputs: outputs, change_crops=lambda crops: crops):
+    def run_engine(change=lambda outputs: outputs, change_crops=lambda crops: crops, options=ada):
         machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
         closed = []
 
@@ -58,7 +58,7 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
 
         monkeypatch.setattr("glnet_export.engine_stages.TensorRtBackend", opened)
         try:
-            export(Source(small_checkpoint), tmp_path / "b", engine=ada)
+            export(Source(small_checkpoint), tmp_path / "b", engine=options)
         finally:
             assert closed == [True]
         (engine,) = Bundle.open(tmp_path / "b").manifest.engines
@@ -122,6 +122,20 @@ def test_an_engine_that_is_too_far_from_the_module_is_refused(run_engine, tmp_pa
         run_engine(stretched)
     assert "200 mm off" in caught.value.why and "--fp32" in caught.value.fix
     assert not (tmp_path / "b").exists()
+
+
+def test_how_many_crops_may_choose_another_pixel_is_an_option(run_engine, ada):
+    def another(outputs):
+        moved, pixel = outputs["vertices"].copy(), outputs["reference_pixel"].copy()
+        moved[0, :, 0] += 0.01
+        pixel[0] = (pixel[0] + 1) % 8
+        return outputs | {"vertices": moved, "reference_pixel": pixel}
+
+    with pytest.raises(ExportError, match="Half precision costs too much") as caught:
+        run_engine(another)  # one crop of two
+    assert caught.value.why.startswith("50.0% of the crops") and "bound 95%" in caught.value.why
+    engine = run_engine(another, options=dataclasses.replace(ada, min_half_agreement=0.5))
+    assert engine.parity["engine"]["tied"][0][0] == pytest.approx(10, rel=0.01)  # mm
 
 
 def test_an_engine_that_gives_no_numbers_is_refused(run_engine, tmp_path):

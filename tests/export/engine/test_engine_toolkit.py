@@ -189,9 +189,10 @@ H200 = Gpu("NVIDIA H200", "9.0")
 
 
 @pytest.fixture
-def classic(machine, tmp_path):
+def classic(machine, monkeypatch, tmp_path):
     """Builds with a stand-in: returns the record and what the stand-in was told."""
     machine(H200)
+    monkeypatch.setattr("glnet_export.engine.newest_cuda", lambda: "13.0")
 
     def run(stand_in, **options):
         toolkit = Toolkit(CLASSIC, stand_in, ("9.0",), H200.name, "")
@@ -206,6 +207,7 @@ def test_tensorrt_10_is_told_to_take_the_graphs_types(classic, tmp_path):
     assert told["shapes"][1] == ("cameras", (1, 4), (2, 4), (3, 4))
     assert record.file.file == "model.trt-sm90.mixed.engine" and (tmp_path / record.file.file).read_bytes() == b"plan"
     assert (record.flavor, record.version, record.built_on) == ("tensorrt", "10.13.0", "NVIDIA H200")
+    assert record.cuda == "13.0"
     assert record.layers["engine"] == {"half": 1}  # with a GPU, the engine itself is read
 
 
@@ -227,6 +229,16 @@ def test_a_lean_engine_is_classic_tensorrts(machine, monkeypatch):
 
 def test_a_tensorrt_without_the_flag_is_told_nothing(classic):
     assert classic(StandIn("12.0", strongly_typed=False))[1]["network"] == 0
+
+
+@pytest.mark.parametrize("fails", [lambda *_: None, lambda *_: json.loads("")])
+def test_an_engine_that_is_not_read_back_is_kept_and_says_why(classic, tmp_path, fails):
+    """The build may have taken minutes."""
+    trt = StandIn()
+    trt.Runtime.deserialize_cuda_engine = fails
+    record, _ = classic(trt)
+    assert (tmp_path / record.file.file).read_bytes() == b"plan"
+    assert record.layers["engine"]["unread"] in ("TensorRT gave no reason", "Expecting value: line 1 column 1 (char 0)")
 
 
 def test_a_build_that_fails_gives_tensorrts_words(classic, tmp_path):

@@ -23,7 +23,6 @@ from tensorrt_stand_in import (
     tensor,
     ways,
 )
-
 from tensorrt_stand_in.cuda import OTHER_GPUS_STREAM
 
 from glnet_infer import BackendError, InputError, MeshRecoverer

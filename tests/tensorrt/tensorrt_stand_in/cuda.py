@@ -5,6 +5,7 @@ import types
 from enum import IntEnum
 
 import numpy as np
+
 from tensorrt_stand_in.machine import PRIMARY
 
 OTHER_GPUS_STREAM = 77

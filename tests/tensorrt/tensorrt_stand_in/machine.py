@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 
-
 PRIMARY = 0xC0
 """The context that cuda-core makes current."""
 
