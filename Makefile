@@ -34,7 +34,7 @@ clean:
 	rm -rf $(VENV) $(DEMO)
 
 $(VENV)/.export: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[cpu,export]'
+	$(PIP_INSTALL) -e '.[export]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -176,7 +176,7 @@ def export_command(
                 from glnet_export.pipeline import STAGES, STAGES_WITH_ENGINE, Source, export
             except (ImportError, OSError) as error:  # a broken torch raises OSError
                 raise ExportError(
-                    "The export is not installed.", why=first_line(error), fix=install_hint("cpu,export")
+                    "The export is not installed.", why=first_line(error), fix=install_hint("export")
                 ) from error
         name = checkpoint.stem if checkpoint is not None else f"{Path(str(random_init)).stem}-random"
         target = output or Path(name)

@@ -43,9 +43,7 @@ def test_an_engine_of_another_model_of_gpu_runs_and_says_so(machine, install, tm
     TensorRtBackend(bundle).close()
     assert not recwarn.list
     monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: [Gpu("NVIDIA GeForce RTX 4090", "8.9")])
-    with pytest.warns(
-        RuntimeWarning, match="built on NVIDIA L4 and runs on NVIDIA GeForce RTX 4090.*rebuild on this machine"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"built on NVIDIA L4 and runs on NVIDIA GeForce RTX 4090.*rebuild"):
         TensorRtBackend(bundle).close()
 
 
@@ -89,7 +87,7 @@ def test_another_gpu(choice_of, install):
     install("tensorrt_rtx")
     bundle = choice_of({"flavor": "tensorrt-rtx", "compute_capabilities": ("8.9", "12.0")}, gpu="8.6")
     error = refused(lambda: open_backend("tensorrt", bundle), "built for sm 8.9, 12.0 with TensorRT for RTX 1.7.1.116")
-    assert "here sm 8.6 (A GPU) with TensorRT for RTX 1.7.1.116" in error.why
+    assert "here sm 8.6 (NVIDIA L4) with TensorRT for RTX 1.7.1.116" in error.why
     assert error.fix == f"rebuild with glnet-export CHECKPOINT -o {bundle.directory} --trt --sm 86"
 
 

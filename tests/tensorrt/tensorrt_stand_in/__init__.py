@@ -15,7 +15,7 @@ from tensorrt_stand_in.trt import SCRATCH, STEP, tensorrt
 
 __all__ = [
     "BOXES", "FRAME", "HEIGHT", "OUTPUTS", "SCRATCH", "SHAPES", "SIDE", "STEP", "WIDTH", "Tensor", "batch", "bundle_of",
-    "crop_plan", "cuda_core", "cuda_driver", "cut", "engine_record", "frame_of", "inputs", "install_machine", "install_tensorrt",
-    "make_bundle", "on_gpu", "plan", "public_names", "put", "read", "refused", "results", "right", "tensor", "tensorrt",
-    "ways",
+    "crop_plan", "cuda_core", "cuda_driver", "cut", "engine_record", "frame_of", "inputs", "install_machine",
+    "install_tensorrt", "make_bundle", "on_gpu", "plan", "public_names", "put", "read", "refused", "results", "right",
+    "tensor", "tensorrt", "ways",
 ]  # fmt: skip
