@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from glnet.config import HRNetConfig
 
@@ -71,8 +72,7 @@ class HighResolutionModule(nn.Module):
         if source == target:
             return nn.Identity()
         if source > target:
-            conv_norm = _conv_norm(channels[source], channels[target], 1)
-            return nn.Sequential(*conv_norm, nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"))
+            return nn.Sequential(*_conv_norm(channels[source], channels[target], 1))
         steps = []
         for _ in range(target - source - 1):
             steps.append(nn.Sequential(*_conv_norm(channels[source], channels[source], 3, 2), nn.ReLU()))
@@ -82,13 +82,23 @@ class HighResolutionModule(nn.Module):
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """One map per branch in, one out."""
         ys = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
-        fused = []
-        for layers in self.fuse_layers:
-            total = layers[0](ys[0])
-            for layer, y in zip(list(layers)[1:], ys[1:], strict=True):
-                total = total + layer(y)
-            fused.append(total.relu())
-        return fused
+        return [self._fuse(layers, target, ys).relu() for target, layers in enumerate(self.fuse_layers)]
+
+    @staticmethod
+    def _fuse(layers: nn.ModuleList, target: int, ys: list[Tensor]) -> Tensor:
+        """The sum of all branches at one resolution.
+
+        Coarser ones are summed octave by octave on the way up: repeating pixels four times is repeating them twice, twice
+        over, and most sums are of small maps.
+        """
+        total = ys[target]
+        for layer, y in zip(layers[:target], ys[:target], strict=True):
+            total = total + layer(y)
+        coarser = None
+        for layer, y in zip(reversed(layers[target + 1 :]), reversed(ys[target + 1 :]), strict=True):
+            coarser = layer(y) if coarser is None else layer(y) + coarser
+            coarser = functional.interpolate(coarser, scale_factor=2, mode="nearest")
+        return total if coarser is None else total + coarser
 
 
 class Features(NamedTuple):

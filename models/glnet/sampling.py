@@ -29,24 +29,26 @@ def sample_by_gather(maps: Float[Tensor, "n g c s s"], points: Float[Tensor, "n 
     """Sample by gathering the four neighbours of each point as rows of channels.
 
     For graphs that run on ONNX Runtime's CPU, whose GridSample computes every point anew for every channel: this form
-    takes half its time. Maps stay in their own precision, points are float32.
+    takes less than half its time. Rows lie pixel by pixel, groups side by side: ONNX Runtime moves convolutions' results
+    into that order, and back, in one step. Maps stay in their own precision, points are float32.
     """
     crops, groups, channels, size = maps.shape[:4]
-    rows = maps.flatten(3).transpose(2, 3).reshape(-1, channels)
-    points = points.clamp(0, size - 1).flatten(2, 3)
+    rows = maps.flatten(1, 2).permute(0, 2, 3, 1).reshape(-1, channels)
+    points = points.clamp(0, size - 1).flatten(2, 3).transpose(1, 2)
     low = points.floor().clamp(max=size - 2)
     x, y = (points - low).to(maps.dtype).unbind(-1)
     # One number per row only at the end: arithmetic on columns is slow.
     weights = [weight.reshape(-1, 1) for weight in ((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y)]
-    first = torch.arange(crops, dtype=torch.int32, device=maps.device)[:, None] * groups
+    first = torch.arange(crops, dtype=torch.int32, device=maps.device)[:, None] * (size * size * groups)
     first = first + torch.arange(groups, dtype=torch.int32, device=maps.device)
-    index = (low[..., 0] + size * low[..., 1]).int() + first.unsqueeze(-1) * size * size
-    # Points that are not numbers become any index; rows of this crop's own map they must stay.
-    index = index.flatten().clamp(0, crops * groups * size * size - size - 2)
+    right, down = groups, size * groups
+    index = (low[..., 0] + size * low[..., 1]).int() * groups + first.unsqueeze(1)
+    # Points that are not numbers become any index; rows of these maps they must stay.
+    index = index.flatten().clamp(0, crops * groups * size * size - 1 - right - down)
     sampled = (
         rows.index_select(0, index) * weights[0]
-        + rows.index_select(0, index + 1) * weights[1]
-        + rows.index_select(0, index + size) * weights[2]
-        + rows.index_select(0, index + size + 1) * weights[3]
+        + rows.index_select(0, index + right) * weights[1]
+        + rows.index_select(0, index + down) * weights[2]
+        + rows.index_select(0, index + down + right) * weights[3]
     )
-    return sampled.unflatten(0, (-1, groups, size * size)).transpose(2, 3).reshape(maps.shape)
+    return sampled.reshape(-1, size, size, groups * channels).permute(0, 3, 1, 2).unflatten(1, (groups, -1))
