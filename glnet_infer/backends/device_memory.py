@@ -64,8 +64,11 @@ class DeviceMemory:
             with self.active():
                 # A stream of our own: on the default stream TensorRT synchronises the whole device at every call.
                 self._stream: Any = self._device.create_stream()
-                # A pool of our own: what is freed to the GPU's usual one stays with the process.
-                self._on_device = core.DeviceMemoryResource(self._device, core.DeviceMemoryResourceOptions())
+                # A pool of our own: what is freed to the GPU's usual one stays with the process. Virtual GPUs may have none.
+                pools = self._device.properties.memory_pools_supported
+                options = core.DeviceMemoryResourceOptions()
+                self._pool: Any = core.DeviceMemoryResource(self._device, options) if pools else None
+                self._on_device = self._device.memory_resource if self._pool is None else self._pool
                 # Pages that the driver may copy from and to without a detour; from the plain allocator, since pools of
                 # pinned memory are not supported on every GPU.
                 self._on_host = core.LegacyPinnedMemoryResource()
@@ -225,7 +228,7 @@ class DeviceMemory:
                 meanwhile.enter_context(self.active())
             with contextlib.suppress(Exception):
                 self._stream.sync()
-            for part in (*self._graphs, *self._buffers, self._stream, self._on_device):
+            for part in (*self._graphs, *self._buffers, self._stream, self._pool):
                 with contextlib.suppress(Exception):
                     part.close()
         self._graphs, self._buffers, self._stream = [], [], None

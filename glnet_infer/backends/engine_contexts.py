@@ -37,7 +37,7 @@ def bind_shapes(plan: Plan, context: Any, crops: int, shapes: Mapping[str, Shape
     mark = plan.log.mark()
     for tensor in plan.tensors:
         if tensor.is_input and not context.set_input_shape(tensor.name, shapes[tensor.name]):
-            raise plan.failure(f"refuses {crops} {tensor.name}", mark)
+            raise plan.failure(f"refuses {tensor.name} of shape {shapes[tensor.name]}", mark)
     try:
         missing = context.infer_shapes()
     except RuntimeError as error:

@@ -20,6 +20,8 @@ EXTRAS = {"tensorrt": "trt", "tensorrt-lean": "lean", "tensorrt-rtx": "rtx"}
 
 _KEPT_LINES = 200
 
+_NO_REASON = "TensorRT gave no reason; if another library of this process used it first, its words are in that one's log"
+
 
 class TensorRtLog:
     """What TensorRT says, from warnings on.
@@ -67,7 +69,7 @@ class TensorRtLog:
         with self._lock:
             lines = [(is_error, text) for number, is_error, text in self._lines if number > mark]
         said = [text for is_error, text in lines if is_error] or [text for _, text in lines]
-        return "; ".join(dict.fromkeys(said)) or "TensorRT gave no reason"
+        return "; ".join(dict.fromkeys(said)) or _NO_REASON
 
 
 _log_lock = threading.Lock()

@@ -192,6 +192,14 @@ def test_rtx_without_graphs(rtx, machine):
     assert [config.cuda_graph_strategy.name for config in machine.configs] == ["DISABLED"]
 
 
+def test_a_gpu_without_memory_pools(classic, machine):
+    machine.trouble = {"pools"}
+    with TensorRtBackend(classic) as backend:
+        crops, cameras = batch(3)
+        right(backend.run(crops, cameras), crops, cameras)
+    assert not machine.memory
+
+
 def test_an_older_tensorrt_without_runtime_configurations(classic, machine):
     del sys.modules["tensorrt"].ICudaEngine.create_runtime_config
     with TensorRtBackend(classic) as backend:

@@ -21,7 +21,7 @@ def test_the_log_gives_errors_before_warnings_and_only_new_ones(install):
     log, severity = TensorRtLog(trt), trt.ILogger.Severity
     log.logger.log(severity.ERROR, "an old one")
     mark = log.mark()
-    assert log.since(mark) == "TensorRT gave no reason"
+    assert log.since(mark).startswith("TensorRT gave no reason")
     log.logger.log(severity.INFO, "talk")
     log.logger.log(severity.WARNING, "a warning")
     assert log.since(mark) == "a warning"

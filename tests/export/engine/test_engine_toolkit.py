@@ -238,7 +238,7 @@ def test_an_engine_that_is_not_read_back_is_kept_and_says_why(classic, tmp_path,
     trt.Runtime.deserialize_cuda_engine = fails
     record, _ = classic(trt)
     assert (tmp_path / record.file.file).read_bytes() == b"plan"
-    assert record.layers["engine"]["unread"] in ("TensorRT gave no reason", "Expecting value: line 1 column 1 (char 0)")
+    assert record.layers["engine"]["unread"].startswith(("TensorRT gave no reason", "Expecting value"))
 
 
 def test_a_build_that_fails_gives_tensorrts_words(classic, tmp_path):

@@ -14,8 +14,8 @@ from glnet_infer.backends.tensorrt import TensorRtBackend
     "trouble, words",
     [
         ("cut", ["does not cut 4 crops", "cut was told to fail"]),
-        ("set_input_shape of frame", ["refuses 4 frame", "was told to fail"]),
-        ("set_input_shape of squares", ["refuses 4 squares", "was told to fail"]),
+        ("set_input_shape of frame", ["refuses frame of shape (64, 96, 3)", "was told to fail"]),
+        ("set_input_shape of squares", ["refuses squares of shape (4, 4)", "was told to fail"]),
         ("set_tensor_address", ["refuses the buffer of frame", "was told to fail"]),
         ("infer_shapes raises", ["no shapes for 4 crops", "the very words"]),
         ("execute_async_v3", ["execute_async_v3 was told to fail"]),

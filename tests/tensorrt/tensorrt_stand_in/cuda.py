@@ -98,12 +98,18 @@ def cuda_core(machine):
     class DeviceMemoryResource:
         def __init__(self, device_id, options=None):
             assert options is not None, "the GPU's usual pool keeps what is freed"
+            if machine.fails("pools"):
+                raise RuntimeError("CUDA_ERROR_NOT_SUPPORTED: operation not supported")
             machine.pools.append(self)
 
         def close(self):
             machine.pools.remove(self)
 
         def allocate(self, size, *, stream):
+            return _new("device", size)
+
+    class LegacyDeviceMemory:
+        def allocate(self, size, *, stream=None):
             return _new("device", size)
 
     class LegacyPinnedMemoryResource:
@@ -145,6 +151,14 @@ def cuda_core(machine):
         def __init__(self, device_id=None):
             if machine.fails("device"):
                 raise RuntimeError("CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected")
+
+        @property
+        def properties(self):
+            return types.SimpleNamespace(memory_pools_supported=not machine.fails("pools"))
+
+        @property
+        def memory_resource(self):
+            return LegacyDeviceMemory()
 
         def set_current(self, ctx=None):
             machine.current.context = PRIMARY
