@@ -64,7 +64,8 @@ class DeviceMemory:
             with self.active():
                 # A stream of our own: on the default stream TensorRT synchronises the whole device at every call.
                 self._stream: Any = self._device.create_stream()
-                # A pool of our own: what is freed to the GPU's usual one stays with the process. Virtual GPUs may have none.
+                # A pool of our own: what is freed to the GPU's usual one stays with the process. Virtual GPUs may have
+                # no pools.
                 pools = self._device.properties.memory_pools_supported
                 options = core.DeviceMemoryResourceOptions()
                 self._pool: Any = core.DeviceMemoryResource(self._device, options) if pools else None

@@ -97,8 +97,7 @@ class LocalEncodingModule(nn.Module):
         if not self.enriched:
             return LocalEncoding(fused.relu(), None, None)
         points = self._points(pixels, coarse_keypoints)
-        maps = self.part(pixels).unflatten(1, (len(PARTS), -1))
-        parts = self.sample(maps, points).flatten(1, 2)
+        parts = self.sample(self.part(pixels), points)
         return LocalEncoding((fused + self.fuse_parts(parts)).relu(), parts, points)
 
     def _enlarged(self, maps: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,17 @@ from scipy import ndimage
 
 from glnet.sampling import sample_by_gather, sample_by_grid
 
-SAMPLERS = [sample_by_grid, sample_by_gather]
+
+def by_group(sample):
+    """The sampler for maps whose groups are apart, N x G x C x S x S."""
+
+    def sample_groups(maps, points):
+        return sample(maps.flatten(1, 2), points).unflatten(1, maps.shape[1:3])
+
+    return sample_groups
+
+
+SAMPLERS = [by_group(sample_by_grid), by_group(sample_by_gather)]
 
 
 def by_scipy(maps: np.ndarray, points: np.ndarray) -> np.ndarray:
