@@ -35,14 +35,14 @@ class Ceilings:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        operations: Per second, float32 without TF32.
+        operations: Per second, float32 without TF32; None where nothing here multiplies on the device.
         half_operations: Per second, float16 summed in float32; None where it was not measured.
         bandwidth: Bytes per second, read and written together.
         how: What was run.
     """
 
     device: str
-    operations: float
+    operations: float | None
     half_operations: float | None
     bandwidth: float
     how: str
@@ -58,9 +58,10 @@ class Floor:
 
     Attributes:
         bound: All operations at the ceiling, or weights, inputs and outputs through memory once, whichever takes longer.
-            Only an algorithm with fewer operations than the graph's, such as Winograd's convolution, is faster.
-        by_layer: Every convolution, matrix product and sampling reads its inputs from memory and writes its outputs back,
-            each at its own ceiling; all else rides along. What fusing elementwise operations, and nothing more, attains.
+            Only an algorithm with fewer operations than the graph's, such as Winograd's convolution, is faster, and a cache
+            that holds weights from call to call.
+        by_layer: Every convolution, matrix product and GridSample reads its inputs from memory and writes its outputs back,
+            each at its own ceiling; all else rides along, gathers too. What fusing it, and nothing more, attains.
     """
 
     bound: float
@@ -71,8 +72,10 @@ def floor(cost: GraphCost, ceilings: Ceilings) -> Floor:
     """The floor of a call.
 
     Raises:
-        BackendError: The graph computes in half precision, whose ceiling was not measured.
+        BackendError: The graph computes in a precision whose ceiling was not measured.
     """
+    if ceilings.operations is None:
+        raise BackendError("There is no floor.", why=f"products were not measured on the {ceilings.device}")
     if cost.half_operations and ceilings.half_operations is None:
         raise BackendError("There is no floor.", why=f"half precision was not measured on the {ceilings.device}")
     half = ceilings.half_operations or ceilings.operations
@@ -128,7 +131,9 @@ def _cpu_product(matrices: list[Any], threads: int) -> tuple[Callable[[], None],
 
 
 def measure_gpu(*, with_torch: bool, sides: Sequence[int] = GPU_SIDES, size: int = GPU_BYTES) -> Ceilings:
-    """The ceilings of the first GPU: a product in PyTorch or in ONNX Runtime, and a copy within its memory.
+    """The ceilings of the first GPU: a product in PyTorch or in ONNX Runtime, then a copy within its memory.
+
+    In this order: the products bring the clocks up, which a GPU lowers at rest.
 
     Args:
         with_torch: Whether PyTorch may be imported for it.
@@ -136,9 +141,10 @@ def measure_gpu(*, with_torch: bool, sides: Sequence[int] = GPU_SIDES, size: int
         size: Of the copied block, bytes.
 
     Raises:
-        BackendError: There is no GPU, or nothing that multiplies on it.
+        BackendError: There is no GPU, or no memory left on it.
     """
     driver = CudaDriver().start()
+    full, half, how = _gpu_rates(with_torch, sides)
     stream = driver.stream()
     begin, end = driver.event(), driver.event()
     with driver.memory(size) as source, driver.memory(size) as target:
@@ -150,7 +156,12 @@ def measure_gpu(*, with_torch: bool, sides: Sequence[int] = GPU_SIDES, size: int
             driver.wait(end)
             return driver.elapsed(begin, end) / 1000
 
-        copied = min(copy() for _ in range(_REPEATS))
+        copied = least(copy)
+    return Ceilings("cuda", full, half, 2 * size / copied, f"{how}, copy of {size >> 20} MiB")
+
+
+def _gpu_rates(with_torch: bool, sides: Sequence[int]) -> tuple[float | None, float | None, str]:
+    """Operations per second in single and in half precision, and what was run, or why nothing was."""
     failures = []
     ways = {"PyTorch": _torch_product} if with_torch else {}
     for name, product in {**ways, "ONNX Runtime": _onnxruntime_product}.items():
@@ -161,9 +172,8 @@ def measure_gpu(*, with_torch: bool, sides: Sequence[int] = GPU_SIDES, size: int
         except Exception as error:  # not installed, or built without CUDA
             failures.append(f"{name}: {first_line(error)}")
             continue
-        how = f"{name} products of side {full[1]} and {half[1]}, copy of {size >> 20} MiB"
-        return Ceilings("cuda", full[0], half[0], 2 * size / copied, how)
-    raise BackendError("Nothing here multiplies matrices on the GPU.", why="; ".join(failures), fix="install PyTorch")
+        return full[0], half[0], f"{name} products of side {full[1]} and {half[1]}"
+    return None, None, f"no products ({'; '.join(failures)})"
 
 
 def _torch_product(side: int, half: bool) -> Callable[[], None]:
@@ -217,11 +227,20 @@ def _product_model(side: int, half: bool) -> bytes:
 
 def best(call: Callable[[], object], seconds: float = _SECONDS, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of the fastest of several calls, after one that is not timed."""
-    call()
+
+    def timed() -> float:
+        start = clock()
+        call()
+        return clock() - start
+
+    return least(timed, seconds, clock)
+
+
+def least(timed: Callable[[], float], seconds: float = _SECONDS, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The least of what several calls return, without the first, which others follow for so many seconds."""
+    timed()
     begin = clock()
     times: list[float] = []
     while len(times) < _REPEATS or clock() - begin < seconds:
-        start = clock()
-        call()
-        times.append(clock() - start)
+        times.append(timed())
     return min(times)

@@ -76,12 +76,12 @@ def measure_command(
     signal.signal(signal.SIGTERM, _interrupt)
     with errors_reported(as_json):
         _need("onnx")
-        from glnet_bench import machine
+        from glnet_bench import machine, provenance
         from glnet_bench.chart import draw
         from glnet_bench.nvidia import open_nvml
         from glnet_bench.record import Record
         from glnet_bench.report import markdown, save
-        from glnet_bench.run import Run, bundle_head, part_names
+        from glnet_bench.run import Run, bundle_head, measurements
         from glnet_bench.runners import Options
         from glnet_bench.settings import Settings, parse_counts, parse_frames
         from glnet_infer.bundle import Bundle, record_file
@@ -107,12 +107,13 @@ def measure_command(
             "settings": settings.to_document(),
             "bundle": bundle_head(opened),
             "machine": machine.describe(open_nvml()),
+            "code": provenance.describe(),
         }
         record = Record.open(path, head, fresh=fresh)
         if record.resumed:
             talk.print(f"going on with {path}", markup=False, soft_wrap=True)
         try:
-            with _bar(part_names(settings), record) as tell:
+            with _bar(measurements(settings), record) as tell:
                 Run(opened, settings, Options(threads, checkpoint), record)(tell)
         except KeyboardInterrupt:
             talk.print(f"finished parts are in {path}; the same command goes on", markup=False, soft_wrap=True)
@@ -138,7 +139,7 @@ def compare_command(
     """Say which rows of a second run are faster or slower than the first's, with bootstrap confidence intervals."""
     with errors_reported(as_json):
         from glnet_bench.comparison import compare, table
-        from glnet_bench.machine import warnings
+        from glnet_bench.disturbances import warnings
         from glnet_bench.record import differences, read
 
         documents = read(first), read(second)
@@ -174,10 +175,11 @@ def _need(module: str) -> None:
 
 
 @contextmanager
-def _bar(names: list[str], record: Any) -> Iterator[Any]:
-    """A progress bar over the parts on a terminal, else a line for each."""
+def _bar(parts: dict[str, list[str]], record: Any) -> Iterator[Any]:
+    """A progress bar over the measurements of a run on a terminal, else a line for each."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    done = sum(record.has(name) for name in names)
+    names = list(parts)
+    done = sum(all(map(record.has, kept)) for kept in parts.values())
     with Progress(*columns, console=talk, disable=not talk.is_terminal) as progress:
         task = progress.add_task("", total=len(names))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from glnet_bench.statistics import Interval, ratio_of_medians
+from glnet_bench.statistics import FEWEST_TURNS, Interval, ratio_of_medians, turns
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class ComparedRow:
         second: Of the second.
         ratio: The second by the first, with its confidence interval.
         samples: Calls of the first and of the second run.
+        turns: Visits, likewise.
     """
 
     part: str
@@ -29,10 +30,13 @@ class ComparedRow:
     second: float
     ratio: Interval
     samples: tuple[int, int]
+    turns: tuple[int, int]
 
     @property
     def verdict(self) -> str:
-        """``faster`` or ``slower`` where the whole interval says so."""
+        """``faster`` or ``slower`` where the whole interval says so, and rests on turns enough."""
+        if min(self.turns) < FEWEST_TURNS:
+            return "too few turns"
         if self.ratio.high < 1:
             return "faster"
         return "slower" if self.ratio.low > 1 else "no difference shown"
@@ -59,7 +63,8 @@ def compare(first: dict[str, Any], second: dict[str, Any], *, confidence: float 
                 ratio = ratio_of_medians(found["visits"], match["visits"], confidence=confidence)
                 one, two = found["summary"], match["summary"]
                 samples = one["samples"], two["samples"]
-                rows.append(ComparedRow(part, backend, what, one["p50"], two["p50"], ratio, samples))
+                visits = turns(found["visits"]), turns(match["visits"])
+                rows.append(ComparedRow(part, backend, what, one["p50"], two["p50"], ratio, samples, visits))
     return rows
 
 
@@ -68,12 +73,13 @@ def table(rows: list[ComparedRow], confidence: float) -> str:
     if not rows:
         return "The two runs have no row in common."
     lines = [
-        f"| part | backend | what | A p50 ms | B p50 ms | B / A | {confidence:.0%} interval | calls | B is |",
-        "| --- | --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
+        f"| part | backend | what | A p50 ms | B p50 ms | B / A | {confidence:.0%} interval | calls | turns | B is |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
     ]
     lines += [
         f"| {row.part} | {row.backend} | {row.what} | {row.first:.3f} | {row.second:.3f} | {row.ratio.value:.3f} "
-        f"| {row.ratio.low:.3f} to {row.ratio.high:.3f} | {row.samples[0]}, {row.samples[1]} | {row.verdict} |"
+        f"| {row.ratio.low:.3f} to {row.ratio.high:.3f} | {row.samples[0]}, {row.samples[1]} "
+        f"| {row.turns[0]}, {row.turns[1]} | {row.verdict} |"
         for row in rows
     ]
     return "\n".join(lines)

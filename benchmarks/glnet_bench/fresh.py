@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glnet_bench import machine
+from glnet_bench.failures import is_out_of_memory
 from glnet_bench.nvidia import Nvml, open_nvml
 from glnet_bench.runners import Options, open_product
 from glnet_bench.scene import Scene
@@ -74,13 +75,6 @@ def soak(recoverer: MeshRecoverer, scene: Scene, frames: int, nvml: Nvml | None)
             used = nvml.used_memory() if nvml else None
             readings.append({"frame": frame, "host": machine.memory(), "device": used})
     return readings
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on the host or on a GPU: smaller calls may still run."""
-    text = str(error).lower()
-    # torch.OutOfMemoryError is a RuntimeError; ONNX Runtime says "Failed to allocate memory".
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
 
 
 def main() -> None:

@@ -1,11 +1,10 @@
-"""What was measured on: processors, driver, versions, and how quiet the machine was meanwhile."""
+"""What is measured on: processors, driver, versions; and how they fare at a moment."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,6 @@ DISTRIBUTIONS = (
 )
 """Packages that times depend on."""
 
-BUSY = 0.2
-"""Load per core, from others, at which a machine is called busy."""
-
 
 def describe(nvml: Nvml | None) -> dict[str, Any]:
     """The machine, in plain values; nothing that names its owner."""
@@ -49,70 +45,16 @@ def describe(nvml: Nvml | None) -> dict[str, Any]:
 
 
 def watch(nvml: Nvml | None) -> dict[str, Any]:
-    """Clocks, throttling and load now; None for what cannot be read here."""
+    """Clocks, throttling, load and processor time now; None for what cannot be read here."""
     throttled = _text(_CPU / "thermal_throttle/core_throttle_count")
     frequency = _text(_CPU / "cpufreq/scaling_cur_freq")
     return {
         "load_average": os.getloadavg()[0],
         "cpu_mhz": int(frequency) / 1000 if frequency else _listed_mhz(),
         "cpu_throttle_count": int(throttled) if throttled else None,
+        "cpu_seconds": _processor_time(),
         "gpu": nvml.state() if nvml else None,
     }
-
-
-def warnings(watched: list[dict[str, Any]], cores_used: int) -> list[str]:
-    """What in the notes of a run speaks against its figures.
-
-    Args:
-        watched: From :func:`watch`, the first before anything ran. The first note of every sitting of a run that was
-            interrupted and resumed says ``began``: what happened between sittings is no matter of the run.
-        cores_used: Cores of the machine.
-    """
-    found: list[str] = []
-    if not watched:
-        return found
-    load = watched[0]["load_average"]
-    if load > BUSY * cores_used:
-        found.append(f"the machine was busy with other work before the run began (load {load:.1f} on {cores_used} cores)")
-    throttled = _grown(watched, lambda note: note["cpu_throttle_count"])
-    if throttled:
-        found.append(f"the CPU throttled {throttled} times")
-    reasons = sorted({reason for note in watched for reason in ((note["gpu"] or {}).get("throttled") or [])})
-    if reasons:
-        found.append(f"the GPU's clocks were held back: {', '.join(reasons)}")
-    for policy, seconds in _held_back(watched).items():
-        found.append(f"the GPU was held back by its {policy} for {seconds:.1f} s")
-    # A GPU at rest lowers its clock: before the run, and where a part of it was another device's.
-    parts = [note["gpu"] for note in watched[1:] if not note.get("began")]
-    at_work = [gpu for gpu in parts if gpu and gpu.get("load_percent") != 0]
-    clocks = [gpu["sm_mhz"] for gpu in at_work if gpu["sm_mhz"]]
-    if clocks and min(clocks) < 0.9 * max(clocks):
-        found.append(f"the GPU's clock was not constant: {min(clocks)} to {max(clocks)} MHz")
-    return found
-
-
-def _held_back(watched: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds of the run in which the GPU was slowed down, by what; tenths of a second and more."""
-
-    def seconds(note: dict[str, Any]) -> dict[str, float | None]:
-        return (note["gpu"] or {}).get("held_back_seconds") or {}
-
-    policies = dict.fromkeys(policy for note in watched for policy in seconds(note))
-    grown = {policy: _grown(watched, lambda note, policy=policy: seconds(note).get(policy)) for policy in policies}
-    return {policy: total for policy, total in grown.items() if total >= 0.1}
-
-
-def _grown(watched: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float:
-    """By how much a counter of the machine grew within the sittings of a run."""
-    total: float = 0
-    before = None
-    for note in watched:
-        count = read(note)
-        if before is not None and count is not None and not note.get("began"):
-            total += max(count - before, 0)
-        if count is not None or note.get("began"):
-            before = count
-    return total
 
 
 def peak_memory() -> int | None:
@@ -131,6 +73,28 @@ def _status(key: str) -> int | None:
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def _processor_time() -> dict[str, float] | None:
+    """Seconds of the processors since the machine started; None where Linux does not tell.
+
+    Returns:
+        ``all``; ``busy`` with this process or any other; ``own``, of this process and its ended children; ``stolen``, in
+        which a virtual machine wanted to run and its hypervisor ran others.
+    """
+    line = next(iter((_text(_PROC / "stat") or "").splitlines()), "")
+    ticks = [int(value) for value in line.split()[1:9]] if line.startswith("cpu ") else []
+    if len(ticks) < 8 or not any(ticks):
+        return None
+    # proc(5): guests' time is part of user and nice, so the first eight are all there is.
+    user, nice, system, _, _, interrupts, soft_interrupts, stolen = ticks
+    second = os.sysconf("SC_CLK_TCK")
+    return {
+        "all": sum(ticks) / second,
+        "busy": (user + nice + system + interrupts + soft_interrupts) / second,
+        "own": sum(os.times()[:4]),
+        "stolen": stolen / second,
+    }
 
 
 def _versions() -> dict[str, str]:

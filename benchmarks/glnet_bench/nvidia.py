@@ -153,6 +153,10 @@ class Nvml:
         found = self._library.nvmlDeviceGetMemoryInfo(self._device, ctypes.byref(memory)) == 0
         return memory.used if found else None
 
+    def sm_clock(self) -> int | None:
+        """Of the multiprocessors, MHz."""
+        return self._number("nvmlDeviceGetClockInfo", 1)
+
     def state(self) -> dict[str, Any]:
         """Clocks in MHz, temperature in degrees Celsius, power in watts, load in percent, and what slowed it down.
 
@@ -165,7 +169,7 @@ class Nvml:
         load = _Utilization()
         has_load = self._library.nvmlDeviceGetUtilizationRates(self._device, ctypes.byref(load)) == 0
         return {
-            "sm_mhz": self._number("nvmlDeviceGetClockInfo", 1),
+            "sm_mhz": self.sm_clock(),
             "sm_max_mhz": self._number("nvmlDeviceGetMaxClockInfo", 1),
             "memory_mhz": self._number("nvmlDeviceGetClockInfo", 2),
             "celsius": self._number("nvmlDeviceGetTemperature", 0),

@@ -7,21 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from glnet_bench.runners import Options
 from glnet_bench.settings import Frame
 from glnet_infer.errors import BackendError
 
-ALLOWED_GROWTH = 8 << 20
-"""Bytes. Allocators move by some megabytes; a leak of a kilobyte in each of 10,000 frames is ten."""
-
+ALLOWED_GROWTH = 0.01
+"""Of what was held after a tenth of the frames, when pools and caches are full."""
 
 START_SECONDS = 900
 """A backend that has not started and answered after this hangs; compiling a large network takes minutes."""
+
+
+SOAK_MARGIN = 10
+"""A memory run that takes so many times as long as its frames should hangs."""
 
 
 class ProcessDiedError(BackendError):
@@ -36,6 +38,7 @@ def run_fresh(
     persons: int,
     *,
     frames: int = 0,
+    seconds: float | None = None,
     bus: str | None = None,
 ) -> dict[str, Any]:
     """What :mod:`glnet_bench.fresh` prints of a backend.
@@ -47,11 +50,12 @@ def run_fresh(
         frame: What it is called on.
         persons: In it.
         frames: Of the memory run, none where 0.
+        seconds: After which the process hangs; :data:`START_SECONDS` where None.
         bus: PCI address of the GPU whose memory is read.
 
     Raises:
         BackendError: The backend cannot run.
-        ProcessDiedError: The process died, or did not answer in :data:`START_SECONDS`; a memory run may take any time.
+        ProcessDiedError: The process died, or did not answer in time.
     """
     size = f"{frame.width}x{frame.height}"
     command = [sys.executable, "-m", "glnet_bench.fresh", str(bundle), backend, "--frame", size]
@@ -64,11 +68,12 @@ def run_fresh(
         command += ["--bus", bus]
     # The monotonic clock is the machine's, so the child can subtract.
     command += ["--spawned", repr(time.monotonic())]
+    limit = START_SECONDS if seconds is None else seconds
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=None if frames else START_SECONDS)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         raise ProcessDiedError(
-            f"{backend} did not answer in a process of its own.", why=f"waited {START_SECONDS} s", fix="see glnet-doctor"
+            f"{backend} did not answer in a process of its own.", why=f"waited {limit:.0f} s", fix="see glnet-doctor"
         ) from None
     try:
         document: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
@@ -83,24 +88,46 @@ def run_fresh(
     return document
 
 
-def growth(readings: Sequence[dict[str, Any]], where: str) -> int | None:
-    """Bytes by which memory grew after the first quarter of a run, in which pools and caches fill.
+@dataclass(frozen=True)
+class Growth:
+    """By how much memory grew over the frames of a run.
+
+    Attributes:
+        bytes: At the end less after a tenth of the frames, in which pools and caches fill.
+        share: The same, of what was held after that tenth.
+    """
+
+    bytes: int
+    share: float
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether memory stayed what it was: it grew by no more than :data:`ALLOWED_GROWTH`."""
+        return self.share <= ALLOWED_GROWTH
+
+
+def growth(readings: Sequence[dict[str, Any]], where: str) -> Growth | None:
+    """How memory grew from a tenth of a run to its end; None where it was not read then.
 
     Args:
         readings: From :func:`glnet_bench.fresh.soak`.
         where: ``host`` or ``device``.
-
-    Returns:
-        Median of the last quarter less that of the second; None where memory was not read.
     """
-    values = [reading[where] for reading in readings]
-    if len(values) < 4 or None in values:
+    if not readings:
         return None
-    quarter = len(values) // 4
-    return int(np.median(values[-quarter:]) - np.median(values[quarter : 2 * quarter]))
+    last = readings[-1]
+    first = next(reading for reading in readings if 10 * reading["frame"] >= last["frame"])
+    if first is last or not first[where] or last[where] is None:
+        return None
+    grown = last[where] - first[where]
+    return Growth(grown, grown / first[where])
 
 
-def is_flat(readings: Sequence[dict[str, Any]], where: str) -> bool | None:
-    """Whether memory stayed what it was; None where it was not read."""
-    grown = growth(readings, where)
-    return None if grown is None else grown <= ALLOWED_GROWTH
+def soak_seconds(frames: int, each: float) -> float:
+    """How long a memory run may take.
+
+    Args:
+        frames: It has.
+        each: Seconds that one of them should take.
+    """
+    return START_SECONDS + SOAK_MARGIN * frames * each

@@ -9,8 +9,8 @@ from typing import Any
 from glnet_infer.errors import InputError, OutputError, first_line
 
 SCHEMA_VERSION = 1
-SAME = ("settings", "bundle", "machine")
-"""What must be equal for a run to go on; rows of two machines or two bundles do not mix."""
+SAME = ("settings", "bundle", "machine", "code")
+"""What must be equal for a run to go on; rows of two machines, bundles or programs do not mix."""
 
 
 class Record:
@@ -18,7 +18,7 @@ class Record:
 
     Args:
         path: The file.
-        head: Settings, bundle and machine.
+        head: Settings, bundle, machine and code.
 
     Attributes:
         document: Plain values, as the file holds them.
@@ -38,7 +38,7 @@ class Record:
 
         Args:
             path: The file; need not exist.
-            head: Settings, bundle and machine.
+            head: Settings, bundle, machine and code.
             fresh: Begin anew whatever the file holds.
 
         Raises:
@@ -59,12 +59,12 @@ class Record:
         return record
 
     def has(self, part: str) -> bool:
-        """Whether a part is finished."""
+        """Whether a part was measured, well or not."""
         return part in self.document["parts"]
 
-    def add(self, part: str, content: Any) -> None:
-        """Keep a finished part, on the disk too."""
-        self.document["parts"][part] = content
+    def add(self, parts: dict[str, Any]) -> None:
+        """Keep what was measured together, on the disk too; what was kept of the same parts goes."""
+        self.document["parts"].update(parts)
         self.save()
 
     def save(self) -> None:
@@ -111,7 +111,7 @@ def _changed(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Names of what differs, such as ``settings.batches``."""
     names = []
     for section in SAME:
-        old, new = earlier.get(section) or {}, now[section]
+        old, new = (document.get(section) or {} for document in (earlier, now))
         names += [f"{section}.{key}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     return names
 
@@ -121,7 +121,8 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     lines = []
     for name in _changed(first, second):
         section, _, key = name.partition(".")
-        lines.append(f"{name}: {first[section].get(key)} | {second[section].get(key)}")
+        one, other = ((document.get(section) or {}).get(key) for document in (first, second))
+        lines.append(f"{name}: {one} | {other}")
     backends = [document.get("backends", {}) for document in (first, second)]
     for name in sorted(set(backends[0]) & set(backends[1])):
         one, other = (each[name].get("at_once") for each in backends)

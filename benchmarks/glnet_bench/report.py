@@ -6,8 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from glnet_bench import machine
-from glnet_bench.run import HOST, STAGES, TIMED_REGION
+from glnet_bench.cases import HOST, STAGES
+from glnet_bench.disturbances import STEADY, warnings
+from glnet_bench.processes import ALLOWED_GROWTH
+from glnet_bench.run import TIMED_REGION
+from glnet_bench.scaling import scalings
+from glnet_bench.statistics import FEWEST_TURNS, Interval
 from glnet_infer.errors import OutputError
 
 _ORDER = ("min", "p50", "p90", "p99", "max")
@@ -26,6 +30,7 @@ def markdown(document: dict[str, Any], *, picture: str | None = None) -> str:
         _batches(document),
         _floor(document),
         _frames(document),
+        _scaling(document),
         _stages(document),
         _start(document),
         _soak(document),
@@ -79,12 +84,19 @@ def _head(document: dict[str, Any]) -> str:
         + f"; GPU: {'; '.join(computer['gpus']) or 'none'}"
         + (f", driver {computer['driver']}" if computer["driver"] else ""),
         f"- versions: Python {computer['python']}, {versions}",
+        f"- code: {_code(document['code'])}",
         f"- clocks: {_clocks(document['watched'])}",
         f"- {document['started']} to {document['finished'] or 'not finished'}; up to {settings['samples']} samples a row, "
         f"{settings['threads'] or 'default'} threads",
     ]
-    lines += [f"- WARNING: {text}" for text in machine.warnings(document["watched"], computer["cores"])]
+    lines += [f"- WARNING: {text}" for text in warnings(document["watched"], computer["cores"])]
     return "\n".join(lines)
+
+
+def _code(code: dict[str, Any]) -> str:
+    changed = " with changes" if code["dirty"] else ""
+    commit = f"commit {code['commit'][:12]}{changed}, " if code["commit"] else ""
+    return f"{commit}sources {code['sources_sha256'][:12]}"
 
 
 def _clocks(watched: list[dict[str, Any]]) -> str:
@@ -124,7 +136,7 @@ def _batches(document: dict[str, Any]) -> str:
         rate = [f"{part['per_second']:.1f}" if part else "" for part in (engine, whole)]
         body.append([backend, crops, *_times(engine), rate[0], *ratios, *_times(whole), rate[1], _note(row)])
     for backend, entry in document["backends"].items():
-        if "reason" in entry:
+        if "reason" in entry and not entry.get("retry"):  # those have rows
             body.append([backend, "all", *[""] * (len(header) - 3), _note(entry)])
     frame = document["settings"]["frames"][0]["name"]
     said = f"Milliseconds of a call; end-to-end on a {frame} frame with as many persons as crops."
@@ -140,12 +152,10 @@ def _floor(document: dict[str, Any]) -> str:
         if "reason" in ceiling:
             lines.append(f"- {device}: not measured: {ceiling['reason']}")
             continue
-        half = ceiling["half_operations"]
-        lines.append(
-            f"- {device}: {ceiling['operations'] / 1e9:.0f} GFLOP/s in float32"
-            + (f", {half / 1e9:.0f} GFLOP/s in float16" if half else "")
-            + f", {ceiling['bandwidth'] / 1e9:.1f} GB/s ({ceiling['how']})"
-        )
+        rates = (("operations", "float32"), ("half_operations", "float16"))
+        said = [f"{ceiling[key] / 1e9:.0f} GFLOP/s in {precision}" for key, precision in rates if ceiling[key]]
+        said.append(f"{ceiling['bandwidth'] / 1e9:.1f} GB/s")
+        lines.append(f"- {device}: {', '.join(said)} ({ceiling['how']})")
     for precision, cost in found["costs"].items():
         if "reason" in cost:
             lines.append(f"- {precision}: not counted: {cost['reason']}")
@@ -169,6 +179,22 @@ def _frames(document: dict[str, Any]) -> str:
         each = [f"{whole['summary']['p50'] / int(persons):.3f}", f"{whole['per_second']:.1f}"] if whole else ["", ""]
         body.append([backend, frame, persons, *_times(whole), *each, _note(row)])
     return _section("End-to-end, by frame and persons", header, body, "Milliseconds of a frame.")
+
+
+def _scaling(document: dict[str, Any]) -> str:
+    persons = document["settings"]["persons"]
+    header = ["backend", "frame", f"per person, {max(persons)} / {min(persons)} persons", "end-to-end / engine, 1 crop"]
+    header += ["this frame / the smallest", "note"]
+    body = []
+    for found in scalings(document):
+        ratios = [_interval(ratio) for ratio in (found.per_person, found.by_engine, found.by_frame)]
+        note = f"few turns: {found.turns}" if found.turns < FEWEST_TURNS else ""
+        body.append([found.backend, found.frame, *ratios, note])
+    said = (
+        "Ratios of medians with their 95 % bootstrap intervals. All rows took turns with each other; end-to-end and engine "
+        "are of the same calls, frames are compared with the fewest persons."
+    )
+    return _section("Growth", header, body, said)
 
 
 def _stages(document: dict[str, Any]) -> str:
@@ -210,16 +236,21 @@ def _start(document: dict[str, Any]) -> str:
 
 
 def _soak(document: dict[str, Any]) -> str:
-    header = ["backend", "host growth MiB", "host flat", "device growth MiB", "device flat", "note"]
+    header = ["backend", "persons", *(f"{where} {what}" for where in ("host", "device") for what in _MEMORY), "note"]
     body = []
     for (backend,), row in _by_backend(document, "soak"):
         grown, flat = row.get("growth", {}), row.get("flat", {})
         cells = []
         for where in ("host", "device"):
-            cells += [_mebibytes(grown.get(where)), {None: "not read", True: "yes", False: "NO"}[flat.get(where)]]
-        body.append([backend, *cells, _note(row)])
-    said = "Median of the last quarter less that of the second."
+            memory = grown.get(where) or {}
+            share = f"{memory['share']:.2%}" if memory else ""
+            cells += [_mebibytes(memory.get("bytes")), share, {None: "not read", True: "yes", False: "NO"}[flat.get(where)]]
+        body.append([backend, str(row.get("persons", "")), *cells, _note(row)])
+    said = f"Growth from a tenth of the frames to the last; flat is no more than {ALLOWED_GROWTH:.0%}."
     return _section(f"Memory over {document['settings']['soak']} frames", header, body, said)
+
+
+_MEMORY = ("growth MiB", "growth", "flat")
 
 
 def _by_backend(document: dict[str, Any], kind: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
@@ -234,7 +265,11 @@ def _times(part: dict[str, Any] | None) -> list[str]:
 
 def _note(row: dict[str, Any]) -> str:
     """What a reader of the row must know."""
-    notes = [f"cannot run: {row['reason']}"] if "reason" in row else []
+    notes = (
+        [f"{'failed after these samples' if row.get('parts') else 'cannot run'}: {row['reason']}"]
+        if "reason" in row
+        else []
+    )
     stable = row.get("warm_up", {}).get("stable", True)
     if stable is None:
         notes.append("too few calls in the warm-up to tell whether times are stable")
@@ -243,7 +278,14 @@ def _note(row: dict[str, Any]) -> str:
     samples = next((part["summary"]["samples"] for part in row.get("parts", {}).values()), None)
     if samples is not None and samples < 100:
         notes.append(f"{samples} samples")
+    clocks = [clock for clock in row.get("clocks_mhz", []) if clock]
+    if clocks and min(clocks) < STEADY * max(clocks):
+        notes.append(f"GPU clock {min(clocks)} to {max(clocks)} MHz")
     return "; ".join(notes)
+
+
+def _interval(ratio: Interval | None) -> str:
+    return f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})" if ratio else ""
 
 
 def _mebibytes(value: int | None) -> str:

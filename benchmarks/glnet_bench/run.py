@@ -1,4 +1,4 @@
-"""A run: part by part, all backends in turns within each part, saved after every one."""
+"""A run: measurement by measurement, all that one compares in turns within it, saved after every one."""
 
 from __future__ import annotations
 
@@ -7,38 +7,31 @@ import datetime
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from glnet_bench import ceilings, machine, operations
-from glnet_bench import scene as scenes
+from glnet_bench.cases import Cases
+from glnet_bench.failures import failed, reason
 from glnet_bench.nvidia import open_nvml
-from glnet_bench.processes import ProcessDiedError, growth, is_flat, run_fresh
+from glnet_bench.processes import ProcessDiedError, growth, run_fresh, soak_seconds
 from glnet_bench.record import Record
 from glnet_bench.runners import TORCH, Options, Runner, open_runner
-from glnet_bench.sampling import Case, Measured, Plan, Timed, measure
-from glnet_bench.scene import Scene
+from glnet_bench.sampling import Case, Measured, Plan, measure
 from glnet_bench.settings import Frame, Settings
 from glnet_bench.statistics import Summary
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.devices import cores
-from glnet_infer.errors import BackendError, GlnetError, one_line
+from glnet_infer.errors import BackendError, GlnetError
 from glnet_infer.manifest import MANIFEST_NAME
-from glnet_infer.meshes import Meshes
-from glnet_infer.recoverer import MeshRecoverer
 
 TIMED_REGION = (
     "Engine: from inputs in the memory of the device that runs the network to outputs there; end-to-end: one call of "
     "MeshRecoverer, from a decoded frame and its boxes in host memory to Meshes in host memory (crop, upload, engine, "
     "download, camera and packing), without decoding the frame and without drawing the overlay."
 )
-
-HOST = "host"
-"""Key of the stages that no backend takes part in: decoding the frame, drawing the overlay."""
-
-STAGES = ("decode", "crop", "upload", "engine", "download", "packing", "overlay")
-"""In the order in which a frame goes through them."""
 
 _PLACES = 4
 """Decimals of samples in the file: tenths of a microsecond, finer than any clock here."""
@@ -71,12 +64,21 @@ def bundle_head(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def part_names(settings: Settings) -> list[str]:
-    """The parts of a run, in order."""
+FRAMES = "frames"
+"""The measurement of all numbers of persons in all frames: growth is seen only between times that were taken in turns."""
+
+
+def measurements(settings: Settings) -> dict[str, list[str]]:
+    """The measurements of a run in order, and the parts of the record that each makes."""
     names = ["floor", *(f"start/{name}" for name in settings.backends)]
     names += [f"soak/{name}" for name in settings.backends if settings.soak]
     names += [f"batch/{count}" for count in settings.batches]
-    return names + [f"frame/{frame.name}/{count}" for frame in settings.frames for count in settings.persons]
+    return {**{name: [name] for name in names}, FRAMES: list(frame_parts(settings))}
+
+
+def frame_parts(settings: Settings) -> dict[str, tuple[Frame, int]]:
+    """The parts of the record that have frames, each with its frame and the persons in it."""
+    return {f"frame/{frame.name}/{count}": (frame, count) for frame in settings.frames for count in settings.persons}
 
 
 class Run:
@@ -86,7 +88,7 @@ class Run:
         bundle: What is measured.
         settings: How.
         options: For opening backends.
-        record: Where results go; finished parts in it are kept.
+        record: Where results go; finished parts in it are kept, but those that failed for want of memory or time.
     """
 
     def __init__(self, bundle: Bundle, settings: Settings, options: Options, record: Record) -> None:
@@ -101,7 +103,7 @@ class Run:
         self._runners: dict[str, Runner] | None = None
 
     def __call__(self, tell: Callable[[str], None]) -> None:
-        """Measure, part by part; ``tell`` hears the name of each that begins.
+        """Measure what is wanting; ``tell`` hears the name of each measurement that begins.
 
         Raises:
             OutputError: The record cannot be written.
@@ -110,13 +112,14 @@ class Run:
         document["started"] = document["started"] or _now()
         self._watch(began=True)
         try:
-            for name in part_names(self._settings):
-                if self._record.has(name):
+            for name, parts in measurements(self._settings).items():
+                if not any(map(self._wants, parts)):
                     continue
                 tell(name)
-                content = self._part(*name.split("/"))
-                self._watch()  # before it is saved: what happened meanwhile belongs to the part
-                self._record.add(name, content)
+                document["finished"] = None
+                content = self._measure(name)
+                self._watch(after=name)  # before it is saved: what happened meanwhile belongs to it
+                self._record.add(content)
             document["finished"] = document["finished"] or _now()
             self._record.save()
         finally:
@@ -129,40 +132,70 @@ class Run:
                 runner.close()
         self._runners = None
 
-    def _watch(self, *, began: bool = False) -> None:
-        self._record.document["watched"].append({"began": began, **machine.watch(self._nvml)})
+    def _watch(self, *, began: bool = False, after: str | None = None) -> None:
+        self._record.document["watched"].append({"began": began, "after": after, **machine.watch(self._nvml)})
 
-    def _part(self, kind: str, *what: str) -> Any:
-        settings = self._settings
+    def _wants(self, part: str) -> bool:
+        """Whether a part must be measured: the first time, or after a failure that may have been the moment's."""
+        found = self._record.document["parts"].get(part)
+        if found is None:
+            return True
+        if not part.startswith(("batch/", "frame/")):
+            return bool(found.get("retry"))
+        return any(row.get("retry") and not self._died(backend) for backend, row in found.items())
+
+    def _measure(self, name: str) -> dict[str, Any]:
+        """Parts of the record."""
+        kind, _, what = name.partition("/")
         if kind == "floor":
-            return measure_floor(self._bundle, settings)
+            return {name: measure_floor(self._bundle, self._settings)}
         if kind == "start":
-            return self._fresh(what[0], 0)
+            return {name: self._fresh(what, self._settings.persons[0])}
         if kind == "soak":
-            died = self._died(what[0])
-            return {"reason": died} if died else self._fresh(what[0], settings.soak)
-        count = int(what[-1])
+            return {name: self._soak(what)}
+        frames, size = self._settings.frames, self._bundle.manifest.crop.size
+        cases = Cases(self._bundle.directory, self._opened(), self._nvml)
         if kind == "batch":
-            cases = self._batch_cases(count)
-        else:
-            cases = self._frame_cases(next(frame for frame in settings.frames if frame.name == what[0]), count)
-        measured = measure(list(cases), self._plan, seed=count, after_failure=_free_memory)
-        return {name: row(result, count) for name, result in measured.items()}
+            return self._in_turns(cases.batch(name, frames[0], int(what), size), {name: int(what)})
+        parts = frame_parts(self._settings)
+        return self._in_turns(cases.frames(parts), {part: persons for part, (_, persons) in parts.items()})
 
-    def _fresh(self, name: str, frames: int) -> dict[str, Any]:
-        frame, persons = self._settings.frames[0], self._settings.persons[0]
-        try:
-            bus = self._nvml.bus if self._nvml else None
-            found = run_fresh(self._bundle.directory, name, self._options, frame, persons, frames=frames, bus=bus)
-        except ProcessDiedError as error:
-            return {"reason": _reason(error), "died": True}
-        except GlnetError as error:
-            return {"reason": _reason(error)}
-        readings = found.get("readings")
-        if readings is not None:
-            found["growth"] = {where: growth(readings, where) for where in ("host", "device")}
-            found["flat"] = {where: is_flat(readings, where) for where in ("host", "device")}
+    def _in_turns(self, cases: Iterable[Case], crops: dict[str, int]) -> dict[str, Any]:
+        """Rows of parts, each with the crops that its calls take, by backend."""
+        entries = self._record.document["backends"].items()
+        barred = {name: {**entry, "parts": {}} for name, entry in entries if entry.get("retry")}
+        rows: dict[str, dict[str, Any]] = {part: dict(barred) for part in crops}
+        measured = measure(list(cases), self._plan, seed=max(crops.values()), after_failure=_free_memory)
+        for (part, backend), result in measured.items():
+            rows[part][backend] = row(result, crops[part])
+        return rows
+
+    def _soak(self, name: str) -> dict[str, Any]:
+        """Memory over many frames, with the most persons, who need the most of it."""
+        died, settings = self._died(name), self._settings
+        if died:
+            return {"reason": died, "retry": True}
+        start = self._record.document["parts"].get(f"start/{name}", {})
+        # A call grows with its persons at most; where none was made, a second for each is much.
+        each = start.get("seconds", {}).get("further", settings.persons[0]) * max(settings.persons) / settings.persons[0]
+        limit = soak_seconds(settings.soak, each)
+        found = self._fresh(name, max(settings.persons), frames=settings.soak, seconds=limit)
+        if "readings" in found:
+            grown = {where: growth(found["readings"], where) for where in ("host", "device")}
+            found["growth"] = {where: asdict(memory) if memory else None for where, memory in grown.items()}
+            found["flat"] = {where: memory.is_flat if memory else None for where, memory in grown.items()}
         return found
+
+    def _fresh(self, name: str, persons: int, **soak: Any) -> dict[str, Any]:
+        bus = self._nvml.bus if self._nvml else None
+        frame = self._settings.frames[0]
+        try:
+            found = run_fresh(self._bundle.directory, name, self._options, frame, persons, bus=bus, **soak)
+        except ProcessDiedError as error:
+            return {**failed(error), "died": True}
+        except GlnetError as error:
+            return failed(error)
+        return {"persons": persons, **found}
 
     def _died(self, name: str) -> str | None:
         """Why a backend took the process of its start with it; None where it did not."""
@@ -177,12 +210,12 @@ class Run:
                 start = time.perf_counter()
                 died = self._died(name)
                 if died:  # here it would take the run with it
-                    self._record.document["backends"][name] = {"reason": died}
+                    self._record.document["backends"][name] = {"reason": died, "retry": True}
                     continue
                 try:
                     runner = open_runner(name, self._bundle, self._options)
                 except Exception as error:  # whatever a backend raises belongs to its row
-                    self._record.document["backends"][name] = {"reason": _reason(error)}
+                    self._record.document["backends"][name] = failed(error)
                     continue
                 self._runners[name] = runner
                 self._record.document["backends"][name] = {
@@ -195,85 +228,10 @@ class Run:
                 }
         return self._runners
 
-    def _batch_cases(self, count: int) -> Iterator[Case]:
-        """Engine-only times of one call with so many crops, and end-to-end times of as many persons, side by side."""
-        crops, cameras = scenes.batch(count, self._bundle.manifest.crop.size)
-        scene = Scene.make(self._settings.frames[0], count)
-        for name, runner in self._opened().items():
-            recoverer = runner.recoverer(self._bundle.directory, runner.backend)
-
-            def call(runner: Runner = runner, recoverer: MeshRecoverer = recoverer) -> Timed:
-                if runner.most is not None and count > runner.most:
-                    raise BackendError(
-                        f"The engine takes at most {runner.most} crops in a call.",
-                        fix="export with a larger --batch MIN:OPT:MAX",
-                    )
-                runner.staged.reset()
-                runner.staged.run(crops, cameras)
-                engine = runner.staged.parts["engine"]
-                start = time.perf_counter()
-                recoverer(scene.image, scene.boxes)
-                return {"engine": engine, "end_to_end": 1000 * (time.perf_counter() - start)}
-
-            yield Case(name, call, "end_to_end")
-
-    def _frame_cases(self, frame: Frame, persons: int) -> Iterator[Case]:
-        """End-to-end times of a frame, and its stages."""
-        scene = Scene.make(frame, persons)
-        recoverer = None
-        for name, runner in self._opened().items():
-            recoverer = runner.recoverer(self._bundle.directory, runner.backend)
-            staged = runner.recoverer(self._bundle.directory, runner.staged)
-
-            def call(runner: Runner = runner, whole: MeshRecoverer = recoverer, staged: MeshRecoverer = staged) -> Timed:
-                times = staged_call(runner, staged, scene)
-                if not runner.times_itself:
-                    start = time.perf_counter()
-                    whole(scene.image, scene.boxes)
-                    times["end_to_end"] = 1000 * (time.perf_counter() - start)
-                return times
-
-            yield Case(name, call, "end_to_end")
-        if recoverer is not None:
-            yield host_case(recoverer, scene)
-
-
-def staged_call(runner: Runner, recoverer: MeshRecoverer, scene: Scene) -> Timed:
-    """One call of a recoverer on a staged backend: its stages, which add up to ``end_to_end``."""
-    staged = runner.staged
-    staged.reset()
-    start = time.perf_counter()
-    recoverer(scene.image, scene.boxes)
-    end = time.perf_counter()
-    return {
-        "end_to_end": 1000 * (end - start),
-        "crop": 1000 * (staged.began - start),
-        **staged.parts,
-        "packing": 1000 * (end - staged.ended),
-    }
-
-
-def host_case(recoverer: MeshRecoverer, scene: Scene) -> Case:
-    """Decoding the frame and drawing the overlay, which are the same whatever the backend."""
-    meshes: list[Meshes] = []
-
-    def call() -> Timed:
-        if not meshes:
-            meshes.append(recoverer(scene.image, scene.boxes))
-        start = time.perf_counter()
-        image = scenes.decode(scene.encoded)
-        decoded = time.perf_counter()
-        meshes[0].overlay(image)
-        return {"decode": 1000 * (decoded - start), "overlay": 1000 * (time.perf_counter() - decoded)}
-
-    return Case(HOST, call, "decode")
-
 
 def row(measured: Measured, crops: int) -> dict[str, Any]:
-    """A row of the record: summaries, raw samples visit by visit, warm-up; the reason where there are none."""
-    content: dict[str, Any] = {}
-    if measured.failure is not None:
-        content["reason"] = _reason(measured.failure)
+    """A row of the record: summaries, raw samples visit by visit, warm-up, clocks; the reason why there are no more."""
+    content = failed(measured.failure) if measured.failure is not None else {}
     if measured.warm_up is not None:
         warm_up = measured.warm_up
         content["warm_up"] = {
@@ -286,6 +244,8 @@ def row(measured: Measured, crops: int) -> dict[str, Any]:
         part: {"summary": Summary.of(visits).to_document(), "visits": [[round(ms, _PLACES) for ms in v] for v in visits]}
         for part, visits in measured.visits.items()
     }
+    if measured.clocks_mhz:
+        content["clocks_mhz"] = measured.clocks_mhz
     for part in ("engine", "end_to_end"):
         if part in content["parts"]:
             content["parts"][part]["per_second"] = 1000 * crops / content["parts"][part]["summary"]["mean"]
@@ -305,19 +265,20 @@ def measure_floor(bundle: Bundle, settings: Settings) -> dict[str, Any]:
             measured[device] = way()
             found["ceilings"][device] = measured[device].to_document()
         except Exception as error:  # no GPU, no memory, no library: then there is no floor
-            found["ceilings"][device] = {"reason": _reason(error)}
+            found["ceilings"][device] = {"reason": reason(error)}
     for precision, path in graphs(bundle).items():
         for crops in (1, *(count for count in settings.batches if count != 1)):
             try:
                 cost = operations.count(path, crops)
             except (GlnetError, ImportError) as error:
-                found["costs"][precision] = {"reason": _reason(error)}
+                found["costs"][precision] = {"reason": reason(error)}
                 break
             found["costs"].setdefault(precision, cost.to_document())
             for device, ceiling in measured.items():
-                if cost.half_operations and ceiling.half_operations is None:
+                try:
+                    times = ceilings.floor(cost, ceiling)
+                except BackendError:  # it computes in what was not measured
                     continue
-                times = ceilings.floor(cost, ceiling)
                 found["times"][f"{device}/{precision}/{crops}"] = {"bound": times.bound, "by_layer": times.by_layer}
     return found
 
@@ -338,13 +299,6 @@ def _free_memory() -> None:
     if "torch" in sys.modules:
         with contextlib.suppress(Exception):  # after an illegal access CUDA refuses this too; the others' rows go on
             sys.modules["torch"].cuda.empty_cache()  # does nothing where CUDA was not started
-
-
-def _reason(error: BaseException) -> str:
-    """An error in one line."""
-    if isinstance(error, GlnetError):
-        return f"{error.what} {error.why}".strip()
-    return f"{type(error).__name__}: {one_line(error)}"[:400]
 
 
 def _now() -> str:

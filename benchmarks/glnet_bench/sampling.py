@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+
+from glnet_bench.statistics import FEWEST_TURNS
 
 Timed = dict[str, float]
 """Milliseconds by the name of what they were spent on."""
@@ -21,6 +24,7 @@ class Plan:
         least: Timed calls of a case that are made however long they take.
         seconds: After so much timed work a case needs no more than ``least`` calls.
         visit: Most timed calls in a row, before another case has its turn.
+        turns: Visits over which the timed calls of a case are spread at least, where there are as many calls.
         warm_up_seconds: Warm-up ends so long after the first call, stable or not.
         window: Calls in each of the two windows whose medians tell whether times are stable.
         tolerance: Largest difference of these medians, relative to the smaller.
@@ -30,6 +34,7 @@ class Plan:
     least: int = 5
     seconds: float = 5.0
     visit: int = 10
+    turns: int = FEWEST_TURNS
     warm_up_seconds: float = 10.0
     window: int = 5
     tolerance: float = 0.05
@@ -42,7 +47,7 @@ class WarmUp:
     Attributes:
         calls: Untimed calls.
         seconds: That they took.
-        first: The first of them, milliseconds: it compiles, or chooses kernels.
+        first: The whole first of them, milliseconds: it compiles, or chooses kernels, in whichever of its parts.
         stable: Whether the last two windows agreed; None where time had run out before there were two.
     """
 
@@ -60,11 +65,15 @@ class Case:
         key: What it is called, a backend say.
         call: Does it once and says how long each part took.
         primary: The part that tells whether warm-up is over.
+        settle: Seconds of untimed calls at the beginning of every visit, for a device that lowers its clocks at rest.
+        clock_mhz: Reads the device's clock after every visit; None where it is not read.
     """
 
-    key: str
+    key: Hashable
     call: Callable[[], Timed]
     primary: str
+    settle: float = 0.0
+    clock_mhz: Callable[[], float | None] | None = None
 
 
 @dataclass
@@ -75,11 +84,13 @@ class Measured:
         visits: Samples in milliseconds by part, then visit by visit.
         warm_up: None where the case failed in it.
         failure: What the case raised, if it did; samples before that are kept.
+        clocks_mhz: Of the device at the end of every visit, where it is read.
     """
 
     visits: dict[str, list[list[float]]] = field(default_factory=dict)
     warm_up: WarmUp | None = None
     failure: Exception | None = None
+    clocks_mhz: list[float | None] = field(default_factory=list)
 
 
 def warm_up(call: Callable[[], float], plan: Plan, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
@@ -91,9 +102,10 @@ def warm_up(call: Callable[[], float], plan: Plan, clock: Callable[[], float] = 
         clock: Seconds, never going back.
     """
     begin = clock()
-    first = call()
+    call()
+    called = clock()
     # A compiler may take minutes in the first call, and says nothing about the later ones.
-    limit = clock() + plan.warm_up_seconds
+    limit = called + plan.warm_up_seconds
     times: list[float] = []
     stable = None
     while not stable and clock() < limit:
@@ -102,7 +114,7 @@ def warm_up(call: Callable[[], float], plan: Plan, clock: Callable[[], float] = 
             earlier = statistics.median(times[-2 * plan.window : -plan.window])
             later = statistics.median(times[-plan.window :])
             stable = abs(later - earlier) <= plan.tolerance * min(earlier, later)
-    return WarmUp(1 + len(times), clock() - begin, first, stable)
+    return WarmUp(1 + len(times), clock() - begin, 1000 * (called - begin), stable)
 
 
 def measure(
@@ -112,11 +124,11 @@ def measure(
     seed: int = 0,
     after_failure: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Measured]:
+) -> dict[Hashable, Measured]:
     """Time cases in turns, so that a machine that slows down slows all of them.
 
     Every round visits the unfinished cases in a new random order. A visit begins with an untimed call when another case ran
-    before it: caches hold the other's data then.
+    before it: caches hold the other's data then. It begins with ``Case.settle`` seconds of them whoever ran before.
 
     Args:
         cases: With different keys. One that raises is dropped, and the others go on.
@@ -164,7 +176,7 @@ class _Turns:
 
     def __init__(self, case: Case, result: Measured, plan: Plan, clock: Callable[[], float]) -> None:
         self._case, self._result, self._plan, self._clock = case, result, plan, clock
-        self._count, self._seconds = 0, 0.0
+        self._count, self._visits, self._seconds = 0, 0, 0.0
 
     @property
     def failed(self) -> bool:
@@ -173,25 +185,41 @@ class _Turns:
     @property
     def finished(self) -> bool:
         plan = self._plan
-        late = self._seconds >= plan.seconds and self._count >= plan.least
+        late = self._seconds >= plan.seconds and self._count >= plan.least and self._visits >= plan.turns
         return self.failed or self._count >= plan.samples or late
 
     def visit(self, others_ran: bool) -> None:
         """Make the next timed calls."""
+        timed: list[Timed] = []
         try:
-            if others_ran:
-                self._case.call()
-            start = self._clock()
-            timed: list[Timed] = []
-            # A slow case must not hold the others up for a whole visit: five turns fill its time.
-            while len(timed) < min(self._plan.visit, self._plan.samples - self._count):
-                timed.append(self._case.call())
-                if self._clock() - start >= self._plan.seconds / 5:
-                    break
+            self._settle(others_ran)
+            self._time(timed)
         except Exception as error:  # as above
             self._result.failure = _without_frames(error)
+        if not timed:
             return
         self._count += len(timed)
-        self._seconds += self._clock() - start
+        self._visits += 1
         for part in timed[0]:
             self._result.visits.setdefault(part, []).append([times[part] for times in timed])
+        if self._case.clock_mhz is not None:
+            self._result.clocks_mhz.append(self._case.clock_mhz())
+
+    def _settle(self, others_ran: bool) -> None:
+        """Untimed calls."""
+        begin, settle = self._clock(), self._case.settle
+        if others_ran or settle:
+            self._case.call()
+        while self._clock() - begin < settle:
+            self._case.call()
+
+    def _time(self, timed: list[Timed]) -> None:
+        """Timed calls, each added to a list as it is made: those before a failure are good."""
+        plan, start = self._plan, self._clock()
+        most = min(plan.visit, math.ceil(plan.samples / plan.turns), plan.samples - self._count)
+        while len(timed) < most:
+            timed.append(self._case.call())
+            # A slow case must not hold the others up for a whole visit: its fewest turns fill its time.
+            if self._clock() - start >= plan.seconds / plan.turns:
+                break
+        self._seconds += self._clock() - start

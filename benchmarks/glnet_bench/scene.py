@@ -35,14 +35,21 @@ class Scene:
     @classmethod
     def make(cls, frame: Frame, persons: int) -> Scene:
         """Textures with shading and edges, and boxes of standing persons, half the frame high, side by side."""
-        image = cv2.resize(_texture(), (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
-        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        image, encoded = _picture(frame.width, frame.height)
         height = frame.height / 2
         width = min(height / 2, frame.width / 2)
         left = np.linspace(0, frame.width - width, persons) if persons > 1 else np.array([(frame.width - width) / 2])
         top = np.where(np.arange(persons) % 2, 0.4, 0.1) * frame.height
         boxes = np.stack([left, top, left + width, top + height], axis=1)
-        return cls(np.asarray(image, dtype=np.uint8), np.asarray(encoded, dtype=np.uint8), boxes)
+        return cls(image, encoded, boxes)
+
+
+@functools.cache
+def _picture(width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A frame and its file, once for all numbers of persons: a 4K frame has 25 MB."""
+    image = cv2.resize(_texture(), (width, height), interpolation=cv2.INTER_CUBIC)
+    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return np.asarray(image, dtype=np.uint8), np.asarray(encoded, dtype=np.uint8)
 
 
 @functools.cache

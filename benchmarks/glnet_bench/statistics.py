@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 Visits = Sequence[Sequence[float]]
 """Samples in milliseconds, grouped by visit: calls that were timed in a row before another backend had its turn."""
 
+FEWEST_TURNS = 5
+"""Visits below which an interval is not worth a verdict: those of 95 % call equal rows different in 34 of 100 comparisons
+where they are drawn from 2 visits a side, in up to 19 from 3, up to 14 from 4, up to 11 from 5, up to 6 from 10 (3,000
+simulated each, normal, with a spread between visits of a third and of three times that within)."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -53,6 +58,15 @@ class Interval:
     low: float
     high: float
 
+    def __truediv__(self, divisor: float) -> Interval:
+        """The estimate of a part of it."""
+        return Interval(self.value / divisor, self.low / divisor, self.high / divisor)
+
+
+def turns(visits: Visits) -> int:
+    """Visits that have samples."""
+    return sum(len(visit) > 0 for visit in visits)
+
 
 def pooled(visits: Visits) -> NDArray[np.float64]:
     """All samples in one array."""
@@ -60,7 +74,13 @@ def pooled(visits: Visits) -> NDArray[np.float64]:
 
 
 def ratio_of_medians(
-    first: Visits, second: Visits, *, confidence: float = 0.95, resamples: int = 5000, seed: int = 0
+    first: Visits,
+    second: Visits,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 5000,
+    seed: int = 0,
+    paired: bool = False,
 ) -> Interval:
     """How many times the first median the second is, with a percentile bootstrap interval.
 
@@ -75,26 +95,37 @@ def ratio_of_medians(
         confidence: Of the interval.
         resamples: How often medians are drawn anew.
         seed: Of the draws.
+        paired: Whether both sides are parts of the same calls: then the same visits are drawn of both, and a state of the
+            machine that slows both does not widen the interval.
 
     Raises:
-        ValueError: A side has no samples.
+        ValueError: A side has no samples, or paired sides have not the same visits.
     """
     medians = [float(np.median(pooled(side))) for side in (first, second) if pooled(side).size]
     if len(medians) < 2:
         raise ValueError("there are no samples")
+    if paired and [len(visit) for visit in first] != [len(visit) for visit in second]:
+        raise ValueError("paired sides have the same visits")
     generator = np.random.default_rng(seed)
-    ratios = _drawn_medians(second, resamples, generator) / _drawn_medians(first, resamples, generator)
+    sides = [_groups(side) for side in (first, second)]
+    draws = [generator.integers(len(groups), size=(resamples, len(groups))) for groups in sides]
+    if paired:
+        draws[1] = draws[0]
+    before, after = (_drawn_medians(groups, drawn) for groups, drawn in zip(sides, draws, strict=True))
+    ratios = after / before
     tail = 50 * (1 - confidence)
     low, high = np.percentile(ratios, [tail, 100 - tail]).tolist()
     return Interval(medians[1] / medians[0], low, high)
 
 
-def _drawn_medians(visits: Visits, resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Medians of samples drawn with replacement, visit by visit."""
+def _groups(visits: Visits) -> list[NDArray[np.float64]]:
+    """What is drawn as a whole."""
     groups = [np.asarray(visit, dtype=np.float64) for visit in visits if len(visit)]
-    if len(groups) == 1:
-        groups = [value[None] for value in groups[0]]
-    draws = generator.integers(len(groups), size=(resamples, len(groups)))
+    return [value[None] for value in groups[0]] if len(groups) == 1 else groups
+
+
+def _drawn_medians(groups: list[NDArray[np.float64]], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Medians of the samples of each draw of groups."""
     if len({group.size for group in groups}) == 1:
-        return np.asarray(np.median(np.stack(groups)[draws].reshape(resamples, -1), axis=1))
+        return np.asarray(np.median(np.stack(groups)[draws].reshape(len(draws), -1), axis=1))
     return np.array([np.median(np.concatenate([groups[index] for index in draw])) for draw in draws])

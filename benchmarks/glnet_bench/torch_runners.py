@@ -20,7 +20,7 @@ from glnet_bench.nvidia import CudaDriver
 from glnet_bench.runners import Options, Runner, on_cpu
 from glnet_bench.staged import StagedCalls
 from glnet_export.textures import textured_crops
-from glnet_infer.backends import Outputs
+from glnet_infer.backends import Backend, Outputs
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.errors import BackendError, CheckpointError
 
@@ -60,17 +60,22 @@ def open_torch(name: str, bundle: Bundle, options: Options) -> Runner:
     if mixed:
         recovery.network.use_mixed_precision()
     recovery.to(device)
-    call: Any = recovery
-    if name == "torch-compile":
-        call = _compiled(recovery)
+    call: Any = _compiled(recovery) if name == "torch-compile" else recovery
     precision = "mixed" if mixed else "fp32"
     says = f"PyTorch {torch.__version__}, {weights}"
     if device == "cpu":
-        return on_cpu(name, TorchBackend(call), precision, f"{says}, {torch.get_num_threads()} threads")
-    steps = GraphSteps(recovery) if name == "torch-cuda-graph" else EagerSteps(call)
-    stopwatch = CudaEvents(CudaDriver().start(), torch.cuda.current_stream().cuda_stream)
-    calls = StagedCalls(name, steps, stopwatch)
-    return Runner(name, calls, calls, device, precision, stopwatch.what, says, None, steps.close)
+        says = f"{says}, {torch.get_num_threads()} threads"
+        runner = on_cpu(name, TorchBackend(call), precision, says)
+    else:
+        steps = GraphSteps(recovery) if name == "torch-cuda-graph" else EagerSteps(call)
+        stopwatch = CudaEvents(CudaDriver().start(), torch.cuda.current_stream().cuda_stream)
+        calls = StagedCalls(name, steps, stopwatch)
+        runner = Runner(name, calls, calls, device, precision, stopwatch.what, says, None, steps.close)
+    if name == "torch-compile":
+        # Constants come to the GPU in an eager call; else every compiled call would copy them.
+        _call_once(TorchBackend(recovery), bundle)
+        _compile(runner.backend, bundle)
+    return runner
 
 
 def _recovery(bundle: Bundle, options: Options) -> tuple[MeshRecovery, str]:
@@ -95,26 +100,33 @@ def _recovery(bundle: Bundle, options: Options) -> tuple[MeshRecovery, str]:
 
 
 def _compiled(recovery: MeshRecovery) -> Any:
+    """The module, compiled when it is called; for each batch size, as an engine is."""
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = _COMPILED_SHAPES
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    compiled = torch.compile(recovery, dynamic=False)
-    device = next(recovery.parameters()).device
-    size = recovery.network.config.crop.size
-    crops = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=device)
+    return torch.compile(recovery, dynamic=False)
+
+
+def _compile(backend: Backend, bundle: Bundle) -> None:
+    """Compile for one crop, by the call that a product makes: Dynamo compiles anew for inputs of another kind.
+
+    Raises:
+        BackendError: It cannot be compiled here.
+    """
     try:
-        with torch.inference_mode():
-            cameras = torch.ones(1, 4, device=device)
-            recovery(crops, cameras)  # puts small constants on the GPU; else every compiled call would copy them
-            compiled(crops, cameras)
+        _call_once(backend, bundle)
     except Exception as error:  # the compiler passes on what any of its parts raises
         raise BackendError(
             "torch.compile failed.",
             why=" ".join(str(error).split())[:300],
             fix="it needs a C++ compiler on a CPU, and Triton on a GPU",
         ) from error
-    return compiled
+
+
+def _call_once(backend: Backend, bundle: Bundle) -> None:
+    size = bundle.manifest.crop.size
+    backend.run(np.zeros((1, size, size, 3), dtype=np.uint8), np.ones((1, 4), dtype=np.float32))
 
 
 class EagerSteps:

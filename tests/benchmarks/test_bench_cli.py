@@ -1,55 +1,19 @@
 """The program as it is typed, on the small bundle."""
 
-import dataclasses
 import json
-import signal
 import subprocess
 import sys
 
 import cv2
 import pytest
-import torch
-from typer.testing import CliRunner
 
 from glnet_bench import run as runs
-from glnet_bench.cli import app
-from glnet_bench.run import STAGES, TIMED_REGION, part_names
+from glnet_bench.cases import STAGES
+from glnet_bench.run import FRAMES, TIMED_REGION, measurements
 from glnet_bench.settings import Frame, Settings
 
 ARGUMENTS = ["--backend", "onnxruntime-cpu,torch-cuda-graph,tensorrt", "--batch", "1,2", "--persons", "1,2"]
 ARGUMENTS += ["--frame", "160x120,320x240", "--samples", "3", "--seconds", "0.02", "--threads", "1"]
-
-
-@pytest.fixture(autouse=True)
-def signals_as_they_were():
-    """glnet-bench handles SIGTERM; run inside the test process, it must not keep doing so."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture(autouse=True)
-def no_ceilings_and_no_processes(monkeypatch):
-    """Those have tests of their own, and take seconds."""
-    monkeypatch.setattr(runs.ceilings, "best", lambda call: (call(), 0.001)[1])
-    monkeypatch.setattr(runs.ceilings, "CPU_SIDES", (32,))
-
-    def fresh(bundle, name, options, frame, persons, frames=0, bus=None):
-        if name != "onnxruntime-cpu":
-            raise runs.BackendError("It does not run.", why="the test says so")
-        seconds = {"import": 0.1, "load": 0.2, "first": 0.3, "total": 0.6, "further": 0.01}
-        found = {"seconds": seconds, "host_peak": 100 << 20, "device": None}
-        if frames:
-            found["readings"] = [{"frame": n, "host": 50 << 20, "device": None} for n in range(1, 9)]
-        return found
-
-    monkeypatch.setattr(runs, "run_fresh", fresh)
-
-
-def bench(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +23,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def document(shared_bundle, finished):
+def document(bench, shared_bundle, finished):
     if not finished.exists():
         bench(shared_bundle, *ARGUMENTS, "--soak", "8", "-o", finished)
     return json.loads(finished.read_text())
@@ -74,7 +38,7 @@ def test_every_part_is_measured(document):
         (Frame("160x120", 160, 120), Frame("320x240", 320, 240)),
         soak=8,
     )
-    assert sorted(document["parts"]) == sorted(part_names(settings))
+    assert sorted(document["parts"]) == sorted(part for parts in measurements(settings).values() for part in parts)
     for part, stages in (
         ("batch/2", {"engine", "end_to_end"}),
         ("frame/320x240/2", {"end_to_end", "crop", "engine", "packing"}),
@@ -110,13 +74,19 @@ def test_provenance_is_kept(document, shared_bundle):
     assert document["bundle"]["graph_sha256"] == graph
     assert document["machine"]["versions"]["onnxruntime"]
     assert document["machine"]["cpu"] and document["machine"]["cores"] >= 1
-    assert len(document["watched"]) == len(document["parts"]) + 1
+    assert [note["after"] for note in document["watched"]] == [
+        None,
+        *("floor", "start/torch-cuda-graph", "start/onnxruntime-cpu", "start/tensorrt"),
+        *("soak/torch-cuda-graph", "soak/onnxruntime-cpu", "soak/tensorrt", "batch/1", "batch/2", FRAMES),
+    ]
 
 
 def test_the_report_says_what_is_timed_and_has_every_table(document, finished):
     text = finished.with_suffix(".md").read_text()
     assert TIMED_REGION in text
-    for title in ("Backends", "Engine and end-to-end", "Floor", "Stages", "Start and memory", "Memory over 8 frames"):
+    assert "code: commit c0c0c0c0c0c0 with changes, sources 505050505050" in text
+    titles = ("Backends", "Engine and end-to-end", "Floor", "Growth", "Stages", "Start and memory", "Memory over 8 frames")
+    for title in titles:
         assert f"\n## {title}" in text
     assert all(f" {stage} |" in text for stage in STAGES)
     assert text.count("cannot run:") >= 4
@@ -131,7 +101,7 @@ def test_the_plot_is_a_picture(document, finished):
     assert image.std() > 5
 
 
-def test_an_interrupted_run_goes_on(shared_bundle, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on(bench, shared_bundle, tmp_path, monkeypatch):
     path, measured, measure = tmp_path / "run.json", [], runs.measure
 
     def interrupted(cases, plan, **options):
@@ -158,68 +128,23 @@ def test_an_interrupted_run_goes_on(shared_bundle, tmp_path, monkeypatch):
     bench(*arguments, "--samples", "4", code=3)
 
 
-def test_a_backend_that_fails_half_way_leaves_the_others(shared_bundle, tmp_path, monkeypatch):
-    """Even one after which CUDA refuses everything, giving memory back too."""
-    opened, refused = runs.open_runner, []
+def test_all_frames_and_persons_take_turns(bench, shared_bundle, tmp_path, monkeypatch):
+    """Else what changes between two parts of a run would be taken for growth."""
+    together, measure = [], runs.measure
 
-    def refuse(*_):
-        refused.append(_)
-        raise RuntimeError("an illegal memory access")
+    def listening(cases, plan, **options):
+        together.append({case.key for case in cases})
+        return measure(cases, plan, **options)
 
-    def failing(name, bundle, options):
-        runner = opened("onnxruntime-cpu", bundle, options)
-        if name == "onnxruntime-cuda":
-            runner.staged.run = runner.backend.run = refuse
-        return runner
-
-    monkeypatch.setattr(runs, "open_runner", failing)
-    arguments = ["--backend", "onnxruntime-cpu,onnxruntime-cuda", "--batch", "1", "--persons", "1", "--frame", "160x120"]
-    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
-    result = bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json", "--json")
-    part = json.loads(result.stdout)["parts"]["batch/1"]
-    assert part["onnxruntime-cuda"]["reason"] == "RuntimeError: an illegal memory access"
-    assert refused[-1] == ()  # the memory, after the call
-    assert part["onnxruntime-cpu"]["parts"]["engine"]["summary"]["samples"] == 2
+    monkeypatch.setattr(runs, "measure", listening)
+    arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1,2", "--frame", "160x120,320x240"]
+    bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json")
+    parts = {f"frame/{frame}/{persons}" for frame in ("160x120", "320x240") for persons in (1, 2)}
+    names = ("onnxruntime-cpu", "host")
+    assert together == [{("batch/1", "onnxruntime-cpu")}, {(part, name) for part in parts for name in names}]
 
 
-def test_what_died_alone_is_not_opened_in_the_runs_process(shared_bundle, tmp_path, monkeypatch):
-    """A crash there would end the run, and every attempt to go on with it."""
-    opened, alone, started = runs.open_runner, runs.run_fresh, []
-
-    def guarded(name, bundle, options):
-        assert name != "torch-fp32"
-        return opened(name, bundle, options)
-
-    def fresh(bundle, name, *rest, **options):
-        started.append(name)
-        if name == "torch-fp32":
-            raise runs.ProcessDiedError("torch-fp32 died in a process of its own.", why="exit code -11")
-        return alone(bundle, name, *rest, **options)
-
-    monkeypatch.setattr(runs, "open_runner", guarded)
-    monkeypatch.setattr(runs, "run_fresh", fresh)
-    arguments = ["--backend", "onnxruntime-cpu,torch-fp32", "--batch", "1", "--persons", "1", "--frame", "160x120"]
-    arguments += ["--samples", "2", "--seconds", "0.02", "--soak", "8"]
-    result = bench(shared_bundle, *arguments, "-o", tmp_path / "r.json", "--json")
-    found = json.loads(result.stdout)
-    assert "exit code -11" in found["backends"]["torch-fp32"]["reason"]
-    assert "exit code -11" in found["parts"]["soak/torch-fp32"]["reason"] and started.count("torch-fp32") == 1
-    assert list(found["parts"]["batch/1"]) == ["onnxruntime-cpu"]
-
-
-def test_a_backend_that_does_not_close_does_not_cost_the_run(shared_bundle, tmp_path, monkeypatch):
-    opened = runs.open_runner
-
-    def failing():
-        raise RuntimeError("the driver is gone")
-
-    monkeypatch.setattr(runs, "open_runner", lambda *given: dataclasses.replace(opened(*given), close=failing))
-    arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
-    result = bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json", "--json")
-    assert json.loads(result.stdout)["finished"]
-
-
-def test_end_to_end_times_of_batches_are_compared_on_the_same_frame(document, finished, tmp_path):
+def test_end_to_end_times_of_batches_are_compared_on_the_same_frame(bench, document, finished, tmp_path):
     other = json.loads(json.dumps(document))
     other["settings"]["frames"].reverse()
     (tmp_path / "b.json").write_text(json.dumps(other))
@@ -227,9 +152,10 @@ def test_end_to_end_times_of_batches_are_compared_on_the_same_frame(document, fi
     assert {row["what"] for row in rows if row["part"] == "batch/1"} == {"engine"}
 
 
-def test_two_runs_are_compared(document, finished, tmp_path):
+def test_two_runs_are_compared(bench, document, finished, tmp_path):
     slower = json.loads(json.dumps(document))
     slower["machine"]["cpu"] = "another"
+    slower["code"]["commit"] = "c1"
     slower["watched"][0]["load_average"] = 100
     for row in slower["parts"]["batch/2"].values():
         found = row["parts"]["engine"]
@@ -242,9 +168,10 @@ def test_two_runs_are_compared(document, finished, tmp_path):
     rows = {(row["part"], row["backend"], row["what"]): row for row in compared["rows"]}
     assert rows["batch/2", "onnxruntime-cpu", "engine"]["ratio"]["value"] == pytest.approx(3)
     same = rows["batch/1", "onnxruntime-cpu", "engine"]
-    assert same["samples"] == [3, 3]
-    assert same["ratio"]["value"] == 1 and same["verdict"] == "no difference shown"
+    assert same["samples"] == same["turns"] == [3, 3]
+    assert same["ratio"]["value"] == 1 and same["verdict"] == "too few turns"
     assert any(line.startswith("machine.cpu") for line in compared["differences"])
+    assert any(line.startswith("code.commit") for line in compared["differences"])
     table = bench("compare", finished, other)
     assert "| batch/2 | onnxruntime-cpu | engine |" in table.stdout
     assert "machine.cpu" in table.stderr and "WARNING: B: the machine was busy" in table.stderr
@@ -260,11 +187,11 @@ def test_two_runs_are_compared(document, finished, tmp_path):
         (["--checkpoint", "missing.pth"], 5, "no checkpoint"),
     ],
 )
-def test_mistakes_are_named(shared_bundle, arguments, code, words):
+def test_mistakes_are_named(bench, shared_bundle, arguments, code, words):
     assert words in bench(shared_bundle, *arguments, code=code).stderr
 
 
-def test_a_run_of_single_points_has_a_picture_of_them(shared_bundle, tmp_path):
+def test_a_run_of_single_points_has_a_picture_of_them(bench, shared_bundle, tmp_path):
     arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
     bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json")
     picture = cv2.imread(str(tmp_path / "r.png"))
@@ -272,12 +199,12 @@ def test_a_run_of_single_points_has_a_picture_of_them(shared_bundle, tmp_path):
     assert blue.sum() > 100
 
 
-def test_what_is_no_bundle_is_refused(tmp_path):
+def test_what_is_no_bundle_is_refused(bench, tmp_path):
     assert "is not a bundle" in bench(tmp_path, code=4).stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["measure", "--help"], ["compare", "--help"], ["--version"]])
-def test_help_and_version(arguments):
+def test_help_and_version(bench, arguments):
     assert bench(*arguments).stdout
 
 

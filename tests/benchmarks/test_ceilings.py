@@ -1,5 +1,6 @@
 """Ceilings and the floor that follows from them."""
 
+import contextlib
 import sys
 import types
 
@@ -99,6 +100,81 @@ def test_a_gpu_product_that_would_run_on_the_cpu_is_refused(monkeypatch):
     with pytest.raises(BackendError) as error:
         ceilings._onnxruntime_product(8, half=False)
     assert error.value.why == "libcudnn.so.9 not found"
+
+
+class Gpu:
+    """A driver whose copies take their time by its own clock: slow at rest, fast after products."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def start(self):
+        return self
+
+    def stream(self):
+        return 1
+
+    def event(self):
+        return len(self.log)
+
+    @contextlib.contextmanager
+    def memory(self, size):
+        yield 1
+
+    def copy(self, target, source, size, stream):
+        self.log.append("copy")
+
+    def record(self, event, stream):
+        pass
+
+    def elapsed(self, begin, end):
+        return 2.0 if "product" in self.log else 20.0  # milliseconds
+
+    def wait(self, event):
+        pass
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    log = []
+    monkeypatch.setattr(ceilings, "CudaDriver", lambda: Gpu(log))
+    monkeypatch.setattr(ceilings, "best", lambda call: (call(), 0.5)[1])
+    monkeypatch.setattr(ceilings, "least", lambda timed: timed())
+    return log
+
+
+def test_a_gpu_copies_after_its_products(gpu, monkeypatch):
+    """At rest its memory's clock is low."""
+    monkeypatch.setattr(ceilings, "_torch_product", lambda side, half: lambda: gpu.append("product"))
+    found = ceilings.measure_gpu(with_torch=True, sides=(8, 16), size=1 << 20)
+    assert found.bandwidth == pytest.approx(2 * (1 << 20) / 0.002)
+    assert found.operations == found.half_operations == 2 * 16**3 / 0.5
+    assert "PyTorch products of side 16 and 16, copy of 1 MiB" in found.how
+
+
+def test_a_bandwidth_is_kept_where_nothing_multiplies(gpu, monkeypatch):
+    def missing(side, half):
+        raise BackendError("It is built without CUDA.")
+
+    monkeypatch.setattr(ceilings, "_onnxruntime_product", missing)
+    found = ceilings.measure_gpu(with_torch=False, sides=(8,), size=1 << 20)
+    assert found.bandwidth == pytest.approx(2 * (1 << 20) / 0.02)
+    assert found.operations is found.half_operations is None
+    assert "ONNX Runtime: It is built without CUDA." in found.how
+    with pytest.raises(BackendError, match="no floor"):
+        floor(cost(NodeCost("Conv", 1, 0, False)), found)
+
+
+def test_what_times_itself_is_repeated_for_its_time():
+    now, calls = [0.0], []
+
+    def timed():
+        now[0] += 0.01
+        calls.append(9 - len(calls))
+        return max(calls[-1], 3)
+
+    assert ceilings.least(timed, 0.5, clock=lambda: now[0]) == 3
+    assert 50 <= len(calls) - 1 <= 51
 
 
 def test_a_machine_without_a_gpu_says_so(monkeypatch):

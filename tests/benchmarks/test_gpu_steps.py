@@ -4,11 +4,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from glnet_bench import scene
 from glnet_bench.clocks import HostClock
 from glnet_bench.onnxruntime_runner import BoundSteps
 from glnet_bench.runners import Options, open_runner
+from glnet_bench.settings import Frame
 from glnet_bench.staged import StagedCalls
 from glnet_bench.torch_runners import EagerSteps
 from glnet_infer import BackendError
@@ -76,3 +78,18 @@ def test_rows_that_need_a_gpu_say_so(bundle, name, monkeypatch):
     with pytest.raises(BackendError) as error:
         open_runner(name, bundle, Options())
     assert error.value.why and error.value.fix
+
+
+def test_what_was_compiled_in_advance_is_what_products_call(bundle, monkeypatch):
+    """Neither a product's call nor a timed one may find that its inputs are of another kind, and compile again."""
+    compiles, compiled = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **options: compiled(module, backend=compiles, **options))
+    runner = open_runner("torch-compile", bundle, Options())
+    opened = compiles.frame_count
+    assert opened > 0
+    runner.staged.run(*scene.batch(1, bundle.manifest.crop.size))
+    picture = scene.Scene.make(Frame("small", 160, 120), 1)
+    for backend in (runner.backend, runner.staged):
+        runner.recoverer(bundle.directory, backend)(picture.image, picture.boxes)
+    assert compiles.frame_count == opened
+    runner.close()

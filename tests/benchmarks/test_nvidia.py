@@ -6,7 +6,6 @@ import pytest
 
 from glnet_bench import nvidia
 from glnet_bench.clocks import CudaEvents
-from glnet_bench.machine import warnings
 from glnet_bench.nvidia import CudaDriver, Nvml
 from glnet_infer import BackendError
 
@@ -112,6 +111,7 @@ def test_clocks_and_throttling_are_read():
     assert state["throttled"] == ["thermal (hardware)"]  # idling is no reason to complain
     assert state["held_back_seconds"] == {"power cap": 2.5, "temperature": 0}
     assert nvml.used_memory() == 12345
+    assert nvml.sm_clock() == 1710
     assert nvml.driver() == "580.1"
 
 
@@ -127,57 +127,6 @@ def test_what_is_not_told_is_none():
 def test_nvml_without_the_gpu_is_an_os_error():
     with pytest.raises(OSError, match="finds no GPU"):
         Nvml("0000:17:00.0", Management({"nvmlDeviceGetHandleByPciBusId_v2"}))
-
-
-def note(load=0.1, throttled=0, gpu=None, began=False):
-    return {"began": began, "load_average": load, "cpu_mhz": None, "cpu_throttle_count": throttled, "gpu": gpu}
-
-
-def held_back(seconds, began=False):
-    return note(gpu={"sm_mhz": 1980, "held_back_seconds": {"power cap": seconds, "temperature": 7.0}}, began=began)
-
-
-def test_a_quiet_machine_is_no_reason_to_warn():
-    gpu = {"sm_mhz": 1980, "throttled": []}
-    assert warnings([note(gpu=gpu), note(load=2, gpu=gpu)], 2) == []
-    # At rest before and between: its clock is low then.
-    rest, work = {"sm_mhz": 345, "throttled": [], "load_percent": 0}, {**gpu, "load_percent": 97}
-    assert warnings([note(gpu={**rest, "load_percent": 3}), note(gpu=work), note(gpu=rest), note(gpu=work)], 2) == []
-
-
-@pytest.mark.parametrize(
-    "notes, words",
-    [
-        ([note(load=1.5)], "busy"),
-        ([note(), note(throttled=3)], "throttled 3 times"),
-        (
-            [note(gpu={"sm_mhz": 1980, "throttled": []}), note(gpu={"sm_mhz": 1980, "throttled": ["power cap"]})],
-            "power cap",
-        ),
-        (
-            [note(), *(note(gpu={"sm_mhz": clock, "throttled": None, "load_percent": 80}) for clock in (1980, 900))],
-            "900 to 1980",
-        ),
-        (
-            [held_back(3.0, began=True), held_back(3.5), held_back(4.25)],
-            "held back by its power cap for 1.2 s",
-        ),
-        (  # resumed after another driver's start: its counter began anew
-            [held_back(100, began=True), held_back(160), held_back(0, began=True), held_back(2)],
-            "held back by its power cap for 62.0 s",
-        ),
-    ],
-)
-def test_a_disturbed_run_says_so(notes, words):
-    assert any(words in text for text in warnings(notes, 2))
-
-
-def test_what_happened_between_the_sittings_of_a_run_is_not_its_own():
-    notes = [held_back(10, began=True), held_back(10), held_back(3610, began=True), held_back(3610)]
-    assert warnings(notes, 2) == []
-    rest, work = ({"sm_mhz": clock, "load_percent": None} for clock in (345, 1980))
-    assert warnings([note(gpu=rest, began=True), note(gpu=work)] * 2, 2) == []
-    assert warnings([note(throttled=1, began=True), note(throttled=1), note(throttled=9, began=True)], 2) == []
 
 
 def test_the_structures_have_nvmls_sizes():

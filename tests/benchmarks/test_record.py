@@ -7,7 +7,12 @@ import pytest
 from glnet_bench.record import Record, differences, read
 from glnet_infer import InputError, OutputError
 
-HEAD = {"settings": {"batches": (1, 2)}, "bundle": {"graph_sha256": "ab"}, "machine": {"cpu": "one"}}
+HEAD = {
+    "settings": {"batches": (1, 2)},
+    "bundle": {"graph_sha256": "ab"},
+    "machine": {"cpu": "one"},
+    "code": {"commit": "c0"},
+}
 
 
 @pytest.fixture
@@ -18,15 +23,17 @@ def path(tmp_path):
 def test_finished_parts_are_kept(path):
     record = Record.open(path, HEAD)
     assert not record.resumed
-    record.add("batch/1", {"backend": {"x": 1}})
+    record.add({"batch/1": {"backend": {"x": 1}}})
     again = Record.open(path, HEAD)
     assert again.resumed and again.has("batch/1") and not again.has("batch/2")
     assert again.document == record.document
 
 
-@pytest.mark.parametrize("section, key", [("settings", "batches"), ("bundle", "graph_sha256"), ("machine", "cpu")])
+@pytest.mark.parametrize(
+    "section, key", [("settings", "batches"), ("bundle", "graph_sha256"), ("machine", "cpu"), ("code", "commit")]
+)
 def test_another_run_is_refused(path, section, key):
-    Record.open(path, HEAD).add("floor", {})
+    Record.open(path, HEAD).add({"floor": {}})
     other = {**HEAD, section: {key: "other"}}
     with pytest.raises(InputError, match="another run") as error:
         Record.open(path, other)
@@ -41,7 +48,7 @@ def test_a_run_that_cannot_be_saved_says_so(tmp_path):
 
 
 def test_saving_leaves_nothing_else_behind(path):
-    Record.open(path, HEAD).add("floor", {})
+    Record.open(path, HEAD).add({"floor": {}})
     assert [entry.name for entry in path.parent.iterdir()] == ["run.json"]
 
 
@@ -63,6 +70,9 @@ def test_differences_are_named_with_both_values():
     second = json.loads(json.dumps({**HEAD, "machine": {"cpu": "two"}}))
     assert differences(first, first) == []
     assert differences(first, second) == ["machine.cpu: one | two"]
+    without = {name: value for name, value in first.items() if name != "code"}  # as runs were before it was recorded
+    assert differences(without, first) == ["code.commit: None | c0"]
+    assert differences(first, without) == ["code.commit: c0 | None"]
 
 
 def test_crops_at_once_are_a_difference():

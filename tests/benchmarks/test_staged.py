@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from glnet_bench import staged
+from glnet_bench.cases import staged_call
 from glnet_bench.clocks import HostClock
-from glnet_bench.run import staged_call
 from glnet_bench.runners import Runner, on_cpu
 from glnet_bench.staged import StagedCalls, WholeCalls
 from glnet_infer.manifest import GRAPH_OUTPUTS

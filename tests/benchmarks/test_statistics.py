@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from glnet_bench.statistics import Summary, pooled, ratio_of_medians
+from glnet_bench.statistics import FEWEST_TURNS, Interval, Summary, pooled, ratio_of_medians, turns
 
 
 def test_a_summary_is_what_numpy_and_scipy_say():
@@ -88,3 +88,44 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_the_same_seed_gives_the_same_interval():
     first, second = [[1.0, 2.0], [3.0, 4.0]], [[2.0, 3.0], [1.0, 5.0]]
     assert ratio_of_medians(first, second, seed=5) == ratio_of_medians(first, second, seed=5)
+
+
+def test_turns_are_visits_with_samples():
+    assert turns([[1.0], [], [2.0, 3.0]]) == 2
+    assert turns([]) == 0
+
+
+def test_an_interval_is_divided_whole():
+    assert Interval(2, 1, 4) / 4 == Interval(0.5, 0.25, 1)
+
+
+def test_parts_of_the_same_calls_share_what_slows_both():
+    """A machine that wanders by a tenth, and a part that takes half of the whole, give or take a thousandth."""
+    generator = np.random.default_rng(6)
+    whole = generator.normal(10, 1, (10, 1)) * np.ones((10, 5))
+    part = whole * generator.normal(0.5, 0.0005, (10, 5))
+    paired = ratio_of_medians(part.tolist(), whole.tolist(), paired=True)
+    apart = ratio_of_medians(part.tolist(), whole.tolist())
+    assert paired.value == apart.value == pytest.approx(2, rel=2e-3)
+    assert paired.high - paired.low < 0.01 < apart.high - apart.low
+    with pytest.raises(ValueError, match="same visits"):
+        ratio_of_medians([[1.0], [2.0]], [[1.0, 2.0]], paired=True)
+
+
+def false_verdicts(visits, comparisons=600):
+    """Share of comparisons of two equal rows whose interval leaves out 1."""
+    generator, wrong = np.random.default_rng(7), 0
+    for seed in range(comparisons):
+        rows = 10 * np.exp(
+            0.01 * generator.standard_normal((2, visits, 1)) + 0.03 * generator.standard_normal((2, visits, 10))
+        )
+        interval = ratio_of_medians(rows[0].tolist(), rows[1].tolist(), resamples=300, seed=seed)
+        wrong += not interval.low <= 1 <= interval.high
+    return wrong / comparisons
+
+
+def test_intervals_of_fewer_turns_promise_too_much():
+    # 600 comparisons know a share of a tenth to 1.2 %: three of these are allowed.
+    assert false_verdicts(2) > 0.28
+    assert false_verdicts(3) > 0.14
+    assert false_verdicts(FEWEST_TURNS) < 0.15

@@ -1,0 +1,53 @@
+"""The program, run in the test's process on stand-ins for what takes seconds."""
+
+import signal
+
+import pytest
+from typer.testing import CliRunner
+
+from glnet_bench import machine, processes, provenance
+from glnet_bench import run as runs
+from glnet_bench.cli import app
+
+
+@pytest.fixture
+def signals_as_they_were():
+    """glnet-bench handles SIGTERM; run inside the test process, it must not keep doing so."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def no_ceilings_and_no_processes(monkeypatch):
+    """Those have tests of their own, and take seconds."""
+    monkeypatch.setattr(runs.ceilings, "best", lambda call: (call(), 0.001)[1])
+    monkeypatch.setattr(runs.ceilings, "CPU_SIDES", (32,))
+
+    # Tests run beside other tests, and while sources are edited.
+    monkeypatch.setattr(machine, "_processor_time", lambda: None)
+    monkeypatch.setattr(provenance, "describe", lambda: {"commit": "c0" * 20, "dirty": True, "sources_sha256": "50" * 32})
+
+    def fresh(bundle, name, options, frame, persons, frames=0, seconds=None, bus=None):
+        if name != "onnxruntime-cpu":
+            raise runs.BackendError("It does not run.", why="the test says so")
+        assert (seconds is None) == (not frames) and (not frames or seconds > processes.START_SECONDS)
+        seconds = {"import": 0.1, "load": 0.2, "first": 0.3, "total": 0.6, "further": 0.01}
+        found = {"seconds": seconds, "host_peak": 100 << 20, "device": None}
+        if frames:
+            found["readings"] = [{"frame": n, "host": 50 << 20, "device": None} for n in range(1, 9)]
+        return found
+
+    monkeypatch.setattr(runs, "run_fresh", fresh)
+
+
+@pytest.fixture
+def bench(signals_as_they_were, no_ceilings_and_no_processes):
+    """glnet-bench with arguments, which must end with a code: what it printed."""
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    return run
