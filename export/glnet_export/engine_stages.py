@@ -95,7 +95,8 @@ def add_engine(
             return record
         replace(manifest, engines=(record,)).write(directory)
         with TensorRtBackend(Bundle.open(directory)) as backend:
-            report = compare_precisions(recovery, as_module(backend), persons.crops, persons.cameras)
+            module, sizes = as_module(backend), backend.buckets
+            report = compare_precisions(recovery, module, persons.crops, persons.cameras, batches=sizes)
             engine = {"backend": backend.name, **_judged(report, random, options, found, UPDATE)}
             cut = _crops_judged(backend, manifest, crop, found)
             return replace(record, state=RUN, parity={**record.parity, "engine": engine, "crop": cut})

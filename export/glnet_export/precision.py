@@ -5,7 +5,8 @@ sums. Processors are slow at half-precision convolutions, so they may be emulate
 operator in float32 and rounds its result to half, which is what kernels with float32 accumulators do.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_angle
 from glnet_infer.errors import ExportError
 
-BATCH = 8
+BATCHES = (8,)
 """Crops at a time: bounds memory."""
 
 KEEP_IN_FLOAT32 = "keep modules in float32: --fp32 PATTERN; docs/tensorrt.md says how to find them"
@@ -135,6 +136,7 @@ def compare_precisions(
     cameras: Float[Tensor, "n 4"],
     *,
     emulated: bool = False,
+    batches: Sequence[int] = BATCHES,
 ) -> PrecisionReport:
     """Run a float32 module and its copy in mixed precision.
 
@@ -144,10 +146,12 @@ def compare_precisions(
         crops: RGB.
         cameras: Of the crops.
         emulated: Emulate half precision (:class:`EmulatedHalf`) instead of running it.
+        batches: How many crops at a time, in turn: an engine has kernels of their own for each of its sizes.
     """
     vertices, largest, tied, moved = [], [], [], []
-    for start in range(0, len(crops), BATCH):
-        batch = crops[start : start + BATCH], cameras[start : start + BATCH]
+    ends = itertools.takewhile(lambda end: end < len(crops), itertools.accumulate(itertools.cycle(batches)))
+    for start, end in itertools.pairwise((0, *ends, len(crops))):
+        batch = crops[start:end], cameras[start:end]
         with torch.no_grad():
             reference = recovery(*batch)
             with EmulatedHalf() if emulated else nullcontext():

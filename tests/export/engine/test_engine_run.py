@@ -32,9 +32,13 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
     def run_engine(change=lambda outputs: outputs, change_crops=lambda crops: crops, options=ada):
         machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
         closed = []
+        ran.clear()
 
         class Engine(TorchBackend):
+            buckets = 2, 1
+
             def run(self, crops, cameras):
+                ran.append(len(crops))
                 return change(super().run(crops, cameras))
 
             def cut(self, frame, squares):
@@ -64,6 +68,7 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
         (engine,) = Bundle.open(tmp_path / "b").manifest.engines
         return engine
 
+    ran = run_engine.ran = []
     return run_engine
 
 
@@ -76,6 +81,11 @@ def test_an_engine_that_runs_is_compared(run_engine, ada):
     cut = engine.parity["crop"]
     assert cut["crops"] == 7 and cut["frame"] == [1280, 720] and cut["largest_difference"] <= cut["bound"] == 1
     assert 0.99 < cut["equal"] <= 1
+
+
+def test_every_size_of_an_engine_is_compared(run_engine, ada):
+    run_engine(options=dataclasses.replace(ada, precision_crops=6))
+    assert run_engine.ran == [2, 1, 2, 1]
 
 
 def test_an_engine_whose_runtime_is_not_installed_is_not_run(machine, monkeypatch, exported):
