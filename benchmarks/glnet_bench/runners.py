@@ -13,7 +13,8 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.errors import BackendError, first_line, install_hint
 from glnet_infer.recoverer import MeshRecoverer
 
-TORCH = ("torch-fp32", "torch-mixed", "torch-compile", "torch-cuda-graph")
+EAGER = "torch-fp32"
+TORCH = (EAGER, "torch-mixed", "torch-compile", "torch-cuda-graph")
 BACKENDS = (*TORCH, "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 """In the order of the report."""
 

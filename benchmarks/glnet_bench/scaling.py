@@ -1,10 +1,11 @@
-"""How times grow with persons and with the frame: ratios within a run, between rows that took turns with each other."""
+"""Ratios within a run, between rows that took turns: growth with persons and with the frame, gain over eager PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from glnet_bench.runners import EAGER
 from glnet_bench.statistics import Interval, Visits, ratio_of_medians, turns
 
 
@@ -64,6 +65,15 @@ def scalings(document: dict[str, Any]) -> list[Scaling]:
             if any((entry.per_person, entry.by_engine, entry.by_frame)):
                 found.append(entry)
     return found
+
+
+def faster_than_eager(document: dict[str, Any], backend: str, crops: str) -> Interval | None:
+    """Engine-only time of eager PyTorch in float32 by a backend's, for as many crops in a call; None where one has none."""
+    rows = document["parts"].get(f"batch/{crops}", {})
+    if backend == EAGER:
+        return None
+    own, eager = (rows.get(name, {}).get("parts", {}).get("engine", {}).get("visits", []) for name in (backend, EAGER))
+    return _ratio(own, eager)
 
 
 def _ratio(first: Visits, second: Visits, *, paired: bool = False) -> Interval | None:

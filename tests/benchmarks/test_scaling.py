@@ -2,7 +2,7 @@
 
 import pytest
 
-from glnet_bench.scaling import scalings
+from glnet_bench.scaling import faster_than_eager, scalings
 
 FRAMES = [{"name": "4k", "width": 3840, "height": 2160}, {"name": "1080p", "width": 1920, "height": 1080}]
 
@@ -35,6 +35,15 @@ def test_ratios_are_those_of_the_rows():
     for value in (large.by_engine.value, large.by_engine.low, large.by_engine.high):
         assert value == pytest.approx(1.1)
     assert large.by_frame.value == pytest.approx(11 / 10.5) and small.by_frame is None
+
+
+def test_gain_over_eager_pytorch():
+    rows = {"torch-fp32": row(130, engine=120), "one": row(80, engine=60), "broken": {"reason": "out of memory"}}
+    document = {"parts": {"batch/4": rows}}
+    gain = faster_than_eager(document, "one", "4")
+    assert gain.value == pytest.approx(2) and gain.low < 2 < gain.high
+    for backend, crops in (("torch-fp32", "4"), ("broken", "4"), ("one", "8"), ("other", "4")):
+        assert faster_than_eager(document, backend, crops) is None
 
 
 def test_what_was_not_measured_has_no_ratio():
