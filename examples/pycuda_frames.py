@@ -11,9 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-# The GPU's primary context, which the backend works in; arrays of pycuda.autoinit lie in a context of their own.
-import pycuda.autoprimaryctx  # noqa: F401
-from pycuda import gpuarray
+try:
+    # The GPU's primary context, which the backend works in; arrays of pycuda.autoinit lie in a context of their own.
+    import pycuda.autoprimaryctx  # noqa: F401
+    from pycuda import gpuarray
+except ImportError as error:
+    sys.exit(f"PyCUDA is not installed ({error}): pip install '.[pycuda]', with a C++ compiler and CUDA's toolkit at hand")
 
 from glnet_infer import MeshRecoverer
 
@@ -33,4 +36,6 @@ def main(bundle: str, image: str, *boxes: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

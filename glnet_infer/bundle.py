@@ -47,6 +47,17 @@ class Bundle:
             ) from error
         return cls(directory, manifest, faces)
 
+    def check_engines(self) -> None:
+        """Check the engines' files, too, which :meth:`open` leaves to what loads them.
+
+        Raises:
+            BundleError: One is missing, damaged or changed.
+        """
+        for engine in self.manifest.engines:
+            for record in (engine.file, engine.crop.file if engine.crop is not None else None):
+                if record is not None:
+                    check_file(self.directory, record)
+
     @property
     def graph(self) -> Path:
         """The ONNX file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from glnet_infer.backends.device_memory import import_cuda_core
 from glnet_infer.backends.tensorrt_module import EXTRAS, TITLES, load_runtime
 from glnet_infer.bodies import body_search_path, installed_body_files
+from glnet_infer.bundle import Bundle
 from glnet_infer.console import Version, errors_reported, new_app, print_json
 from glnet_infer.devices import cores, gpus, newest_cuda
 from glnet_infer.errors import BackendError, first_line
@@ -40,15 +42,21 @@ app = new_app()
 
 @app.command()
 def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="Bundle whose files are compared with its manifest.", show_default=False, readable=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     _: Version = False,
 ) -> None:
-    """Say what is installed here and what can run: versions, backends, GPUs, body models.
+    """Say what is installed here and what can run: versions, backends, GPUs, body models; and whether a bundle is whole.
 
     Paste the output into bug reports.
     """
     with errors_reported(as_json):
         report = examine()
+        if bundle is not None:
+            report["bundle"] = examine_bundle(bundle)
         if as_json:
             print_json(report)
             return
@@ -72,6 +80,27 @@ def examine() -> dict[str, Any]:
         "backends": _backends(),
         "gpus": [f"{gpu.name}, compute capability {gpu.compute_capability}" for gpu in gpus()],
         "bodies": _bodies(),
+    }
+
+
+def examine_bundle(directory: Path) -> dict[str, str]:
+    """What a bundle holds, once all its files have been found to be what its manifest records.
+
+    Raises:
+        BundleError: One is not.
+    """
+    bundle = Bundle.open(directory)
+    bundle.check_engines()
+    manifest = bundle.manifest
+    engines = [
+        f"{record.file.file} ({record.version}, sm {', '.join(record.compute_capabilities)}, {record.state})"
+        for record in manifest.engines
+    ]
+    return {
+        "network": f"{manifest.network.name}, weights {manifest.network.weights}, body {manifest.body.name}",
+        "graph": f"{manifest.graph.file.file}, {manifest.graph.precision}",
+        "engines": "; ".join(engines) or "none",
+        "files": "all as the manifest records them",
     }
 
 

@@ -303,9 +303,9 @@ class Manifest:
             raise BundleError(f"{path} was not read.", why=str(error.strerror), fix="check its permissions") from error
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(path, _reason(error)) from error
-        if schema != SCHEMA_VERSION:
+        if type(schema) is not int or schema != SCHEMA_VERSION:
             raise BundleError(
-                f"{path} has schema version {schema}.",
+                f"{path} has schema version {schema!r}.",
                 why=f"this glnet-infer reads version {SCHEMA_VERSION}",
                 fix="export the checkpoint again with this version, or install the version that made the bundle",
             )
@@ -347,6 +347,9 @@ class Manifest:
                 problems.append(f"the {role} file {file.file!r} is not a file name")
         for engine in self.engines:
             problems += engine.problems()
+        trained_with = self.network.config.get("crop")
+        if trained_with is not None and trained_with != dataclasses.asdict(self.crop):
+            problems.append(f"crop is {dataclasses.asdict(self.crop)}, and the network's is {trained_with}")
         if self.graph.precision not in ("fp32", "mixed"):
             problems.append(f"graph.precision is {self.graph.precision!r}")
         for found, wanted in ((self.inputs, GRAPH_INPUTS), (self.outputs, GRAPH_OUTPUTS)):

@@ -127,6 +127,13 @@ def measure_command(
             print_result(text)
         for suffix in (".json", ".md", ".png"):
             talk.print(str(path.with_suffix(suffix)), markup=False, soft_wrap=True)
+        reasons = {name: entry.get("reason") for name, entry in record.document["backends"].items()}
+        if all(reasons.values()):
+            raise BackendError(
+                "None of the backends ran.",
+                why="; ".join(f"{name}: {why}" for name, why in reasons.items()),
+                fix="glnet-doctor says what is installed and can run",
+            )
 
 
 @app.command("compare")

@@ -110,11 +110,14 @@ class Run:
         """
         document = self._record.document
         document["started"] = document["started"] or _now()
-        self._watch(began=True)
+        began = False
         try:
             for name, parts in measurements(self._settings).items():
-                if not any(map(self._wants, parts)):
+                if not any(map(self._wants, parts)):  # asked now: what went well just before may make more wanted
                     continue
+                if not began:  # a run that is complete has nothing to say of the machine of today
+                    self._watch(began=True)
+                    began = True
                 tell(name)
                 document["finished"] = None
                 content = self._measure(name)

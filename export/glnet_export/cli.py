@@ -67,7 +67,7 @@ def export_command(
     ] = 0.05,
     min_pixel_agreement: Annotated[
         float,
-        typer.Option(callback=_a_bound, max=1, help="Fail when a smaller share of crops chooses the same pixel."),
+        typer.Option(callback=_a_bound, min=0, max=1, help="Fail when a smaller share of crops chooses the same pixel."),
     ] = 1.0,
     trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine too, in mixed precision.")] = False,
     flavor: Annotated[
@@ -137,6 +137,7 @@ def export_command(
         float | None,
         typer.Option(
             callback=_a_bound,
+            min=0,
             max=1,
             help="Fail when half precision leaves a smaller share of crops the same pixel, or one as good.",
             show_default="0.95",

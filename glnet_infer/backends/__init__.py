@@ -78,7 +78,9 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
     if name == "auto":
         return open_fastest(bundle, threads)[0]
     if name not in BACKENDS:
-        raise BackendError(f"There is no backend {name!r}.", fix=f"backends: {', '.join(BACKENDS)}")
+        raise BackendError(
+            f"There is no backend {name!r}.", fix=f"backends: {', '.join(BACKENDS)}; tensorrt runs engines of all kinds"
+        )
     if name == "tensorrt":
         from glnet_infer.backends.tensorrt import TensorRtBackend
 

@@ -11,6 +11,7 @@ from glnet_bench import run as runs
 from glnet_bench.cases import STAGES
 from glnet_bench.run import FRAMES, TIMED_REGION, measurements
 from glnet_bench.settings import Frame, Settings
+from glnet_infer import BackendError
 
 ARGUMENTS = ["--backend", "onnxruntime-cpu,torch-cuda-graph,tensorrt", "--batch", "1,2", "--persons", "1,2"]
 ARGUMENTS += ["--frame", "160x120,320x240", "--samples", "3", "--seconds", "0.02", "--threads", "1"]
@@ -125,7 +126,15 @@ def test_an_interrupted_run_goes_on(bench, shared_bundle, tmp_path, monkeypatch)
     count = len(measured)
     bench(*arguments)
     assert len(measured) == count  # nothing is left to do
+    assert json.loads(path.read_text()) == done  # nor to say: the machine may be busy by now
     bench(*arguments, "--samples", "4", code=3)
+
+
+def test_a_run_of_backends_none_of_which_runs_is_an_error(bench, shared_bundle, tmp_path):
+    arguments = ["--backend", "tensorrt,torch-cuda-graph", "--batch", "1", "--persons", "1", "--frame", "160x120"]
+    result = bench(shared_bundle, *arguments, "-o", tmp_path / "r.json", code=BackendError.exit_code)
+    assert "None of the backends ran" in result.stderr and "torch-cuda-graph: " in result.stderr
+    assert (tmp_path / "r.md").exists()
 
 
 def test_all_frames_and_persons_take_turns(bench, shared_bundle, tmp_path, monkeypatch):

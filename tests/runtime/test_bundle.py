@@ -95,11 +95,16 @@ def test_a_file_name_that_is_no_text_is_damage(bundle):
     refused(bundle, "manifest")
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None])
+@pytest.mark.parametrize("schema", [0, 2, "1", None, True])
 def test_another_schema_version_says_which_is_read(bundle, schema):
     edit(bundle, lambda document: document.update(schema=schema))
-    error = refused(bundle, f"schema version {schema}", "reads version 1", "export the checkpoint again")
+    error = refused(bundle, f"schema version {schema!r}", "reads version 1", "export the checkpoint again")
     assert "install the version" in error.fix
+
+
+def test_a_crop_that_the_network_was_not_trained_with_is_damage(bundle):
+    edit(bundle, lambda document: document["crop"].update(size=128))
+    refused(bundle, "manifest.json is damaged", "'size': 128", "the network's is")
 
 
 def test_one_changed_byte_of_the_graph_is_noticed(bundle):

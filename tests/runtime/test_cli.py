@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from tensorrt_stand_in import bundle_of
 from typer.testing import CliRunner
 
 import glnet_infer.doctor
@@ -377,6 +378,18 @@ def test_doctor_says_whether_tensorrt_can_start(monkeypatch, gpus, cuda_core, ex
     monkeypatch.setitem(sys.modules, "cuda.core", SimpleNamespace() if cuda_core else None)
     monkeypatch.setattr(glnet_infer.doctor, "gpus", lambda: gpus)
     assert expected in json.loads(doctor("--json"))["backends"]["tensorrt"]
+
+
+def test_doctor_says_whether_a_bundle_is_whole(tmp_path):
+    bundle_of(tmp_path / "bundle")
+    said = doctor(str(tmp_path / "bundle"))
+    assert "files    all as the manifest records them" in said
+    assert "model.tensorrt.engine (" in said and "sm 8.9, run)" in said
+    for name in ("crop.tensorrt.engine", "model.tensorrt.engine", "topology.npz", "model.onnx"):
+        path = tmp_path / "bundle" / name
+        path.write_bytes(path.read_bytes()[:-1])
+        result = CliRunner().invoke(doctor_app, [str(tmp_path / "bundle")])
+        assert result.exit_code == BundleError.exit_code and f"{name} is not the file" in result.stderr, name
 
 
 def test_doctor_finds_the_users_body_files(monkeypatch, tmp_path):
