@@ -54,9 +54,9 @@ class Bundle:
             BundleError: One is missing, damaged or changed.
         """
         for engine in self.manifest.engines:
-            for record in (engine.file, engine.crop.file if engine.crop is not None else None):
-                if record is not None:
-                    check_file(self.directory, record)
+            check_file(self.directory, engine.file)
+            if engine.crop is not None:
+                check_file(self.directory, engine.crop.file)
 
     @property
     def graph(self) -> Path:

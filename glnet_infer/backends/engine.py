@@ -172,8 +172,14 @@ class Engine:
         self._users = 1
 
         def plan(promised: EngineFile, cuda_graphs: bool, specialize: bool) -> Plan:
-            options = {"cuda_graphs": cuda_graphs, "specialize": specialize}
-            return Plan(bundle, choice, promised, **options, cache_directory=cache_directory)
+            return Plan(
+                bundle,
+                choice,
+                promised,
+                cuda_graphs=cuda_graphs,
+                specialize=specialize,
+                cache_directory=cache_directory,
+            )
 
         self.main = plan(main_engine(bundle, self.record), cuda_graphs, True)
         crop = crop_engine(bundle, self.record)

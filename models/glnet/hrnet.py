@@ -82,10 +82,11 @@ class HighResolutionModule(nn.Module):
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """One map per branch in, one out."""
         ys = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
-        return [self._fuse(layers, target, ys).relu() for target, layers in enumerate(self.fuse_layers)]
+        # As lists: a slice of a ModuleList is a module, made anew in every call.
+        return [self._fuse(list(layers), target, ys).relu() for target, layers in enumerate(self.fuse_layers)]
 
     @staticmethod
-    def _fuse(layers: nn.ModuleList, target: int, ys: list[Tensor]) -> Tensor:
+    def _fuse(layers: list[nn.Module], target: int, ys: list[Tensor]) -> Tensor:
         """The sum of all branches at one resolution.
 
         Coarser ones are summed octave by octave on the way up: repeating pixels four times is repeating them twice, twice
