@@ -16,8 +16,8 @@ from glnet_infer.errors import (
     OutputError,
     TrainingError,
 )
-from glnet_infer.meshes import Meshes
 from glnet_infer.recoverer import MeshRecoverer
+from glnet_infer.results.meshes import Meshes
 from glnet_infer.version import __version__
 
 __all__ = [

@@ -21,13 +21,13 @@ from glnet_infer.backends import (
     usual_batch_size,
 )
 from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.manifest import GRID_STRIDE, TensorSpec
 from glnet_infer.camera import Intrinsics
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_device_image, check_image
-from glnet_infer.manifest import GRID_STRIDE, TensorSpec
-from glnet_infer.meshes import Meshes
+from glnet_infer.results.meshes import Meshes
 
 MAXIMUM_THREADS = 1024
 """More than any machine has; starting a hundred thousand takes minutes."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from glnet_infer.console import Version, errors_reported, print_json, print_result, talk
+from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
 from glnet_infer.errors import BackendError, CheckpointError, InputError, first_line, install_hint
 
 MEASURE = "measure"
@@ -76,13 +76,14 @@ def measure_command(
     signal.signal(signal.SIGTERM, _interrupt)
     with errors_reported(as_json):
         _need("onnx")
-        from glnet_bench import machine, provenance
-        from glnet_bench.chart import draw
-        from glnet_bench.nvidia import open_nvml
+        from glnet_bench.machine import hardware as machine
+        from glnet_bench.machine import provenance
+        from glnet_bench.machine.nvidia import open_nvml
+        from glnet_bench.measure.run import Run, bundle_head, measurements
         from glnet_bench.record import Record
-        from glnet_bench.report import markdown, save
-        from glnet_bench.run import Run, bundle_head, measurements
-        from glnet_bench.runners import Options
+        from glnet_bench.report.chart import draw
+        from glnet_bench.report.page import markdown, save
+        from glnet_bench.runners.base import Options
         from glnet_bench.settings import Settings, parse_counts, parse_frames
         from glnet_infer.bundle import Bundle, record_file
 
@@ -145,9 +146,9 @@ def compare_command(
 ) -> None:
     """Say which rows of a second run are faster or slower than the first's, with bootstrap confidence intervals."""
     with errors_reported(as_json):
-        from glnet_bench.comparison import compare, table
-        from glnet_bench.disturbances import warnings
         from glnet_bench.record import differences, read
+        from glnet_bench.report.comparison import compare, table
+        from glnet_bench.report.disturbances import warnings
 
         documents = read(first), read(second)
         changed = differences(*documents)
@@ -165,7 +166,7 @@ def compare_command(
 
 def _names(given: list[str] | None) -> tuple[str, ...]:
     """Backends, in the order of the report."""
-    from glnet_bench.runners import BACKENDS
+    from glnet_bench.runners.base import BACKENDS
 
     asked = [name.strip() for text in given or BACKENDS for name in text.split(",")]
     unknown = [name for name in asked if name not in BACKENDS]

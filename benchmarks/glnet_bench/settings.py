@@ -31,7 +31,7 @@ class Settings:
     """Everything that decides what is measured; a run is resumed only with the same.
 
     Attributes:
-        backends: Names from ``glnet_bench.runners.BACKENDS``.
+        backends: Names from ``glnet_bench.runners.base.BACKENDS``.
         batches: Crops in a call, for engine-only times.
         persons: Persons in a frame, for end-to-end times.
         frames: Frames, likewise.

@@ -15,8 +15,8 @@ import typer
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_frame, parse_profile
-from glnet_infer.console import Version, errors_reported, new_app, print_json, print_result, talk
+from glnet_export.engines.options import EngineOptions, parse_compute_capabilities, parse_frame, parse_profile
+from glnet_infer.commands.console import Version, errors_reported, new_app, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
 app = new_app()

@@ -6,23 +6,23 @@ from typing import Any
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import sample_by_grid
-from glnet.training.seeds import PRECISION
-from glnet.training.synthetic import SyntheticSample, SyntheticSource
-from glnet_export.crop_parity import LARGEST_DIFFERENCE, compare_crops
-from glnet_export.engine import RUN, build, build_crop, runs_here
-from glnet_export.engine_options import EngineOptions
+from glnet_export.engines.build import RUN, build, build_crop, runs_here
+from glnet_export.engines.crop_parity import LARGEST_DIFFERENCE, compare_crops
+from glnet_export.engines.options import EngineOptions
+from glnet_export.engines.progress import Progress, Stage
+from glnet_export.engines.toolkit import RTX, Toolkit
 from glnet_export.graph import check, trace
 from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers
 from glnet_export.parity import as_module
 from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionReport, compare_precisions
-from glnet_export.progress import Progress, Stage
-from glnet_export.toolkit import RTX, Toolkit
-from glnet_infer.backends.engine_choice import fitting_module
 from glnet_infer.backends.tensorrt import TensorRtBackend
+from glnet_infer.backends.tensorrt.choice import fitting_module
 from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.bundle.manifest import CropEngineRecord, EngineRecord, Manifest
 from glnet_infer.devices import gpus
 from glnet_infer.errors import BackendError, ExportError
-from glnet_infer.manifest import CropEngineRecord, EngineRecord, Manifest
+from glnet_render import SyntheticSample, SyntheticSource
+from glnet_render.seeds import PRECISION
 
 ENGINE_STAGES = ("mixed", "half", "build", "crop", "run")
 """In this order: the graph in mixed precision, what half precision costs, the engine, the engine that cuts its crops, the

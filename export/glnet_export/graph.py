@@ -14,9 +14,9 @@ import torch
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import Sampler, sample_by_gather
-from glnet_export.engine_options import LARGEST_BATCH
+from glnet_export.engines.options import LARGEST_BATCH
+from glnet_infer.bundle.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 from glnet_infer.errors import ExportError, first_line
-from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 OPSET = 20
 """GridSample's current spelling; from 23 on, attention exports in a form that TensorRT cannot build."""

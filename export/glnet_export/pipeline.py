@@ -18,20 +18,19 @@ from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
-from glnet_export.engine import check_timing_cache
-from glnet_export.engine_options import EngineOptions
 from glnet_export.engine_stages import ENGINE_STAGES, add_engine
+from glnet_export.engines.build import check_timing_cache
+from glnet_export.engines.options import EngineOptions
+from glnet_export.engines.progress import Progress, Stage, silent
+from glnet_export.engines.toolkit import CLASSIC, choose
 from glnet_export.graph import GraphFacts, check, trace
 from glnet_export.mixed import mixed_copy
 from glnet_export.parity import ParityBounds, compare
-from glnet_export.progress import Progress, Stage, silent
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
-from glnet_export.toolkit import CLASSIC, choose
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.errors import BodyError, ExportError, OutputError
-from glnet_infer.manifest import (
+from glnet_infer.bundle.manifest import (
     GRAPH_NAME,
     TOPOLOGY_NAME,
     BodyRecord,
@@ -41,6 +40,7 @@ from glnet_infer.manifest import (
     NetworkRecord,
     graph_outputs,
 )
+from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.version import __version__
 
 STAGES = ("load", "trace", "check", "parity", "publish")

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from glnet_infer.backends.runtime_cache import CACHE_FOLDER
+from glnet_infer.backends.tensorrt.kernel_cache import CACHE_FOLDER
+from glnet_infer.bundle.manifest import MANIFEST_NAME, Manifest
 from glnet_infer.errors import BundleError, OutputError
-from glnet_infer.manifest import MANIFEST_NAME, Manifest
 
 PARTIAL, REPLACED = "partial", "replaced"
 

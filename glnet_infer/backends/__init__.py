@@ -48,7 +48,7 @@ def choose_backend(bundle: Bundle) -> BackendChoice:
         return BackendChoice("onnxruntime-cpu")
     refusals = []
     if bundle.manifest.engines:  # a bundle without engines is meant for ONNX Runtime
-        from glnet_infer.backends.engine_choice import choose_engine
+        from glnet_infer.backends.tensorrt.choice import choose_engine
 
         try:
             choose_engine(bundle)

@@ -14,7 +14,7 @@ from glnet.rotations import rotation_from_6d, rotation_from_vector, rotation_to_
 
 
 class Recovery(NamedTuple):
-    """The graph's outputs, in order; ``glnet_infer.manifest.GRAPH_OUTPUTS`` gives shapes, units and frames."""
+    """The graph's outputs, in order; ``glnet_infer.bundle.manifest.GRAPH_OUTPUTS`` gives shapes, units and frames."""
 
     vertices: Tensor
     joints: Tensor

@@ -5,9 +5,11 @@ import signal
 import pytest
 from typer.testing import CliRunner
 
-from glnet_bench import machine, processes, provenance
-from glnet_bench import run as runs
 from glnet_bench.cli import app
+from glnet_bench.machine import hardware as machine
+from glnet_bench.machine import provenance
+from glnet_bench.measure import processes
+from glnet_bench.measure import run as runs
 
 
 @pytest.fixture

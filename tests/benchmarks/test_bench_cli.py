@@ -7,9 +7,9 @@ import sys
 import cv2
 import pytest
 
-from glnet_bench import run as runs
-from glnet_bench.cases import STAGES
-from glnet_bench.run import FRAMES, TIMED_REGION, measurements
+from glnet_bench.measure import run as runs
+from glnet_bench.measure.cases import STAGES
+from glnet_bench.measure.run import FRAMES, TIMED_REGION, measurements
 from glnet_bench.settings import Frame, Settings
 from glnet_infer import BackendError
 
@@ -220,9 +220,10 @@ def test_help_and_version(bench, arguments):
 def test_pytorch_stays_away_where_none_of_its_rows_is_asked_for(shared_bundle):
     code = f"""
 import sys
-from glnet_bench.runners import Options, open_runner
+from glnet_bench.runners.base import Options, open_runner
 from glnet_infer.bundle import Bundle
-import glnet_bench.cli, glnet_bench.run, glnet_bench.report, glnet_bench.chart, glnet_bench.fresh
+import glnet_bench.cli, glnet_bench.measure.run, glnet_bench.measure.start
+import glnet_bench.report.page, glnet_bench.report.chart
 open_runner("onnxruntime-cpu", Bundle.open({str(shared_bundle)!r}), Options(threads=1)).close()
 print("torch" in sys.modules)
 """
@@ -233,8 +234,8 @@ print("torch" in sys.modules)
 def test_pytorchs_row_runs_the_bundles_checkpoint(shared_bundle, small_checkpoint):
     import numpy as np
 
-    from glnet_bench import scene
-    from glnet_bench.runners import Options, open_runner
+    from glnet_bench.measure import scene
+    from glnet_bench.runners.base import Options, open_runner
     from glnet_infer.bundle import Bundle
 
     bundle = Bundle.open(shared_bundle)
@@ -247,7 +248,7 @@ def test_pytorchs_row_runs_the_bundles_checkpoint(shared_bundle, small_checkpoin
 
 
 def test_another_checkpoint_is_refused(shared_bundle, tmp_path):
-    from glnet_bench.runners import Options, open_runner
+    from glnet_bench.runners.base import Options, open_runner
     from glnet_infer import CheckpointError
     from glnet_infer.bundle import Bundle
 

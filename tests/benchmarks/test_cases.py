@@ -7,10 +7,10 @@ import types
 
 import pytest
 
-from glnet_bench import cases
-from glnet_bench import run as runs
-from glnet_bench.cases import HOST, Cases
-from glnet_bench.runners import Options, open_runner
+from glnet_bench.measure import cases
+from glnet_bench.measure import run as runs
+from glnet_bench.measure.cases import HOST, Cases
+from glnet_bench.runners.base import Options, open_runner
 from glnet_bench.settings import Frame
 from glnet_infer.bundle import Bundle
 

@@ -6,9 +6,9 @@ import types
 
 import pytest
 
-from glnet_bench import ceilings
-from glnet_bench.ceilings import Ceilings, best, floor, measure_cpu
-from glnet_bench.operations import GraphCost, NodeCost
+from glnet_bench.floor import ceilings
+from glnet_bench.floor.ceilings import Ceilings, best, floor, measure_cpu
+from glnet_bench.floor.operations import GraphCost, NodeCost
 from glnet_infer import BackendError
 
 MACHINE = Ceilings("cuda", operations=1e12, half_operations=4e12, bandwidth=1e11, how="by hand")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glnet_bench.chart import HEIGHT, WIDTH, Line, Panel, draw_panel
+from glnet_bench.report.chart import HEIGHT, WIDTH, Line, Panel, draw_panel
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])

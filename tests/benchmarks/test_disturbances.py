@@ -2,8 +2,8 @@
 
 import pytest
 
-from glnet_bench import machine
-from glnet_bench.disturbances import warnings
+from glnet_bench.machine import hardware as machine
+from glnet_bench.report.disturbances import warnings
 
 
 def note(load=0.1, throttled=0, gpu=None, began=False):

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from glnet_bench.operations import count
+from glnet_bench.floor.operations import count
 from glnet_infer import BundleError
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from glnet_bench import failures, fresh, processes
-from glnet_bench.processes import ProcessDiedError, growth, run_fresh, soak_seconds
-from glnet_bench.runners import Options
-from glnet_bench.scene import Scene
+from glnet_bench.measure import failures, processes
+from glnet_bench.measure import start as fresh
+from glnet_bench.measure.processes import ProcessDiedError, growth, run_fresh, soak_seconds
+from glnet_bench.measure.scene import Scene
+from glnet_bench.runners.base import Options
 from glnet_bench.settings import Frame
 from glnet_infer import BackendError
 

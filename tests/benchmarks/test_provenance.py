@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from glnet_bench import provenance
+from glnet_bench.machine import provenance
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_sources_have_a_hash_of_their_own(checkout):
 
 
 def test_the_packages_are_found_without_importing_them():
-    code = "from glnet_bench import provenance; import sys; found = provenance.describe()"
+    code = "from glnet_bench.machine import provenance; import sys; found = provenance.describe()"
     code += "; print(len(provenance.package_folders()), len(found['sources_sha256']), 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == ["4", "64", "False"], result.stderr

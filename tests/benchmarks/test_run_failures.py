@@ -6,8 +6,9 @@ import json
 
 import torch
 
-from glnet_bench import ceilings, sampling
-from glnet_bench import run as runs
+from glnet_bench.floor import ceilings
+from glnet_bench.measure import run as runs
+from glnet_bench.measure import sampling
 
 WARM = sampling.WarmUp(3, 0.1, 30.0, True)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glnet_bench.scaling import faster_than_eager, scalings
+from glnet_bench.report.scaling import faster_than_eager, scalings
 
 FRAMES = [{"name": "4k", "width": 3840, "height": 2160}, {"name": "1080p", "width": 1920, "height": 1080}]
 

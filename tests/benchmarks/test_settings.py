@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from glnet_bench import scene as scenes
-from glnet_bench.scene import Scene
+from glnet_bench.measure import scene as scenes
+from glnet_bench.measure.scene import Scene
 from glnet_bench.settings import Frame, parse_counts, parse_frames
 from glnet_infer import InputError
 from glnet_infer.images import check_boxes, check_image

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from glnet_bench import staged
-from glnet_bench.cases import staged_call
-from glnet_bench.clocks import HostClock
-from glnet_bench.runners import Runner, on_cpu
-from glnet_bench.staged import StagedCalls, WholeCalls
-from glnet_infer.manifest import GRAPH_OUTPUTS
+from glnet_bench.machine.clocks import HostClock
+from glnet_bench.measure import staged
+from glnet_bench.measure.cases import staged_call
+from glnet_bench.measure.staged import StagedCalls, WholeCalls
+from glnet_bench.runners.base import Runner, on_cpu
+from glnet_infer.bundle.manifest import GRAPH_OUTPUTS
 
 
 class Machine:

@@ -5,9 +5,9 @@ import pytest
 import tensorrt_stand_in as stand_in
 from tensorrt_stand_in import batch, engine_record, install_machine, install_tensorrt, make_bundle
 
-from glnet_bench.clocks import HostClock
-from glnet_bench.runners import Options, open_product, open_runner
-from glnet_bench.tensorrt_runner import open_tensorrt
+from glnet_bench.machine.clocks import HostClock
+from glnet_bench.runners.base import Options, open_product, open_runner
+from glnet_bench.runners.tensorrt_runner import open_tensorrt
 from glnet_infer import BackendError
 
 FLAVORS = ("tensorrt", "tensorrt-rtx")
@@ -75,9 +75,9 @@ def test_a_runner_that_does_not_open_leaves_no_memory(machine, bundle, trouble):
 def test_each_flavor_is_opened_by_its_name_or_refused(machine, bundle, monkeypatch):
     with pytest.raises(BackendError, match="no tensorrt-rtx engine"):
         open_runner("tensorrt-rtx", only(bundle, "tensorrt"), Options())
-    monkeypatch.setattr("glnet_bench.tensorrt_runner.CudaEvents", lambda driver, stream: HostClock())
+    monkeypatch.setattr("glnet_bench.runners.tensorrt_runner.CudaEvents", lambda driver, stream: HostClock())
     monkeypatch.setattr(
-        "glnet_bench.tensorrt_runner.CudaDriver", lambda: type("Driver", (), {"start": lambda self: self})()
+        "glnet_bench.runners.tensorrt_runner.CudaDriver", lambda: type("Driver", (), {"start": lambda self: self})()
     )
     for flavor in FLAVORS:
         runner = open_runner(flavor, bundle, Options())

@@ -8,16 +8,16 @@ import onnxruntime
 import pytest
 from scipy import ndimage
 
-from glnet_export.crop_graph import write_crop_graph
-from glnet_export.crop_parity import exact_crops
-from glnet_export.engine import build_crop, fill_profile, frame_shapes, parse
-from glnet_export.engine_options import EngineOptions, parse_frame
-from glnet_export.toolkit import choose
+from glnet_export.engines.build import build_crop, fill_profile, frame_shapes, parse
+from glnet_export.engines.crop_graph import write_crop_graph
+from glnet_export.engines.crop_parity import exact_crops
+from glnet_export.engines.options import EngineOptions, parse_frame
+from glnet_export.engines.toolkit import choose
 from glnet_infer import ExportError
-from glnet_infer.backends.tensorrt_module import log_of
+from glnet_infer.backends.tensorrt.products import log_of
 from glnet_infer.bundle import check_file
+from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.manifest import CropSpec
 
 SIZE = 256
 UNROUNDED = "crops_float"
@@ -181,7 +181,7 @@ def test_another_graph_is_refused(rtx, tmp_path, monkeypatch):
         model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
         onnx.save(model, path)
 
-    monkeypatch.setattr("glnet_export.engine.write_crop_graph", other)
+    monkeypatch.setattr("glnet_export.engines.build.write_crop_graph", other)
     with pytest.raises(ExportError, match="other inputs or outputs") as error:
         build_crop(tmp_path, choose(options()), options(), SIZE)
     assert "frame uint8" in error.value.why and list(tmp_path.iterdir()) == []

@@ -8,13 +8,13 @@ from glnet.body.files import demo_directory
 from glnet.checkpoint import Checkpoint
 from glnet.config import PRESETS
 from glnet.recovery import MeshRecovery
-from glnet.training.evaluation import evaluate
-from glnet.training.seeds import PRECISION
-from glnet.training.synthetic import SyntheticSource
-from glnet_export.engine_options import EngineOptions
+from glnet_export.engines.options import EngineOptions
 from glnet_export.mixed import mixed_copy
 from glnet_export.pipeline import Source, export
 from glnet_export.precision import PrecisionBounds, compare_precisions
+from glnet_render import SyntheticSource
+from glnet_render.seeds import PRECISION
+from glnet_train.scores import evaluate
 
 
 @pytest.fixture(scope="module")

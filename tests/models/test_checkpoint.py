@@ -14,8 +14,8 @@ import torch
 from glnet.checkpoint import Checkpoint
 from glnet.config import PRESETS, GLNetConfig, HRNetConfig, load_config
 from glnet.network import GLNet
+from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.errors import CheckpointError, GlnetError, OutputError
-from glnet_infer.manifest import CropSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

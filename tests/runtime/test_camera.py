@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from glnet_infer import InputError, Intrinsics
+from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.crops import CropSquares
-from glnet_infer.manifest import CropSpec
 
 CAMERA = Intrinsics(812.5, 790.25, 611.0, 402.5)
 POINTS = np.random.default_rng(0).uniform((-2, -2, 0.5), (2, 2, 9), (200, 3))

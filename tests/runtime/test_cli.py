@@ -14,11 +14,12 @@ import trimesh
 from tensorrt_stand_in import bundle_of
 from typer.testing import CliRunner
 
-import glnet_infer.doctor
-from glnet_infer import BackendError, BundleError, GlnetError, InputError, Meshes, OutputError, __version__, batch, errors
-from glnet_infer.cli import app as infer_app
+import glnet_infer.commands.doctor
+from glnet_infer import BackendError, BundleError, GlnetError, InputError, Meshes, OutputError, __version__, errors
+from glnet_infer.commands import photographs as batch
+from glnet_infer.commands.doctor import app as doctor_app
+from glnet_infer.commands.infer import app as infer_app
 from glnet_infer.devices import Gpu
-from glnet_infer.doctor import app as doctor_app
 
 PHOTO = Path(__file__).parents[2] / "examples/person.jpg"
 BOXES = ["--boxes", "639,30,955,736", "--boxes", "313,25,577,567"]
@@ -331,7 +332,7 @@ def doctor(*arguments):
 
 
 def test_doctor_says_versions_backends_gpus_and_bodies(monkeypatch):
-    monkeypatch.setattr(glnet_infer.doctor, "gpus", lambda: [Gpu("NVIDIA L4", "8.9")])
+    monkeypatch.setattr(glnet_infer.commands.doctor, "gpus", lambda: [Gpu("NVIDIA L4", "8.9")])
     lines = [line.split() for line in doctor().splitlines()]
     assert ["glnet-infer", __version__] in lines and ["numpy", np.__version__] in lines
     assert ["onnxruntime-cpu", "available"] in lines
@@ -354,7 +355,7 @@ def test_doctor_where_almost_nothing_is_installed(monkeypatch):
     # What a machine with the runtime alone, without any backend, looks like.
     for name in ("onnxruntime", "tensorrt", "tensorrt_lean", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(glnet_infer.doctor, "gpus", list)
+    monkeypatch.setattr(glnet_infer.commands.doctor, "gpus", list)
     report = json.loads(doctor("--json"))
     assert all("cannot be loaded" in report["backends"][f"onnxruntime-{kind}"] for kind in ("cpu", "cuda"))
     assert "TensorRT is not installed. pip install" in report["backends"]["tensorrt"]
@@ -376,7 +377,7 @@ def test_doctor_says_whether_tensorrt_can_start(monkeypatch, gpus, cuda_core, ex
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__="1.7.1"))
     monkeypatch.setitem(sys.modules, "cuda.core", SimpleNamespace() if cuda_core else None)
-    monkeypatch.setattr(glnet_infer.doctor, "gpus", lambda: gpus)
+    monkeypatch.setattr(glnet_infer.commands.doctor, "gpus", lambda: gpus)
     assert expected in json.loads(doctor("--json"))["backends"]["tensorrt"]
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
+from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.manifest import CropSpec
 
 SPEC = CropSpec()
 WIDTH, HEIGHT = 400, 300

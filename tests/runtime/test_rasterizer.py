@@ -6,7 +6,7 @@ import pytest
 import trimesh
 
 from glnet_infer.errors import InputError
-from glnet_infer.rasterizer import DEFAULT_COLORS, draw_meshes, vertex_normals
+from glnet_infer.results.drawing import DEFAULT_COLORS, draw_meshes, vertex_normals
 
 WIDTH, HEIGHT = 640, 480
 CAMERA = np.array([[500.0, 0.0, 320.0], [0.0, 500.0, 240.0], [0.0, 0.0, 1.0]])

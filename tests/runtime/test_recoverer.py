@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 
 from glnet_infer import BackendError, BundleError, InputError, Intrinsics, Meshes, MeshRecoverer
+from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.manifest import CropSpec
 
 METRES = 1e-4
 """Kernels for other batch sizes sum in another order; a mistake in the order of persons is centimetres."""

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from glnet_export.engine_options import EngineOptions
+from glnet_export.engines.options import EngineOptions
+from glnet_export.engines.toolkit import choose
 from glnet_export.graph import trace
 from glnet_export.pipeline import Source, export
-from glnet_export.toolkit import choose
 
 # Random weights are no measure of half precision: two crops, and a bound for the mistakes of centimetres alone.
 ADA = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=2, max_half_error_mm=100)

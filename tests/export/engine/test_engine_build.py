@@ -8,16 +8,16 @@ import pytest
 from glnet.config import PRESETS
 from glnet.random_init import random_recovery
 from glnet.sampling import sample_by_grid
-from glnet_export.engine import NOT_RUN, _configure, build, fill_profile
-from glnet_export.engine_options import EngineOptions, parse_compute_capabilities, parse_profile
+from glnet_export.engines.build import NOT_RUN, _configure, build, fill_profile
+from glnet_export.engines.options import EngineOptions, parse_compute_capabilities, parse_profile
+from glnet_export.engines.toolkit import choose
 from glnet_export.graph import trace
 from glnet_export.mixed import half_layers, mixed_copy
 from glnet_export.pipeline import STAGES_WITH_ENGINE
-from glnet_export.toolkit import choose
 from glnet_infer import ExportError
-from glnet_infer.backends.tensorrt_module import log_of
+from glnet_infer.backends.tensorrt.products import log_of
 from glnet_infer.bundle import Bundle, check_file
-from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
+from glnet_infer.bundle.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 # What comes out
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from glnet_export.cli import app
-from glnet_export.engine import NOT_RUN
+from glnet_export.engines.build import NOT_RUN
 from glnet_export.pipeline import STAGES_WITH_ENGINE
 from glnet_infer import ExportError
 

@@ -9,15 +9,15 @@ import onnxruntime
 import pytest
 
 from glnet.backend import TorchBackend
-from glnet_export.crop_graph import write_crop_graph
-from glnet_export.crop_parity import compare_crops
-from glnet_export.engine import NOT_RUN
 from glnet_export.engine_stages import obstacle_to
+from glnet_export.engines.build import NOT_RUN
+from glnet_export.engines.crop_graph import write_crop_graph
+from glnet_export.engines.crop_parity import compare_crops
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError
 from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.devices import Gpu
-from glnet_infer.manifest import CropSpec
 
 # With a GPU, the engine is run
 

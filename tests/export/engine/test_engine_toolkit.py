@@ -7,14 +7,14 @@ import types
 
 import pytest
 
-from glnet_export.engine import build
-from glnet_export.engine_options import EngineOptions
+from glnet_export.engines.build import build
+from glnet_export.engines.options import EngineOptions
+from glnet_export.engines.readback import count_engine_types
+from glnet_export.engines.toolkit import CLASSIC, DEFAULT_TARGETS, Toolkit, choose
 from glnet_export.pipeline import Source, export
-from glnet_export.readback import count_engine_types
-from glnet_export.toolkit import CLASSIC, DEFAULT_TARGETS, Toolkit, choose
 from glnet_infer import ExportError, OutputError
+from glnet_infer.bundle.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 from glnet_infer.devices import Gpu
-from glnet_infer.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 # Which TensorRT
 
@@ -192,7 +192,7 @@ H200 = Gpu("NVIDIA H200", "9.0")
 def classic(machine, monkeypatch, tmp_path):
     """Builds with a stand-in: returns the record and what the stand-in was told."""
     machine(H200)
-    monkeypatch.setattr("glnet_export.engine.newest_cuda", lambda: "13.0")
+    monkeypatch.setattr("glnet_export.engines.build.newest_cuda", lambda: "13.0")
 
     def run(stand_in, **options):
         toolkit = Toolkit(CLASSIC, stand_in, ("9.0",), H200.name, "")

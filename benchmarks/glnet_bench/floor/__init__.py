@@ -1,0 +1,1 @@
+"""The floor: how fast a processor could compute the graph at best."""

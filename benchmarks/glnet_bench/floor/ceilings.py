@@ -1,0 +1,246 @@
+"""What this machine can do at most, measured: a large matrix product and a large copy. And the floor that follows.
+
+Williams, Waterman and Patterson, "Roofline: An Insightful Visual Performance Model", CACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from glnet_bench.floor.operations import GraphCost
+from glnet_bench.machine.nvidia import CudaDriver
+from glnet_infer.backends.onnxruntime import load_cuda
+from glnet_infer.errors import BackendError, first_line
+
+CPU_SIDES, GPU_SIDES = (512, 1024, 2048), (2048, 4096, 8192)
+"""Of the square matrices; which is fastest depends on caches and clocks, so the best of them counts."""
+
+CPU_BYTES, GPU_BYTES = 256 << 20, 1 << 30
+"""Of the copied block: larger than any cache."""
+
+_REPEATS = 5
+_SECONDS = 0.5
+"""At least so many repetitions and so long; the best counts: a ceiling is what the machine can do undisturbed."""
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """A device's ceilings, as measured.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        operations: Per second, float32 without TF32; None where nothing here multiplies on the device.
+        half_operations: Per second, float16 summed in float32; None where it was not measured.
+        bandwidth: Bytes per second, read and written together.
+        how: What was run.
+    """
+
+    device: str
+    operations: float | None
+    half_operations: float | None
+    bandwidth: float
+    how: str
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Times of a call that follow from a graph and the ceilings, milliseconds.
+
+    Attributes:
+        bound: All operations at the ceiling, or weights, inputs and outputs through memory once, whichever takes longer.
+            Only an algorithm with fewer operations than the graph's, such as Winograd's convolution, is faster, and a cache
+            that holds weights from call to call.
+        by_layer: Every convolution, matrix product and GridSample reads its inputs from memory and writes its outputs back,
+            each at its own ceiling; all else rides along, gathers too. What fusing it, and nothing more, attains.
+    """
+
+    bound: float
+    by_layer: float
+
+
+def floor(cost: GraphCost, ceilings: Ceilings) -> Floor:
+    """The floor of a call.
+
+    Raises:
+        BackendError: The graph computes in a precision whose ceiling was not measured.
+    """
+    if ceilings.operations is None:
+        raise BackendError("There is no floor.", why=f"products were not measured on the {ceilings.device}")
+    if cost.half_operations and ceilings.half_operations is None:
+        raise BackendError("There is no floor.", why=f"half precision was not measured on the {ceilings.device}")
+    half = ceilings.half_operations or ceilings.operations
+    compute = cost.operations / ceilings.operations + cost.half_operations / half
+    memory = (cost.weights + cost.interface) / ceilings.bandwidth
+    layers = sum(
+        max(node.operations / (half if node.half else ceilings.operations), node.moved / ceilings.bandwidth)
+        for node in cost.nodes
+    )
+    return Floor(1000 * max(compute, memory), 1000 * layers)
+
+
+def measure_cpu(threads: int, *, sides: Sequence[int] = CPU_SIDES, size: int = CPU_BYTES) -> Ceilings:
+    """The ceilings of a CPU with so many threads: a product in ONNX Runtime, else in NumPy, and a copy.
+
+    Args:
+        threads: Of both.
+        sides: Of the matrices; the best counts.
+        size: Of the copied block, bytes.
+    """
+    rate, how = max(_cpu_rate(side, threads) for side in sides)
+    source, target = np.ones(size, dtype=np.uint8), np.empty(size, dtype=np.uint8)
+    with ThreadPoolExecutor(threads) as pool:
+        parts = [slice(size * index // threads, size * (index + 1) // threads) for index in range(threads)]
+
+        def copy() -> None:
+            # One thread does not fill the memory channels of a large machine; NumPy lets go of the lock while it copies.
+            list(pool.map(lambda part: np.copyto(target[part], source[part]), parts))
+
+        copied = best(copy)
+    return Ceilings("cpu", rate, None, 2 * size / copied, f"{how}, copy of {size >> 20} MiB, {threads} threads")
+
+
+def _cpu_rate(side: int, threads: int) -> tuple[float, str]:
+    """Operations per second of a product, and what was run."""
+    matrices = [np.random.default_rng(seed).standard_normal((side, side), dtype=np.float32) for seed in (0, 1)]
+    product, name = _cpu_product(matrices, threads)
+    return 2 * side**3 / best(product), f"{name} product {side} x {side} x {side}"
+
+
+def _cpu_product(matrices: list[Any], threads: int) -> tuple[Callable[[], None], str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        left, right = matrices
+        result = np.empty_like(left)
+        return lambda: np.matmul(left, right, out=result), "NumPy"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(_product_model(len(matrices[0]), half=False), options, ["CPUExecutionProvider"])
+    given = dict(zip("ab", matrices, strict=True))
+    return lambda: session.run(None, given), "ONNX Runtime"
+
+
+def measure_gpu(*, with_torch: bool, sides: Sequence[int] = GPU_SIDES, size: int = GPU_BYTES) -> Ceilings:
+    """The ceilings of the first GPU: a product in PyTorch or in ONNX Runtime, then a copy within its memory.
+
+    In this order: the products bring the clocks up, which a GPU lowers at rest.
+
+    Args:
+        with_torch: Whether PyTorch may be imported for it.
+        sides: Of the matrices; the best counts.
+        size: Of the copied block, bytes.
+
+    Raises:
+        BackendError: There is no GPU, or no memory left on it.
+    """
+    driver = CudaDriver().start()
+    full, half, how = _gpu_rates(with_torch, sides)
+    stream = driver.stream()
+    begin, end = driver.event(), driver.event()
+    with driver.memory(size) as source, driver.memory(size) as target:
+
+        def copy() -> float:
+            driver.record(begin, stream)
+            driver.copy(target, source, size, stream)
+            driver.record(end, stream)
+            driver.wait(end)
+            return driver.elapsed(begin, end) / 1000
+
+        copied = least(copy)
+    return Ceilings("cuda", full, half, 2 * size / copied, f"{how}, copy of {size >> 20} MiB")
+
+
+def _gpu_rates(with_torch: bool, sides: Sequence[int]) -> tuple[float | None, float | None, str]:
+    """Operations per second in single and in half precision, and what was run, or why nothing was."""
+    failures = []
+    ways = {"PyTorch": _torch_product} if with_torch else {}
+    for name, product in {**ways, "ONNX Runtime": _onnxruntime_product}.items():
+        try:
+            full, half = (
+                max((2 * side**3 / best(product(side, is_half)), side) for side in sides) for is_half in (False, True)
+            )
+        except Exception as error:  # not installed, or built without CUDA
+            failures.append(f"{name}: {first_line(error)}")
+            continue
+        return full[0], half[0], f"{name} products of side {full[1]} and {half[1]}"
+    return None, None, f"no products ({'; '.join(failures)})"
+
+
+def _torch_product(side: int, half: bool) -> Callable[[], None]:
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    kind = torch.float16 if half else torch.float32
+    left, right = (torch.randn(side, side, device="cuda", dtype=kind) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(left, right)
+        torch.cuda.synchronize()
+
+    return product
+
+
+def _onnxruntime_product(side: int, half: bool) -> Callable[[], None]:
+    import onnxruntime
+
+    missing = load_cuda(onnxruntime)
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise BackendError("It is built without CUDA.")
+    provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
+    session = onnxruntime.InferenceSession(_product_model(side, half), providers=[provider])
+    if session.get_providers()[0] != provider[0]:  # it falls back to the CPU by itself
+        raise BackendError("ONNX Runtime does not start CUDA.", why=missing)
+    kind = np.float16 if half else np.float32
+    binding = session.io_binding()
+    for seed, name in enumerate("ab"):
+        matrix = np.random.default_rng(seed).standard_normal((side, side), dtype=np.float32).astype(kind)
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(matrix, "cuda", 0))
+    binding.bind_output("c", "cuda", 0)
+
+    def product() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return product
+
+
+def _product_model(side: int, half: bool) -> bytes:
+    """A graph of one matrix product."""
+    from onnx import TensorProto, helper
+
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    tensors = [helper.make_tensor_value_info(name, kind, [side, side]) for name in "abc"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", tensors[:2], tensors[2:])
+    opsets = [helper.make_opsetid("", 20)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+def best(call: Callable[[], object], seconds: float = _SECONDS, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of the fastest of several calls, after one that is not timed."""
+
+    def timed() -> float:
+        start = clock()
+        call()
+        return clock() - start
+
+    return least(timed, seconds, clock)
+
+
+def least(timed: Callable[[], float], seconds: float = _SECONDS, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The least of what several calls return, without the first, which others follow for so many seconds."""
+    timed()
+    begin = clock()
+    times: list[float] = []
+    while len(times) < _REPEATS or clock() - begin < seconds:
+        times.append(timed())
+    return min(times)

@@ -1,0 +1,1 @@
+"""The machine under measurement: hardware, clocks, GPU, and the code that ran."""

@@ -1,0 +1,135 @@
+"""What is measured on: processors, driver, versions; and how they fare at a moment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from glnet_bench.machine.nvidia import Nvml
+from glnet_infer.devices import cores, gpus
+from glnet_infer.version import __version__
+
+_PROC, _CPU = Path("/proc"), Path("/sys/devices/system/cpu/cpu0")
+
+DISTRIBUTIONS = (
+    "numpy",
+    "opencv-python-headless",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "tensorrt",
+    "tensorrt-lean",
+    "tensorrt-rtx",
+    "cuda-core",
+)
+"""Packages that times depend on."""
+
+
+def describe(nvml: Nvml | None) -> dict[str, Any]:
+    """The machine, in plain values; nothing that names its owner."""
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": _cpu_name(),
+        "cores": cores(),
+        "cpu_governor": _text(_CPU / "cpufreq/scaling_governor"),
+        "memory_bytes": _memory_total(),
+        "gpus": [f"{gpu.name}, compute capability {gpu.compute_capability}" for gpu in gpus()],
+        "driver": nvml.driver() if nvml else None,
+        "versions": _versions(),
+    }
+
+
+def watch(nvml: Nvml | None) -> dict[str, Any]:
+    """Clocks, throttling, load and processor time now; None for what cannot be read here."""
+    throttled = _text(_CPU / "thermal_throttle/core_throttle_count")
+    frequency = _text(_CPU / "cpufreq/scaling_cur_freq")
+    return {
+        "load_average": os.getloadavg()[0],
+        "cpu_mhz": int(frequency) / 1000 if frequency else _listed_mhz(),
+        "cpu_throttle_count": int(throttled) if throttled else None,
+        "cpu_seconds": _processor_time(),
+        "gpu": nvml.state() if nvml else None,
+    }
+
+
+def peak_memory() -> int | None:
+    """Most bytes of host memory that this process has held at once."""
+    return _status("VmHWM")
+
+
+def memory() -> int | None:
+    """Bytes of host memory that this process holds."""
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int | None:
+    """From the kernel, not from getrusage: that starts a child with what its parent held."""
+    for line in (_text(_PROC / "self/status") or "").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _processor_time() -> dict[str, float] | None:
+    """Seconds of the processors since the machine started; None where Linux does not tell.
+
+    Returns:
+        ``all``; ``busy`` with this process or any other; ``own``, of this process and its ended children; ``stolen``, in
+        which a virtual machine wanted to run and its hypervisor ran others.
+    """
+    line = next(iter((_text(_PROC / "stat") or "").splitlines()), "")
+    ticks = [int(value) for value in line.split()[1:9]] if line.startswith("cpu ") else []
+    if len(ticks) < 8 or not any(ticks):
+        return None
+    # proc(5): guests' time is part of user and nice, so the first eight are all there is.
+    user, nice, system, _, _, interrupts, soft_interrupts, stolen = ticks
+    second = os.sysconf("SC_CLK_TCK")
+    return {
+        "all": sum(ticks) / second,
+        "busy": (user + nice + system + interrupts + soft_interrupts) / second,
+        "own": sum(os.times()[:4]),
+        "stolen": stolen / second,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"glnet-infer": __version__}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_name() -> str:
+    for line in (_text(_PROC / "cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _listed_mhz() -> float | None:
+    for line in (_text(_PROC / "cpuinfo") or "").splitlines():
+        if line.startswith("cpu MHz"):
+            return float(line.partition(":")[2])
+    return None
+
+
+def _memory_total() -> int | None:
+    for line in (_text(_PROC / "meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""Measuring: which cases, how long, in which order and process."""

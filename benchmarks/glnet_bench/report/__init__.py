@@ -1,0 +1,1 @@
+"""The report: tables and charts from a record alone."""

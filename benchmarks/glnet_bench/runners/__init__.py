@@ -1,0 +1,1 @@
+"""What runs a network: backends of the product, and PyTorch as the baseline."""

@@ -1,0 +1,94 @@
+"""ONNX Runtime on an NVIDIA GPU: the runtime's own backend, and a session whose steps are timed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_bench.machine.clocks import CudaEvents
+from glnet_bench.machine.nvidia import CudaDriver
+from glnet_bench.measure.staged import StagedCalls
+from glnet_bench.runners.base import Options, Runner
+from glnet_infer.backends import Outputs, open_backend
+from glnet_infer.backends.onnxruntime import PROVIDERS
+from glnet_infer.bundle import Bundle
+
+NAME = "onnxruntime-cuda"
+
+
+def open_cuda(bundle: Bundle, options: Options) -> Runner:
+    """Open both.
+
+    Raises:
+        BackendError: ONNX Runtime lacks CUDA, or there is no GPU.
+    """
+    backend = open_backend(NAME, bundle, options.threads)  # says why not, where it cannot
+    import onnxruntime
+
+    driver = CudaDriver().start()
+    stream = driver.stream()
+    provider, provider_options = PROVIDERS["cuda"]
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        str(bundle.graph),
+        session_options,
+        # Events must be on the stream that the kernels are on.
+        providers=[(provider, {**provider_options, "user_compute_stream": str(stream)})],
+    )
+    steps = BoundSteps(session, [output.name for output in bundle.manifest.outputs], onnxruntime.OrtValue)
+    stopwatch = CudaEvents(driver, stream)
+
+    def close() -> None:
+        steps.close()
+        backend.close()
+
+    return Runner(
+        name=NAME,
+        backend=backend,
+        staged=StagedCalls(NAME, steps, stopwatch),
+        device="cuda",
+        precision=bundle.manifest.graph.precision,
+        clock=stopwatch.what,
+        says=f"ONNX Runtime {onnxruntime.__version__}",
+        most=None,
+        close=close,
+    )
+
+
+class BoundSteps:
+    """A session whose inputs and outputs stay on the GPU.
+
+    Args:
+        session: Of ONNX Runtime, with its CUDA provider.
+        outputs: Their names.
+        values: ``onnxruntime.OrtValue``.
+    """
+
+    def __init__(self, session: Any, outputs: list[str], values: Any) -> None:
+        self._session = session
+        self._names = outputs
+        self._values = values
+        self._binding: Any = None
+
+    def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
+        """See :class:`glnet_bench.measure.staged.Steps`."""
+        self._binding = self._session.io_binding()
+        for name, array in (("crops", crops), ("cameras", cameras)):
+            self._binding.bind_ortvalue_input(name, self._values.ortvalue_from_numpy(array, "cuda", 0))
+        for name in self._names:
+            self._binding.bind_output(name, "cuda", 0)
+
+    def execute(self) -> None:
+        """See :class:`glnet_bench.measure.staged.Steps`."""
+        self._session.run_with_iobinding(self._binding)
+
+    def download(self) -> Outputs:
+        """See :class:`glnet_bench.measure.staged.Steps`."""
+        return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+    def close(self) -> None:
+        """See :class:`glnet_bench.measure.staged.Steps`."""
+        self._binding = self._session = None

@@ -1,0 +1,97 @@
+"""TensorRT and TensorRT for RTX: the runtime's own backend, and a session on the same engine whose steps are timed."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_bench.machine.clocks import CudaEvents, Stopwatch
+from glnet_bench.machine.nvidia import CudaDriver
+from glnet_bench.measure.staged import StagedCalls
+from glnet_bench.runners.base import Runner
+from glnet_infer.backends import Outputs
+from glnet_infer.backends.tensorrt import TensorRtBackend
+from glnet_infer.backends.tensorrt.choice import choose_engine
+from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
+from glnet_infer.backends.tensorrt.engines import Engine
+from glnet_infer.backends.tensorrt.execution import Session, Steps
+from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES
+from glnet_infer.bundle import Bundle
+
+
+def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
+    """Open both, each with its own copy of the engine's weights.
+
+    Args:
+        bundle: With engines of one flavor.
+        stopwatch: Instead of CUDA events.
+
+    Raises:
+        BackendError: No GPU, no TensorRT, or no engine that fits both.
+    """
+    choice = choose_engine(bundle)
+    record = choice.record
+    with contextlib.ExitStack() as opened:
+        backend = opened.enter_context(TensorRtBackend(bundle))
+        memory = DeviceMemory(EXTRAS[record.runtime])
+        opened.callback(memory.close)
+        with memory.active():
+            steps = SessionSteps(Engine(bundle, choice), memory)
+        opened.callback(steps.close)
+        stopwatch = stopwatch or CudaEvents(CudaDriver().start(), memory.stream)
+        close = opened.pop_all().close
+
+    return Runner(
+        name=record.flavor,
+        backend=backend,
+        staged=StagedCalls(record.flavor, steps, stopwatch),
+        device="cuda",
+        precision=record.precision,
+        clock=stopwatch.what,
+        says=f"{TITLES[record.runtime]} {choice.trt.__version__}, {record.file.file}",
+        most=record.profile[2],
+        close=close,
+    )
+
+
+class SessionSteps:
+    """A session's work in three steps, so that the engine can be timed alone.
+
+    The product's CUDA graph holds copies and engine; here the graph holds the engine alone.
+    """
+
+    def __init__(self, engine: Engine, memory: DeviceMemory) -> None:
+        self._engine = engine
+        self._memory = memory
+        self._session = Session(engine, memory)
+        self._count = 0
+
+    def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
+        """See :class:`glnet_bench.measure.staged.Steps`."""
+        self._count = len(crops)
+        self._session.inputs["crops"][: self._count] = crops
+        self._session.inputs["cameras"][: self._count] = cameras
+        with self._memory.active():
+            self._session.queue(self._count, Steps.CROPS | Steps.CAMERAS)
+
+    def execute(self) -> None:
+        """See :class:`glnet_bench.measure.staged.Steps`."""
+        with self._memory.active():
+            self._session.queue(self._count, Steps.ENGINE)
+
+    def download(self) -> Outputs:
+        """See :class:`glnet_bench.measure.staged.Steps`."""
+        with self._memory.active():
+            self._session.queue(self._count, Steps.OUTPUTS)
+            self._memory.synchronize()
+        return {name: array[: self._count].copy() for name, array in self._session.outputs.items()}
+
+    def close(self) -> None:
+        """Let the session and the engine go. Calling it twice is allowed."""
+        if not self._session.inputs:
+            return
+        with self._memory.active():
+            self._session.close()
+            self._engine.release()

@@ -1,0 +1,81 @@
+"""The graph that cuts crops out of a frame: ``glnet_infer.crops`` for engines."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from glnet_infer.bundle.manifest import CROP_INPUTS, CROP_OUTPUTS, TensorSpec
+
+CROP_GRAPH_NAME = "crop.onnx"
+
+OPSET = 20
+"""The first in which GridSample calls its bilinear mode ``linear``."""
+
+
+def write_crop_graph(path: Path, size: int) -> None:
+    """Write the ONNX graph that cuts N crops out of one frame.
+
+    All crops are ONE GridSample: the frame is a batch of one, and the N grids stand one below the other. TensorRT would
+    otherwise hold a copy of the frame for each crop.
+
+    Args:
+        path: Where to write it.
+        size: Side of the crops.
+    """
+    graph = helper.make_graph(
+        _nodes(),
+        "crop",
+        [_value(spec, size) for spec in CROP_INPUTS],
+        [_value(spec, size) for spec in CROP_OUTPUTS],
+        [numpy_helper.from_array(array, name) for name, array in _constants(size).items()],
+    )
+    # The version of the file format that goes with the operators' version: newer ones are refused by older readers.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _nodes() -> list[onnx.NodeProto]:
+    node = helper.make_node
+    return [
+        # In float32 all through: half precision has no quarter pixels beyond 1024. Bytes are cast before they are
+        # transposed, and transposed before they are bytes again: TensorRT transposes none.
+        node("Cast", ["frame"], ["frame_float"], to=TensorProto.FLOAT),
+        node("Transpose", ["frame_float"], ["planes"], perm=[2, 0, 1]),
+        node("Unsqueeze", ["planes", "first"], ["image"]),
+        node("Split", ["squares"], ["middles_2d", "halves_2d"], axis=1, num_outputs=2),
+        node("Reshape", ["middles_2d", "per_crop"], ["middles"]),
+        node("Reshape", ["halves_2d", "per_crop"], ["halves"]),
+        node("Mul", ["unit_grid", "halves"], ["offsets"]),
+        node("Add", ["offsets", "middles"], ["grids"]),
+        node("Reshape", ["grids", "stacked"], ["grid"]),
+        node(
+            "GridSample", ["image", "grid"], ["samples"], mode="linear", padding_mode="zeros", align_corners=0
+        ),
+        node("Gather", ["samples", "rgb"], ["channels"], axis=1),
+        node("Reshape", ["channels", "apart"], ["crop_planes"]),
+        node("Transpose", ["crop_planes"], ["crops_float"], perm=[1, 2, 3, 0]),
+        node("Round", ["crops_float"], ["crops_whole"]),
+        node("Cast", ["crops_whole"], ["crops"], to=TensorProto.UINT8),
+    ]  # fmt: skip
+
+
+def _constants(size: int) -> dict[str, np.ndarray]:
+    # Pixel centres of a crop that reaches from -1 to 1.
+    centers = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
+    x, y = np.meshgrid(centers, centers)
+    return {
+        "unit_grid": np.stack([x, y], axis=-1)[None],
+        "first": np.array([0], np.int64),
+        "per_crop": np.array([-1, 1, 1, 2], np.int64),
+        "stacked": np.array([1, -1, size, 2], np.int64),
+        "rgb": np.array([2, 1, 0], np.int64),
+        "apart": np.array([3, -1, size, size], np.int64),
+    }
+
+
+def _value(spec: TensorSpec, size: int) -> onnx.ValueInfoProto:
+    dtype = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[spec.dtype]
+    return helper.make_tensor_value_info(spec.name, dtype, [size if side == "C" else side for side in spec.shape])

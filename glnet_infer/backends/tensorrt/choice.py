@@ -1,0 +1,135 @@
+"""Which of a bundle's engines runs here, decided by the manifest before any engine is loaded."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from glnet_infer import devices
+from glnet_infer.backends.tensorrt.device_memory import import_cuda_core
+from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES, load_runtime
+from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.manifest import ENGINE_FLAVORS, EngineRecord
+from glnet_infer.devices import Gpu
+from glnet_infer.errors import BackendError
+
+RTX_COMPUTE_CAPABILITIES = frozenset({"8.0", "8.6", "8.9", "12.0", "12.1"})
+"""GPUs that TensorRT for RTX compiles our graphs for. Data centre GPUs such as Hopper's are not among them; on Turing's
+(7.5) it has no float32 matrix products, which the kinematics need."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine that fits this machine.
+
+    Attributes:
+        record: Of the bundle's manifest.
+        trt: TensorRT's module that runs it.
+        gpu: The GPU that it runs on.
+    """
+
+    record: EngineRecord
+    trt: ModuleType
+    gpu: Gpu
+
+
+def choose_engine(bundle: Bundle) -> EngineChoice:
+    """The bundle's engine for the first GPU of this machine; TensorRT's before TensorRT for RTX's.
+
+    Raises:
+        BackendError: There is no GPU or no engine, TensorRT is not installed, or no engine was built for this GPU and
+            the installed version.
+    """
+    found = devices.gpus()
+    if not found:
+        raise BackendError(
+            "TensorRT needs an NVIDIA GPU, and there is none here.",
+            why="the NVIDIA driver offers no GPU to this process",
+            fix="check nvidia-smi and CUDA_VISIBLE_DEVICES, or run on the CPU with the backend onnxruntime-cpu",
+        )
+    records = sorted(bundle.manifest.engines, key=lambda record: ENGINE_FLAVORS.index(record.flavor))
+    if not records:
+        raise BackendError(
+            f"The bundle {bundle.directory} has no TensorRT engine.",
+            why="it was exported without --trt",
+            fix=f"glnet-export CHECKPOINT -o {bundle.directory} --trt",
+        )
+    refusals = []
+    for record in records:
+        try:
+            module = fitting_module(record, found[0], bundle.directory)
+        except BackendError as error:
+            refusals.append(error)
+            continue
+        _warn_of_another_model(record, found[0], bundle.directory)
+        return EngineChoice(record, module, found[0])
+    if len(refusals) == 1:
+        raise refusals[0]
+    raise BackendError(
+        f"None of the {len(refusals)} TensorRT engines of {bundle.directory} runs here.",
+        why="; ".join(
+            f"{record.file.file}: {error.what} {error.why}" for record, error in zip(records, refusals, strict=True)
+        ),
+        fix="; or ".join(dict.fromkeys(error.fix for error in refusals)),
+    ) from refusals[0]
+
+
+def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleType:
+    """The installed module that runs an engine.
+
+    Args:
+        record: Of the engine.
+        gpu: What it shall run on.
+        directory: The bundle's, for messages.
+
+    Raises:
+        BackendError: TensorRT or cuda-core is not installed, or the engine was built for another version or GPU.
+    """
+    module = load_runtime(record.runtime)
+    import_cuda_core(EXTRAS[record.runtime])
+    is_for_gpu = gpu.compute_capability in record.compute_capabilities
+    if is_for_gpu and _same_version(record.version, module.__version__):
+        return module
+    title = TITLES[record.runtime]
+    fix = _rebuild(record, gpu, directory)
+    if is_for_gpu:
+        fix += f", or install what built it: pip install {record.runtime}=={record.version}"
+    raise BackendError(
+        f"The engine {record.file.file} does not fit this machine.",
+        why=f"built for sm {', '.join(record.compute_capabilities)} with {title} {record.version}; "
+        f"here sm {gpu.compute_capability} ({gpu.name}) with {title} {module.__version__}",
+        fix=fix,
+    )
+
+
+def _warn_of_another_model(record: EngineRecord, gpu: Gpu, directory: Path) -> None:
+    """TensorRT chooses kernels by measuring them; on another model of the same kind, it only says so to its log."""
+    if record.built_on not in ("", gpu.name):
+        warnings.warn(
+            f"the engine {record.file.file} was built on {record.built_on} and runs on {gpu.name}, maybe slower than it "
+            f"could: {_rebuild(record, gpu, directory)}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _same_version(built: str, installed: str) -> bool:
+    """Whether an installed TensorRT is the one that built an engine, as far as both say: 1.7.1 is any build of 1.7.1."""
+    pairs = zip(built.split("."), installed.split("."), strict=False)
+    return all(left == right for left, right in pairs)
+
+
+def export_command(record: EngineRecord, directory: Path) -> str:
+    """What builds an engine of the same kind, for messages."""
+    return f"glnet-export CHECKPOINT -o {directory} --trt{' --lean' if record.lean else ''}"
+
+
+def _rebuild(record: EngineRecord, gpu: Gpu, directory: Path) -> str:
+    command = export_command(record, directory)
+    if record.flavor == "tensorrt":
+        return f"rebuild on this machine with {command}"
+    if gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
+        return f"rebuild on this machine with TensorRT ({command}); TensorRT for RTX does not support this GPU"
+    return f"rebuild with {command} --sm {gpu.compute_capability.replace('.', '')}"

@@ -1,0 +1,81 @@
+"""Where kernels that TensorRT for RTX compiled for a GPU are kept from one run to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import warnings
+from pathlib import Path
+
+from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.manifest import FileRecord
+from glnet_infer.devices import Gpu
+
+CACHE_FOLDER = "cache"
+"""In the bundle; nothing in it is part of the bundle, and all of it may be deleted."""
+
+
+class RuntimeCacheFile:
+    """The file of one engine's kernels for one GPU.
+
+    Args:
+        bundle: Holds the engine.
+        engine: The engine's file.
+        gpu: What the kernels are for.
+        directory: Where to keep it. None: the bundle's own ``cache`` folder, or the user's cache directory where the bundle
+            cannot be written.
+    """
+
+    def __init__(self, bundle: Bundle, engine: FileRecord, gpu: Gpu, directory: Path | None = None) -> None:
+        # Engine and GPU are in the name, so that two GPUs on one bundle do not take turns in replacing each other's file.
+        gpu_name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
+        self._name = f"{engine.sha256[:16]}.{gpu_name}.cache"
+        self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, _users_cache()]
+        self._known = b""
+
+    def read(self) -> bytes:
+        """The content, empty where there is none."""
+        for directory in self._directories:
+            with contextlib.suppress(OSError):
+                self._known = (directory / self._name).read_bytes()
+                break
+        return self._known
+
+    def write(self, content: bytes) -> None:
+        """Replace the content as a whole; where no directory can be written, say so and go on: it only costs time."""
+        if content == self._known:
+            return
+        reasons = []
+        for directory in self._directories:
+            try:
+                _replace(directory / self._name, content)
+            except OSError as error:
+                reasons.append(f"{directory}: {error.strerror}")
+            else:
+                self._known = content
+                return
+        warnings.warn(
+            f"compiled kernels were not kept ({'; '.join(reasons)}): the next start compiles them again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _users_cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path("~/.cache").expanduser()) / "glnet-infer"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file under another name and rename it: a reader sees the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

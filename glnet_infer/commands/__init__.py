@@ -1,0 +1,1 @@
+"""Command lines of the runtime: the only rooms with typer and rich."""

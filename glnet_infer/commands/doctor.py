@@ -1,0 +1,168 @@
+"""``glnet-doctor``: what is installed here, and what can run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from glnet_infer.backends.tensorrt.device_memory import import_cuda_core
+from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES, load_runtime
+from glnet_infer.bodies import body_search_path, installed_body_files
+from glnet_infer.bundle import Bundle
+from glnet_infer.commands.console import Version, errors_reported, new_app, print_json
+from glnet_infer.devices import cores, gpus, newest_cuda
+from glnet_infer.errors import BackendError, first_line
+from glnet_infer.version import __version__
+
+DISTRIBUTIONS = (
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "tensorrt",
+    "tensorrt-lean",
+    "tensorrt-rtx",
+    "cuda-core",
+    "cuda-bindings",
+    "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12",
+    "smplx",
+)
+
+app = new_app()
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="Bundle whose files are compared with its manifest.", show_default=False, readable=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    _: Version = False,
+) -> None:
+    """Say what is installed here and what can run: versions, backends, GPUs, body models; and whether a bundle is whole.
+
+    Paste the output into bug reports.
+    """
+    with errors_reported(as_json):
+        report = examine()
+        if bundle is not None:
+            report["bundle"] = examine_bundle(bundle)
+        if as_json:
+            print_json(report)
+            return
+        for title, content in report.items():
+            typer.echo(f"{title}:")
+            for line in _lines(content):
+                typer.echo(f"  {line}")
+
+
+def examine() -> dict[str, Any]:
+    """Everything the doctor looks at, as plain values."""
+    return {
+        "system": {
+            "glnet-infer": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpu cores": cores(),
+            "nvidia driver": f"runs CUDA up to {newest_cuda()}" if newest_cuda() else "none",
+        },
+        "packages": {name: _version(name) for name in DISTRIBUTIONS},
+        "backends": _backends(),
+        "gpus": [f"{gpu.name}, compute capability {gpu.compute_capability}" for gpu in gpus()],
+        "bodies": _bodies(),
+    }
+
+
+def examine_bundle(directory: Path) -> dict[str, str]:
+    """What a bundle holds, once all its files have been found to be what its manifest records.
+
+    Raises:
+        BundleError: One is not.
+    """
+    bundle = Bundle.open(directory)
+    bundle.check_engines()
+    manifest = bundle.manifest
+    engines = [
+        f"{record.file.file} ({record.version}, sm {', '.join(record.compute_capabilities)}, {record.state})"
+        for record in manifest.engines
+    ]
+    return {
+        "network": f"{manifest.network.name}, weights {manifest.network.weights}, body {manifest.body.name}",
+        "graph": f"{manifest.graph.file.file}, {manifest.graph.precision}",
+        "engines": "; ".join(engines) or "none",
+        "files": "all as the manifest records them",
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _backends() -> dict[str, str]:
+    """Each backend, and whether it can start here."""
+    return {"tensorrt": _tensorrt(), **_onnxruntime()}
+
+
+def _tensorrt() -> str:
+    """Whether TensorRT can start here; a bundle's engine must have been built for the GPU and the version."""
+    found, missing = [], []
+    for runtime, title in TITLES.items():
+        try:
+            module = load_runtime(runtime)
+            import_cuda_core(EXTRAS[runtime])
+        except BackendError as error:
+            missing.append(f"{error.what} {error.fix}")
+        else:
+            found.append(f"{title} {module.__version__}")
+    if not found:
+        return "; ".join(missing)
+    return f"available: {', '.join(found)}" if gpus() else f"no GPU ({', '.join(found)})"
+
+
+def _onnxruntime() -> dict[str, str]:
+    try:
+        import onnxruntime
+
+        providers = onnxruntime.get_available_providers()
+    except Exception as error:  # a broken installation is what a doctor is for
+        reason = f"cannot be loaded: {first_line(error)}"
+        return {"onnxruntime-cpu": reason, "onnxruntime-cuda": reason}
+    cuda = "this ONNX Runtime is built without CUDA"
+    if "CUDAExecutionProvider" in providers:
+        cuda = "built with CUDA; whether its libraries load shows when it starts" if gpus() else "no GPU"
+    report = {"onnxruntime-cpu": "available", "onnxruntime-cuda": cuda}
+    if all(_version(name) != "not installed" for name in ("onnxruntime", "onnxruntime-gpu")):
+        report["warning"] = "onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one"
+    return report
+
+
+def _bodies() -> list[str]:
+    """SMPL files that an export would find."""
+    return [str(path) for path in installed_body_files()] or [
+        f"no SMPL file in {', '.join(str(folder) for folder in body_search_path())} (the demo body needs none)"
+    ]
+
+
+def _lines(content: Any) -> list[str]:
+    if isinstance(content, dict):
+        width = max(len(key) for key in content)
+        return [f"{key:<{width}}  {value}" for key, value in content.items()]
+    return list(content) or ["none"]
+
+
+def main() -> None:
+    """Entry point."""
+    app()

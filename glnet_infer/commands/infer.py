@@ -1,0 +1,87 @@
+"""``glnet-infer``: meshes of the persons in photographs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glnet_infer.commands.console import Version, errors_reported, new_app
+
+app = new_app()
+
+
+@app.command()
+def infer(
+    images: Annotated[
+        list[Path], typer.Argument(help="Photographs, or folders of them.", show_default=False, readable=False)
+    ],
+    bundle: Annotated[
+        Path,
+        typer.Option(
+            "--bundle",
+            "-b",
+            help="Bundle from glnet-export.",
+            envvar="GLNET_BUNDLE",
+            show_default=False,
+            readable=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.", readable=False)] = Path(
+        "glnet-output"
+    ),
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A person's box x1,y1,x2,y2 in pixels; repeat it for every person. None: one person fills each image.",
+            show_default=False,
+        ),
+    ] = None,
+    boxes_file: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON with boxes by file name: {"photo.jpg": [[x1, y1, x2, y2], ...], ...}.',
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option(help="The camera fx,fy,cx,cy in pixels.", show_default="focal length = image diagonal"),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", "-f", help="overlay, glb, obj, ply, npz or json; repeatable.", show_default="overlay, glb, npz"
+        ),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime-cuda or onnxruntime-cpu.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of CPU kernels.", show_default="the backend's")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    _: Version = False,
+) -> None:
+    """Recover human meshes from photographs and write overlays and mesh files.
+
+    Written files are listed on stdout, everything else goes to stderr. An image that fails is reported, the others are
+    still done, and the exit code is the first failure's (docs/errors.md).
+    """
+    with errors_reported(as_json):
+        from glnet_infer.commands.photographs import Job, run
+
+        job = Job.parse(
+            images=images,
+            output=output,
+            boxes=boxes or [],
+            boxes_file=boxes_file,
+            intrinsics=intrinsics,
+            formats=formats or ["overlay", "glb", "npz"],
+        )
+        failure = run(job, bundle, backend=backend, threads=threads, as_json=as_json)
+        if failure is not None:
+            raise typer.Exit(failure.exit_code)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,239 @@
+"""Photographs in, result files out: what ``glnet-infer`` does once its command line is parsed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from glnet_infer.camera import Intrinsics
+from glnet_infer.commands.console import error_document, print_error, print_json, print_result, talk
+from glnet_infer.errors import GlnetError, InputError, OutputError, first_line
+from glnet_infer.images import read_image
+from glnet_infer.recoverer import MeshRecoverer
+from glnet_infer.results.formats import write_image
+from glnet_infer.results.meshes import Meshes
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+OVERLAY_SUFFIX = ".overlay.jpg"
+BOXES_FORM = '{"photo.jpg": [[x1, y1, x2, y2], ...], ...}'
+FORMATS = ("overlay", "glb", "obj", "ply", "npz", "json")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Checked work for :func:`run`.
+
+    Attributes:
+        images: Files, each with a name of its own.
+        output: Directory for results.
+        boxes: Boxes by image; None where one person fills the image.
+        intrinsics: The camera of all images, if known.
+        formats: Which files to write.
+    """
+
+    images: list[Path]
+    output: Path
+    boxes: dict[Path, list[list[float]] | None]
+    intrinsics: Intrinsics | None
+    formats: list[str]
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        images: list[Path],
+        output: Path,
+        boxes: list[str],
+        boxes_file: Path | None,
+        intrinsics: str | None,
+        formats: list[str],
+    ) -> Job:
+        """Check what was typed.
+
+        Raises:
+            InputError: Something was mistyped, or does not fit together.
+        """
+        unknown = [name for name in formats if name not in FORMATS]
+        if unknown:
+            raise InputError(
+                f"There is no format {unknown[0]!r}.", fix=f"formats: {', '.join(FORMATS)}; for several, repeat --format"
+            )
+        files = _image_files(images)
+        by_image: dict[Path, list[list[float]] | None]
+        if boxes_file is not None:
+            if boxes:
+                raise InputError("Both --boxes and --boxes-file were given.", fix="give one of them")
+            table = _read_boxes(boxes_file)
+            by_image = {file: table.get(file.name, []) for file in files}
+            strangers = sorted(set(table) - {file.name for file in files})
+            if strangers:
+                raise InputError(
+                    f"{boxes_file} has boxes for {strangers[0]!r}, which is not among the images.",
+                    fix="use file names without folders as keys, and name every image on the command line",
+                )
+        elif boxes:
+            if len(files) > 1:
+                raise InputError(
+                    f"--boxes was given for {len(files)} images.",
+                    why="every image has its own persons",
+                    fix="use --boxes-file, or call glnet-infer once per image",
+                )
+            by_image = {files[0]: [_numbers(text, "box", "x1,y1,x2,y2") for text in boxes]}
+        else:
+            by_image = dict.fromkeys(files)
+        camera = None if intrinsics is None else Intrinsics(*_numbers(intrinsics, "camera", "fx,fy,cx,cy"))
+        return cls(files, output, by_image, camera, list(dict.fromkeys(formats)))
+
+
+def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> GlnetError | None:
+    """Do the work, image by image; files written are listed on stdout, or all in one JSON document.
+
+    Returns:
+        The first image's failure, if any failed; the others were done.
+
+    Raises:
+        GlnetError: Nothing could be started.
+    """
+    entries: list[dict[str, Any]] = []
+    failure: GlnetError | None = None
+    with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
+        _make_directory(job.output)
+        talk.print(repr(recoverer), markup=False, soft_wrap=True)
+        if recoverer.backend_reason:
+            talk.print(f"It could be faster: {recoverer.backend_reason}", style="yellow", markup=False, soft_wrap=True)
+        if recoverer.bundle.manifest.network.weights == "random":
+            talk.print("These weights are random: the meshes mean nothing.", style="yellow")
+        for path in _with_progress(job.images):
+            entries.append({"image": str(path)})
+            try:
+                _recover(recoverer, path, job, as_json, entries[-1])
+            except GlnetError as error:
+                failure = failure or error
+                talk.print(f"{path}:", markup=False)
+                print_error(error)
+                entries[-1].update(error_document(error))
+        if as_json:
+            print_json({"bundle": str(bundle), "backend": recoverer.backend, "images": entries})
+    return failure
+
+
+def _with_progress(images: list[Path]) -> Iterator[Path]:
+    """The images, with a progress bar on a terminal; where results are listed on the same terminal they are progress."""
+    if not talk.is_terminal or sys.stdout.isatty():
+        yield from images
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=talk) as progress:
+        yield from progress.track(images, description="recovering")
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The results cannot be written to {path}.",
+            why=str(error.strerror),
+            fix="choose a directory that you may write to with -o, not a file",
+        ) from error
+
+
+def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool, entry: dict[str, Any]) -> None:
+    """Recover one image's meshes and write its files; ``entry`` learns what is said about it, file by file."""
+    boxes = job.boxes[path]
+    image = read_image(path)
+    if boxes == []:
+        talk.print(f"{path}: no boxes, so no persons", markup=False, soft_wrap=True)
+    meshes = recoverer(image, boxes, job.intrinsics)
+    entry.update(persons=len(meshes), confidence=meshes.confidence.tolist(), files=[])
+    try:
+        for name in job.formats:
+            entry["files"].append(str(_write(meshes, image, job.output, path.stem, name)))
+    finally:
+        if not as_json:  # when all are written: a reader who has read enough costs none of them
+            for file in entry["files"]:
+                print_result(file)
+
+
+def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:
+    if name != "overlay":
+        return meshes.save(folder / f"{stem}.{name}")
+    path = folder / f"{stem}{OVERLAY_SUFFIX}"
+    write_image(path, meshes.overlay(image))
+    return path
+
+
+def _image_files(arguments: list[Path]) -> list[Path]:
+    """Files and the images in folders, sorted within each folder; results are named after them, so names must differ."""
+    files: list[Path] = []
+    for path in arguments:
+        try:
+            inside = sorted(entry for entry in path.iterdir() if _is_photograph(entry)) if path.is_dir() else [path]
+            exists = path.exists()
+        except OSError as error:
+            raise InputError(
+                f"{path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
+            ) from error
+        if not exists:
+            raise InputError(
+                f"There is no image {path}.",
+                fix="check the path; several boxes are --boxes A --boxes B, each with its flag",
+            )
+        if not inside:
+            raise InputError(
+                f"There are no images in {path}.",
+                why=f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}",
+                fix="name the files themselves if they end otherwise",
+            )
+        files += inside
+    files = list(dict.fromkeys(files))
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        other = by_stem.setdefault(file.stem, file)
+        if other is not file:
+            raise InputError(
+                f"{other} and {file} would be written to the same files.",
+                why="results are named after the image",
+                fix="call glnet-infer once for each, with different -o",
+            )
+    return files
+
+
+def _is_photograph(path: Path) -> bool:
+    """Whether a folder's entry is one to work on; our own overlays are not."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY_SUFFIX) and path.is_file()
+
+
+def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
+    try:
+        table = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The boxes file {path} was not read.", why=first_line(error), fix=f"write {BOXES_FORM}"
+        ) from error
+    if not isinstance(table, dict) or None in table.values():
+        raise InputError(
+            f"{path} does not hold boxes by file name.",
+            why="it is not an object with boxes for every name",
+            fix=f"write {BOXES_FORM}",
+        )
+    return table
+
+
+def _numbers(text: str, what: str, form: str) -> list[float]:
+    """Four numbers separated by commas."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 4:
+        raise InputError(f"{text!r} is not a {what}.", fix=f"write {form}, numbers with commas between them, in pixels")
+    return values

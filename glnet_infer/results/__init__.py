@@ -1,0 +1,1 @@
+"""Results: meshes, drawings of them, files."""

@@ -1,0 +1,48 @@
+"""``glnet-train sheet``: what the network is shown."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glnet_infer.commands.console import errors_reported, print_result
+from glnet_train.commands.console import check_installed
+from glnet_train.recipe import Recipe
+
+
+def sheet_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG or JPEG file to write.")],
+    count: Annotated[int, typer.Option(min=1, help="Crops.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    size: Annotated[int, typer.Option(min=16, help="Side of a crop, pixels.")] = 192,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of photographs to put behind the persons.")] = None,
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="0: easy crops only; 1: the full distribution.")] = 1.0,
+    tilted: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of persons who are the less upright of two; 0 as in scoring.")
+    ] = Recipe.tilted,
+    bystanders: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of crops with another person; 0 as in scoring.")
+    ] = Recipe.bystanders,
+    keypoints: Annotated[bool, typer.Option("--keypoints", help="Draw the skeletons.")] = False,
+    body: Annotated[str, typer.Option(help="Body model: demo, smpl, or a .pkl or .npz file.")] = "demo",
+) -> None:
+    """Write a contact sheet of synthetic training crops."""
+    with errors_reported():
+        check_installed()
+        import cv2
+
+        from glnet.body import Body, find_body, load_body
+        from glnet_infer.bundle.manifest import CropSpec
+        from glnet_infer.results.formats import write_image
+        from glnet_render import Spread, SyntheticSource
+        from glnet_render.contact_sheet import contact_sheet, draw_keypoints
+
+        model = Body(load_body(find_body(body)))
+        spread = Spread(difficulty, tilted, bystanders)
+        source = SyntheticSource(model, CropSpec(size), seed=seed, backgrounds=backgrounds, spread=spread)
+        sample = source.sample(count)
+        crops = draw_keypoints(sample, model) if keypoints else sample.crops.numpy()
+        sheet = contact_sheet(crops, columns=math.ceil(math.sqrt(count)))
+        write_image(output, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        print_result(str(output))

@@ -1,0 +1,73 @@
+"""A dataset: annotated persons, of which each can be loaded as a crop with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.errors import InputError
+from glnet_train.data.annotation import Annotation, LabelMask
+from glnet_train.data.samples import Sample, load_sample
+
+
+class AnnotatedImages(Sequence[Annotation]):
+    """Persons of one dataset under one label mask.
+
+    All annotations are held in memory, about 2 kB each with every label; images are read when they are asked for.
+
+    Args:
+        name: The dataset, for messages and logs.
+        annotations: Its persons.
+        mask: Which labels are used.
+        spec: Size and padding of crops.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        annotations: Iterable[Annotation],
+        mask: LabelMask | None = None,
+        spec: CropSpec | None = None,
+    ) -> None:
+        mask = mask or LabelMask()
+        self.name = name
+        self.mask = mask
+        self.spec = spec or CropSpec()
+        self._annotations = [mask.apply(annotation) for annotation in annotations]
+        if not self._annotations:
+            raise InputError(
+                f"The dataset {name} is empty.",
+                why="its files hold no person with a usable box and label",
+                fix="check the split, and that the annotation file belongs to the images",
+            )
+
+    def __len__(self) -> int:
+        return len(self._annotations)
+
+    @overload
+    def __getitem__(self, index: int) -> Annotation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Annotation]: ...
+
+    def __getitem__(self, index: int | slice) -> Annotation | list[Annotation]:
+        return self._annotations[index]
+
+    def __repr__(self) -> str:
+        return f"AnnotatedImages({self.name!r}, {len(self)} persons)"
+
+    def load(self, index: int, box: NDArray[np.float64] | None = None) -> Sample:
+        """The crop of a person with its labels in the network's units.
+
+        Args:
+            index: Which person.
+            box: x1, y1, x2, y2 in image pixels instead of the annotated box (augmentation).
+
+        Raises:
+            InputError: The image cannot be read.
+        """
+        return load_sample(self._annotations[index], self.spec, box)

@@ -1,0 +1,152 @@
+"""The poster's Table 2 on synthetic crops: what each component contributes when all are trained on the same budget.
+
+The rows share everything but their switches, the training-only guidance too. Where the configuration lets keypoints start
+at part points, they do so in the rows that have part points; in the others they start at the pixel. The rows are trained in
+this process, on the CPU.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from glnet.backend import TorchBackend
+from glnet.body.smpl import Body
+from glnet.checkpoint import Checkpoint
+from glnet.config import GLNetConfig
+from glnet_infer.errors import CheckpointError, InputError, first_line
+from glnet_train.fit.trainer import Trainer
+from glnet_train.objective.matching import Matching
+from glnet_train.recipe import Recipe
+from glnet_train.scores import evaluate
+
+ROWS: dict[str, tuple[bool, bool, bool]] = {
+    "baseline": (False, False, False),
+    "LEM": (True, False, False),
+    "DMS": (False, True, False),
+    "LEM + DMS": (True, True, False),
+    "LEM + DMS + decomposed": (True, True, True),
+}
+"""Local Encoding Module, Dynamic Matching Strategy, swing-twist decomposition; as in the poster."""
+
+
+def train_rows(
+    directory: Path,
+    config: GLNetConfig,
+    recipe: Recipe,
+    body: Body,
+    crops: int,
+    rows: list[str],
+    backbone: Checkpoint | None,
+    said: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+    """Train and score rows of the table, those that the directory does not hold yet.
+
+    Args:
+        directory: Each row's scores are kept here, so that an interrupted comparison goes on.
+        config: Of all rows but for their switches.
+        recipe: Of all rows.
+        body: In the crops.
+        crops: Held-out crops to score on.
+        rows: Names in :data:`ROWS`.
+        backbone: Whose backbone every row starts from, as the poster's start from a trained one; the rest starts anew.
+        said: Called with what is going on.
+
+    Returns:
+        Scores by row, of all rows that the directory holds.
+
+    Raises:
+        InputError: The directory holds rows of another budget.
+        CheckpointError: The backbone is another one.
+    """
+    budget = {"recipe": asdict(recipe), "config": config.to_dict(), "crops": crops, "backbone": _digest(backbone)}
+    for name in rows:
+        if name in _finished(directory, budget):
+            continue
+        local_encoding, dynamic, swing_twist = ROWS[name]
+        origin = config.keypoint_origin
+        if config.starts_at_points:
+            origin = "part" if local_encoding else "pixel"
+        network = dataclasses.replace(
+            config, local_encoding=local_encoding, swing_twist=swing_twist, keypoint_origin=origin
+        )
+        trainer = Trainer(network, recipe, body, matching=Matching(dynamic=dynamic))
+        if backbone is not None:
+            _take_backbone(trainer, backbone)
+        for terms in trainer.run(recipe.steps):
+            if trainer.step % 200 == 0:
+                said(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
+        scores = evaluate(TorchBackend(trainer.recovery()), body, config.crop, crops).scores.summary().as_dict()
+        partial = directory / f".{name}.partial"
+        partial.write_text(json.dumps({"budget": budget, "scores": scores}, indent=2) + "\n")
+        partial.replace(directory / f"{name}.json")
+    return _finished(directory, budget)
+
+
+def _take_backbone(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Start from a trained backbone.
+
+    Raises:
+        CheckpointError: It has another shape.
+    """
+    if checkpoint.config.backbone != trainer.config.backbone:
+        raise CheckpointError(
+            "The rows cannot start from this backbone.",
+            why="it has another shape",
+            fix="give its configuration as --config",
+        )
+    weights = checkpoint.network().backbone.state_dict()
+    for network in (trainer.network, trainer.averaged):
+        network.backbone.load_state_dict(weights)
+
+
+def _digest(checkpoint: Checkpoint | None) -> str | None:
+    """Tells weights apart."""
+    if checkpoint is None:
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(checkpoint.state.items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _finished(directory: Path, budget: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Scores of the rows that the directory holds.
+
+    Raises:
+        InputError: One of them was trained on another budget.
+    """
+    scores = {}
+    for name in ROWS:
+        path = directory / f"{name}.json"
+        if not path.is_file():
+            continue
+        try:
+            document = json.loads(path.read_text())
+            same = document["budget"] == json.loads(json.dumps(budget))
+            scores[name] = document["scores"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} was not read.", why=first_line(error), fix="delete it, or name another folder"
+            ) from error
+        if not same:
+            raise InputError(
+                f"{path} is of another comparison.",
+                why="its row was trained with another recipe, network, backbone or number of crops",
+                fix="name another folder: rows of one table share their budget",
+            )
+    return scores
+
+
+def as_markdown(scores: dict[str, dict[str, float]]) -> str:
+    """The table, in the poster's order."""
+    lines = ["| | PA-MPJPE mm | MPJPE mm | PVE mm | keypoints px |", "|---|---|---|---|---|"]
+    for name in ROWS:
+        if name in scores:
+            row = scores[name]
+            values = (row["pa_mpjpe_mm"], row["mpjpe_mm"], row["pve_mm"])
+            lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} | {row['keypoint_px']:.2f} |")
+    return "\n".join(lines)

@@ -1,0 +1,264 @@
+"""The training loop, its state, and its way to go on after an interruption.
+
+Everything random comes from the recipe's seed and the step's number, so a training that is stopped and resumed on the same
+kind of machine with as many processes ends with the same weights as one that was not.
+"""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from glnet.body.smpl import Body
+from glnet.checkpoint import Checkpoint, save_atomically
+from glnet.config import GLNetConfig
+from glnet.random_init import random_recovery
+from glnet.recovery import Decoder, MeshRecovery
+from glnet_infer.errors import CheckpointError, InputError, TrainingError, first_line
+from glnet_render import SyntheticSource
+from glnet_render.targets import Targets
+from glnet_train.data import Mixture
+from glnet_train.data.batches import Batches
+from glnet_train.fit.inheritance import inherit
+from glnet_train.fit.optimizer import Optimizer
+from glnet_train.objective.guidance import GUIDANCE_TERMS, Guidance
+from glnet_train.objective.losses import LossWeights, Objective
+from glnet_train.objective.matching import Matching
+from glnet_train.processes import Processes
+from glnet_train.recipe import PRECISIONS, Recipe
+
+STATE_FORMAT = "glnet-training-state"
+STATE_VERSION = 6
+
+LEAST_SCALE = 1.0
+"""Of float16's gradients. One that is not finite at this scale is no matter of float16's range."""
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+class _Step(nn.Module):
+    """From a batch to its loss terms: what processes keep the gradients of in common."""
+
+    def __init__(self, objective: Objective, precision: torch.dtype) -> None:
+        super().__init__()
+        self.objective = objective
+        self.precision = precision
+
+    def forward(self, crops: Tensor, targets: Targets) -> dict[str, Tensor]:
+        with torch.autocast(crops.device.type, self.precision, enabled=self.precision != torch.float32):
+            prediction = self.objective.network(crops)
+        return self.objective(prediction, targets)
+
+
+class Trainer:
+    """A training in progress.
+
+    Args:
+        config: The network.
+        recipe: How to train it.
+        body: The body in the synthetic crops.
+        matching: How positives are chosen.
+        weights: Of the loss terms.
+        backgrounds: Folder of photographs to put behind the persons; none gives procedural ones only.
+        real: Real crops to mix in, for the share that the recipe leaves them.
+        initial: Weights to start from (:func:`glnet_train.fit.inheritance.inherit`).
+        processes: Those that train together; this one alone, on the CPU, by default.
+    """
+
+    def __init__(
+        self,
+        config: GLNetConfig,
+        recipe: Recipe,
+        body: Body,
+        *,
+        matching: Matching | None = None,
+        weights: LossWeights | None = None,
+        backgrounds: Path | None = None,
+        real: Mixture | None = None,
+        initial: Checkpoint | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        device = processes.device
+        self.config, self.recipe, self.processes = config, recipe, processes
+        self.matching, self.weights = matching or Matching(), weights or LossWeights()
+        network = random_recovery(config, body, recipe.seed).network
+        if initial is not None:
+            inherit(network, initial)
+        self.network = network.to(device)
+        self.decoder = Decoder(config, copy.deepcopy(body)).to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.guidance = Guidance(config).to(device)
+        objective = Objective(self.network, self.decoder, self.matching, self.weights, self.guidance)
+        precision = PRECISIONS[recipe.precision]
+        self._step: nn.Module = _Step(objective, precision)
+        if processes.count > 1:
+            # Buffers are constants, and running statistics that do not enter the training: each process keeps its own.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of a successor that torch 2.9 lacks
+                self._step = DistributedDataParallel(self._step, broadcast_buffers=False)
+        self.averaged = copy.deepcopy(self.network).eval()
+        self._parameters = [*self.network.parameters(), *self.guidance.parameters()]
+        self.optimizer = Optimizer(
+            self.network, list(self.guidance.parameters()), recipe.learning_rate, recipe.weight_decay
+        )
+        # Gradients of float16 need scaling, or the small ones vanish.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        self.step = 0
+        self.source = SyntheticSource(body, config.crop, seed=recipe.seed, device=device, backgrounds=backgrounds)
+        self.batches = Batches(recipe, config, self.decoder, self.source, processes, real)
+
+    def prepare(self) -> Iterator[tuple[int, int]]:
+        """Render the first crops, which the next step would do otherwise; gives blocks done and blocks in all."""
+        if self.step < self.recipe.steps:
+            yield from self.batches.prepare(self.step)
+
+    def run(self, until: int) -> Iterator[dict[str, float]]:
+        """Train up to step ``until``, giving each step's weighted loss terms."""
+        while self.step < until:
+            yield self._train(*self.batches.at(self.step))
+
+    def _train(self, crops: Tensor, targets: Targets) -> dict[str, float]:
+        self.optimizer.set_learning_rate(self.recipe.learning_rate * self.recipe.rate(self.step))
+        self.network.train()
+        terms = self._step(crops, targets)
+        guidance = self.recipe.guidance(self.step)
+        loss = torch.stack([guidance * term if name in GUIDANCE_TERMS else term for name, term in terms.items()]).sum()
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.optimizer.take_gradients(self.scaler)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
+        if norm.isfinite():  # with float16, steps that overflow are left out, and the scale is lowered
+            self.optimizer.step()
+        elif self.scaler.get_scale() <= LEAST_SCALE or not self.scaler.is_enabled():
+            raise TrainingError(
+                f"The training diverged at step {self.step + 1}.",
+                why=f"the loss is {float(loss.detach())} and the gradient is not finite",
+                fix="go on from the last saved state with a lower learning rate: --initial CHECKPOINT --learning-rate",
+            )
+        self.scaler.update()
+        self.step += 1
+        self._average()
+        values = torch.stack(list(terms.values())).detach().tolist()
+        # What is told weighs the guidance fully to the end, so that one step compares with another.
+        return {"loss": sum(values), **dict(zip(terms, values, strict=True))}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged weights a little towards the current ones; at the start, faster."""
+        keep = min(self.recipe.average, self.step / (self.step + 10))
+        for old, new in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - keep)
+            else:
+                old.copy_(new)
+
+    def recovery(self) -> MeshRecovery:
+        """The averaged network with its decoder, where the training runs."""
+        return MeshRecovery(self.averaged, self.decoder.body).eval()
+
+    def checkpoint(self) -> Checkpoint:
+        """The averaged network as a checkpoint."""
+        return Checkpoint.of(self.averaged)
+
+    def save(self, path: Path) -> None:
+        """Write all that is needed to go on (:func:`read_state`, :meth:`load`), whole or not at all."""
+        state = {
+            "format": STATE_FORMAT,
+            "version": STATE_VERSION,
+            "recipe": asdict(self.recipe),
+            "config": self.config.to_dict(),
+            "matching": asdict(self.matching),
+            "weights": asdict(self.weights),
+            "step": self.step,
+            "processes": self.processes.count,
+            "photographs": self.source.photographs,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "guidance": self.guidance.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        save_atomically(state, path)
+
+    @classmethod
+    def load(
+        cls,
+        state: dict[str, Any],
+        body: Body,
+        backgrounds: Path | None = None,
+        real: Mixture | None = None,
+        processes: Processes = ALONE,
+    ) -> "Trainer":
+        """Go on from a state that :func:`read_state` read.
+
+        Raises:
+            CheckpointError: Its parts do not fit each other.
+            InputError: It was begun with other photographs.
+        """
+        trainer = cls(
+            GLNetConfig.from_dict(state["config"]),
+            Recipe(**state["recipe"]),
+            body,
+            matching=Matching(**state["matching"]),
+            weights=LossWeights(**state["weights"]),
+            backgrounds=backgrounds,
+            real=real,
+            processes=processes,
+        )
+        if trainer.source.photographs != state["photographs"]:
+            if state["photographs"] is None:
+                why = "it was begun without any"
+            elif backgrounds is None:
+                why = "it was begun with some, and none are given"
+            else:
+                why = f"the files in {backgrounds} are not those that it was begun with"
+            raise InputError(
+                "The training that is there cannot go on with other photographs behind the persons.",
+                why=why,
+                fix="give --backgrounds as at first, or begin another elsewhere (--initial takes the weights along)",
+            )
+        try:
+            for part in ("network", "averaged", "guidance", "optimizer", "scaler"):
+                getattr(trainer, part).load_state_dict(state[part])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                "The training state does not fit its own configuration.", why=first_line(error), fix="copy the state again"
+            ) from error
+        trainer.step = state["step"]
+        before = state["processes"]
+        if before != processes.count and processes.rank == 0:
+            warnings.warn(
+                f"{before} processes made this training, and {processes.count} go on with it: crops are shared out in "
+                "another way, and some may come again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return trainer
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What :meth:`Trainer.save` wrote: configuration and recipe as plain values, everything else as tensors on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, something else, or of another version.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != STATE_FORMAT:
+            raise ValueError("it is not a training state")
+        if state["version"] != STATE_VERSION:
+            raise ValueError(f"its version is {state['version']}, this library reads {STATE_VERSION}")
+    except Exception as error:  # torch raises several kinds for damaged archives
+        raise CheckpointError(
+            f"The training state {path} was not read.",
+            why=first_line(error),
+            fix="start in another directory from the weights beside it (--initial), or copy the state again",
+        ) from error
+    return state

@@ -1,0 +1,1 @@
+"""The training objective: losses, matching of positive pixels, guidance heads."""

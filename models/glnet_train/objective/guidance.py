@@ -1,0 +1,130 @@
+"""Guidance for training only: it shapes the features and is not part of the network that is exported.
+
+The poster names 2D keypoints as the annotation that guides the Local Encoding Module (Table 3). Here they guide twice:
+every part point is pulled to the middle of its part's keypoints; and every pixel says how close it is to each keypoint, a
+heat map, which reaches all pixels from the first step on.
+
+Beside them, positive pixels say where the person faces, as a choice among directions: front and back look alike until the
+details are understood, regression then answers with their mean, and a classifier's gradient does not vanish there. And
+every pixel says which surface of the body it sees and how far away, some hundred labels a crop beside 29 keypoints, which
+rendered crops have for nothing (dense correspondence after Güler et al., "DensePose", CVPR 2018).
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glnet.config import GLNetConfig
+from glnet.estimate import viewing_rotations
+from glnet.network import Prediction, gather_pixels, gather_points
+from glnet.parts import PARTS
+from glnet_infer.skeleton import SKELETON_JOINTS
+from glnet_render.targets import BACKGROUND, UNKNOWN, Targets
+from glnet_train.objective.losses import weighted_mean
+
+GUIDANCE_TERMS = ("heat", "facing", "segments", "places", "part points")
+"""Names of the losses."""
+
+HEAT_RADIUS = 1.5
+"""Standard deviation of a keypoint's heat, in cells of the pixel grid."""
+
+DIRECTIONS = 48
+"""Facing directions to choose from, about 30 degrees apart."""
+
+CONCENTRATION = 12.0
+"""How sharply the label favours the nearest directions (von Mises-Fisher's kappa)."""
+
+PLACE = 4
+"""Of a surface: x, y, z on the mean body in its rest pose, and the depth behind the root."""
+
+PLACE_WEIGHT = 5.0
+"""A place that is off by 10 cm in each of its values counts 2."""
+
+
+def _sphere(count: int) -> Float[Tensor, "count 3"]:
+    """Unit vectors spread evenly over the sphere, on a spiral of golden angles."""
+    number = torch.arange(count) + 0.5
+    y = 1 - 2 * number / count
+    turn = math.pi * (1 + 5**0.5) * number
+    radius = (1 - y.square()).sqrt()
+    return torch.stack([radius * turn.cos(), y, radius * turn.sin()], dim=-1)
+
+
+class Guidance(nn.Module):
+    """Training-only heads on the pixel and part features, and their losses."""
+
+    def __init__(self, config: GLNetConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.heat = nn.Conv2d(config.pixel_channels, config.keypoints, 1)
+        nn.init.constant_(self.heat.bias, -4.0)  # a keypoint is nearly nowhere
+        self.facing = nn.Linear(config.pixel_channels, DIRECTIONS)
+        self.register_buffer("directions", _sphere(DIRECTIONS), persistent=False)
+        self.surface = nn.Conv2d(config.pixel_channels, BACKGROUND + 1 + PLACE, 1)
+        self.has_points = config.local_encoding
+        membership = torch.zeros(len(PARTS), SKELETON_JOINTS)
+        for part, joints in enumerate(PARTS.values()):
+            membership[part, list(joints)] = 1
+        self.register_buffer("membership", membership, persistent=False)
+
+    def forward(self, prediction: Prediction, targets: Targets, index: Int[Tensor, "n p"]) -> dict[str, Float[Tensor, ""]]:
+        """The guidance losses by name.
+
+        Args:
+            prediction: With its features.
+            targets: The labels.
+            index: The positive pixels.
+        """
+        segments, places = self._surface_losses(prediction.pixel_features, targets)
+        terms = {
+            "heat": self._heat_loss(prediction.pixel_features, targets),
+            "facing": self._facing_loss(prediction.pixel_features, targets, index),
+            "segments": segments,
+            "places": places,
+        }
+        if self.has_points:
+            terms["part points"] = self._point_loss(prediction.points, targets, index)
+        return terms
+
+    def _heat_loss(self, features: Tensor, targets: Targets) -> Tensor:
+        """Cross entropy of the heat maps against Gaussians about the keypoints, per labelled keypoint."""
+        logits = self.heat(features.float())
+        centers = (targets.estimate.keypoints + 0.5) * self.grid - 0.5
+        cells = torch.arange(self.grid, device=logits.device)
+        near = (-(cells - centers.unsqueeze(-1)).square() / (2 * HEAT_RADIUS**2)).exp()  # N x K x 2 x cells
+        heat = near[:, :, 1, :, None] * near[:, :, 0, None, :]
+        entropy = functional.binary_cross_entropy_with_logits(logits, heat, reduction="none").sum((-2, -1))
+        return weighted_mean(entropy, targets.keypoint_weights) / self.grid
+
+    def _facing_loss(self, features: Tensor, targets: Targets, index: Tensor) -> Tensor:
+        """Cross entropy of the facing direction at positive pixels, relative to the ray through the crop's centre."""
+        logits = self.facing(gather_pixels(features, index).squeeze(3).transpose(1, 2).float())
+        forward = targets.rotations[:, 0, :, 2]  # the rest pose faces +z
+        forward = (viewing_rotations(targets.cameras).transpose(1, 2) @ forward.unsqueeze(-1)).squeeze(-1)
+        label = (CONCENTRATION * forward @ self.directions.T).softmax(-1)
+        entropy = -(label.unsqueeze(1) * logits.log_softmax(-1)).sum(-1)
+        return weighted_mean(entropy, targets.pose_weights[:, :1].expand(entropy.shape))
+
+    def _surface_losses(self, features: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the segments where they are known, and L1 error in metres of the places on the person."""
+        logits, places = self.surface(features.float()).split((BACKGROUND + 1, PLACE), dim=1)
+        known = targets.segments != UNKNOWN
+        entropy = functional.cross_entropy(logits, targets.segments.where(known, BACKGROUND).long(), reduction="none")
+        person = known & (targets.segments != BACKGROUND)
+        error = (places.permute(0, 2, 3, 1) - targets.places).abs().sum(-1)
+        # The background is most of a crop, and soon easy: person and background count as much as each other.
+        background = (known & ~person).float()
+        weights = background / background.mean().clamp_min(1e-6) + person / person.float().mean().clamp_min(1e-6)
+        return weighted_mean(entropy, weights), PLACE_WEIGHT * weighted_mean(error, person.float())
+
+    def _point_loss(self, points: Tensor, targets: Targets, index: Tensor) -> Tensor:
+        """L1 distance of the part points of positive pixels from the middles of their parts' keypoints, in grid cells."""
+        points = gather_points(points, index)  # N x positives x parts x 2
+        weights = self.membership * targets.keypoint_weights[:, None, :SKELETON_JOINTS]  # N x parts x 29
+        total = weights.sum(-1)
+        middles = weights @ targets.estimate.keypoints[:, :SKELETON_JOINTS] / total.clamp_min(1e-6).unsqueeze(-1)
+        error = (points - ((middles + 0.5) * self.grid - 0.5).unsqueeze(1)).abs().mean((1, 3))
+        return weighted_mean(error, total)

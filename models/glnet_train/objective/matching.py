@@ -1,0 +1,110 @@
+"""Which pixels are responsible for a person: the dynamic matching strategy, and the static one that it replaces.
+
+There is one person per crop, so matching does not need the Hungarian algorithm: the N pixels of lowest cost are positive,
+all others negative. Costs come from the current predictions and are no part of the gradient.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from glnet_infer.errors import InputError
+from glnet_render.targets import Targets
+
+COSTS = ("keypoints", "keypoints+depth", "keypoints+depth+rotation")
+"""The poster's Table 6; the classification cost is always there."""
+
+WEIGHTS = {"keypoints": "keypoint_weights", "depths": "depth_weights", "rotation": "rotation_weights"}
+"""Which of the targets' weights go with a part of the estimate."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How positives are chosen.
+
+    Attributes:
+        dynamic: By cost (the poster's DMS); otherwise the pixels nearest to the root's true keypoint.
+        positives: Pixels per person; the poster tries 1, 10, 20, 50, 100, and its numbers match 20.
+        costs: What beside the classification enters, one of :data:`COSTS`.
+        alpha: Weight of the focal term (Lin et al., "Focal Loss", 2017); the poster names it, its value is ours.
+        beta: Exponent of the focal term, likewise.
+    """
+
+    dynamic: bool = True
+    positives: int = 20
+    costs: str = "keypoints"
+    alpha: float = 0.25
+    beta: float = 2.0
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The parts of an estimate that are compared, the first ones of its vector."""
+        return ("keypoints", "depths", "rotation")[: COSTS.index(self.costs) + 1]
+
+    def __post_init__(self) -> None:
+        if self.costs not in COSTS:
+            raise InputError(f"There are no matching costs {self.costs!r}.", fix=f"choose one of {', '.join(COSTS)}")
+        if self.positives < 1:
+            raise InputError(f"{self.positives} positives per person cannot be trained.", fix="use 1 or more")
+
+
+def positives(
+    logits: Float[Tensor, "n h w"],
+    estimates: Float[Tensor, "n h*w p"] | None,
+    targets: Targets,
+    matching: Matching,
+) -> Int[Tensor, "n k"]:
+    """Each crop's positive pixels as ``y * grid + x``, all distinct.
+
+    Args:
+        logits: Confidences of all pixels before the sigmoid.
+        estimates: Of all pixels, at least :attr:`Matching.components` of them; static matching does not need any.
+        targets: The labels.
+        matching: How to choose.
+    """
+    with torch.no_grad():
+        if matching.dynamic:
+            costs = matching_costs(logits, estimates, targets, matching)
+        else:
+            costs = _distances_to_root(logits, targets)
+        return costs.topk(matching.positives, dim=1, largest=False).indices
+
+
+def matching_costs(
+    logits: Float[Tensor, "n h w"],
+    estimates: Float[Tensor, "n h*w p"],
+    targets: Targets,
+    matching: Matching,
+) -> Float[Tensor, "n h*w"]:
+    """The poster's L_match of every pixel: focal term of its confidence plus error of its estimate's 2D components.
+
+    Components are sums over their values, as DETR sums box errors, scaled to what they would be were all labels known:
+    so a person with few visible joints weighs confidence and keypoints alike.
+    """
+    logits = logits.flatten(1)
+    cost = -matching.alpha * logits.sigmoid().neg().add(1).pow(matching.beta) * functional.logsigmoid(logits)
+    first = 0
+    for name in matching.components:
+        truth, known = getattr(targets.estimate, name).flatten(1), getattr(targets, WEIGHTS[name])
+        found = estimates[..., first : first + truth.shape[1]]
+        first += truth.shape[1]
+        weights = known * (known.shape[1] / known.sum(1, keepdim=True).clamp_min(1e-6))
+        weights = weights.repeat_interleave(truth.shape[1] // known.shape[1], dim=1).unsqueeze(1)
+        cost = cost + torch.cdist(found * weights, truth.unsqueeze(1) * weights, p=1).squeeze(2)
+    return cost
+
+
+def _distances_to_root(logits: Tensor, targets: Targets) -> Float[Tensor, "n h*w"]:
+    """Squared distance of every pixel to the root, or to the person's middle where it is unknown, in grid cells."""
+    grid = logits.shape[-1]
+    cells = torch.arange(grid, device=logits.device)
+    keypoints, weights = targets.estimate.keypoints, targets.keypoint_weights.unsqueeze(-1)
+    # Without a label of the root, the middle of the labelled keypoints; without any, the crop's.
+    middle = (keypoints * weights).sum(1) / weights.sum(1).clamp_min(1e-6)
+    root = torch.where(weights[:, 0] > 0, keypoints[:, 0], middle)
+    root = (root + 0.5) * grid - 0.5
+    dx, dy = cells - root[:, :1], cells - root[:, 1:]
+    return (dy.square()[:, :, None] + dx.square()[:, None, :]).flatten(1)

@@ -1,0 +1,89 @@
+"""How to train: the numbers of a training, apart from the network's and the data's."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from glnet_infer.errors import InputError
+from glnet_render.seeds import LARGEST_SEED
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+GUIDANCE_AT_END = 0.25
+"""Weight of the guidance at the last step, of its weight before."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: Length of the training; the learning rate is planned for it.
+        batch: Crops per step, of all processes together.
+        learning_rate: Its highest value, reached after ``warmup`` steps, then falling as a cosine to 1 %.
+        warmup: Steps of linear growth.
+        weight_decay: The optimizer's.
+        clip: Largest norm of the gradient.
+        average: Share of the old weights that the running average keeps per step; the average is what is evaluated.
+        fading: Last share of the steps, over which turning and scaling of crops fade away and guidance to
+            :data:`GUIDANCE_AT_END`: the network ends with crops as they will be, and with what it will be asked for.
+        tilted: Share of rendered persons who are the less upright of two: who leans, lies or is seen from high above is
+            rare, and found worst. It fades like turning, for what is asked in the end is the natural mixture.
+        bystanders: Share of rendered crops that show another person too, to the last step: where there is one there are
+            often more.
+        precision: What the network computes in where that is safe (autocast); one of :data:`PRECISIONS`.
+        synthetic: Share of rendered crops; the rest comes from real datasets.
+        block: Crops rendered at a time.
+        blocks: Blocks that each process holds in its pool.
+        refresh: Steps between two new blocks.
+        curriculum: Blocks until the full spread of poses and views is reached.
+        seed: Of everything.
+    """
+
+    steps: int = 20_000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    average: float = 0.998
+    fading: float = 1 / 3
+    tilted: float = 1.0
+    bystanders: float = 0.3
+    precision: str = "bfloat16"
+    synthetic: float = 1.0
+    block: int = 256
+    blocks: int = 16
+    refresh: int = 8
+    curriculum: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
+        for name in ("synthetic", "fading", "tilted", "bystanders"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise InputError(f"The recipe's share {name} is {share}.", fix="give a number from 0 to 1")
+        if not self.learning_rate > 0:
+            raise InputError(f"The learning rate is {self.learning_rate}.", fix="give a number above 0")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"The seed is {self.seed}.", fix=f"give a number from 0 to {LARGEST_SEED}")
+
+    def turning(self, step: int) -> float:
+        """Share of the full turning and scaling of crops at a step."""
+        left = max(1 - step / self.steps, 0.0)
+        return min(1.0, left / self.fading) if self.fading else 1.0
+
+    def guidance(self, step: int) -> float:
+        """Share of the guidance's full weight at a step."""
+        return GUIDANCE_AT_END + (1 - GUIDANCE_AT_END) * self.turning(step)
+
+    def rate(self, step: int) -> float:
+        """Share of the highest learning rate at a step."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2

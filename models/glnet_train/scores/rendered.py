@@ -1,0 +1,101 @@
+"""Scores on held-out rendered crops."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glnet.body.smpl import Body
+from glnet.config import GLNetConfig
+from glnet.estimate import default_cameras
+from glnet.recovery import DecodedBody, Decoder, Recovery, standing_estimate
+from glnet_infer.backends import Backend
+from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.skeleton import BODY_JOINTS
+from glnet_render import SyntheticSample, SyntheticSource
+from glnet_render.scene import project
+from glnet_render.seeds import HELD_OUT
+from glnet_render.spread import SCORED, Spread
+from glnet_train.scores.answers import keypoint_scores, recovered
+from glnet_train.scores.metrics import Scores, mpjpe, pa_mpjpe, pve
+
+BATCH = 16
+
+COVERED = 0.5
+"""Share of its box that a person covers, about, for the similarity of keypoints: COCO takes the segmentation's area."""
+
+
+class Shown(NamedTuple):
+    """Crops and what was recovered from them, for pictures.
+
+    Attributes:
+        crops: N x S x S x 3, RGB.
+        cameras: N x 4, of the crops.
+        vertices: N x V x 3, camera coordinates, metres.
+    """
+
+    crops: NDArray[np.uint8]
+    cameras: NDArray[np.float32]
+    vertices: NDArray[np.float32]
+
+
+class Evaluation(NamedTuple):
+    """Scores of the crops, of answering every crop with the standing mean body, and what there is to see."""
+
+    scores: Scores
+    baseline: Scores
+    shown: Shown
+
+
+def evaluate(
+    backend: Backend, body: Body, crop: CropSpec, crops: int, seed: int = HELD_OUT, spread: Spread = SCORED
+) -> Evaluation:
+    """Score a backend on rendered crops.
+
+    Args:
+        backend: What runs the graph; its body must be ``body``.
+        body: The body in the crops.
+        crop: The network's.
+        crops: How many; their meshes are kept, 150 kB each.
+        seed: Of the crops.
+        spread: Of the crops. Scores of one spread do not compare with those of another.
+    """
+    source = SyntheticSource(body, crop, seed=seed, spread=spread)
+    standing = _standing(body)
+    scores, baseline, shown = Scores(), Scores(), []
+    for start in range(0, crops, BATCH):
+        sample = source.sample(min(BATCH, crops - start))
+        arrays = sample.crops.numpy(), sample.cameras.numpy()
+        found = recovered(backend, *arrays)
+        shown.append(Shown(*arrays, found.vertices.numpy()))
+        truth = body.pose(sample.rotations, sample.betas)
+        scores.add(**_errors(found.vertices, found.joints, truth), **_keypoints(found, truth, sample, crop.size))
+        count = len(sample.crops)
+        baseline.add(**_errors(standing.vertices.expand(count, -1, -1), standing.joints.expand(count, -1, -1), truth))
+    return Evaluation(scores, baseline, Shown(*(np.concatenate(parts) for parts in zip(*shown, strict=True))))
+
+
+def _standing(body: Body) -> DecodedBody:
+    """The baseline: everybody has the mean shape and stands facing the camera."""
+    config = GLNetConfig()
+    decoder = Decoder(config, body)
+    return decoder(standing_estimate(decoder, config.keypoints), default_cameras(1))
+
+
+def _errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Errors in space. Joints are SMPL's 24, rooted at the pelvis."""
+    true_vertices, true_joints = truth
+    joints, true_joints = joints[:, :BODY_JOINTS], true_joints[:, :BODY_JOINTS]
+    return {
+        "mpjpe_mm": mpjpe(joints, true_joints),
+        "pa_mpjpe_mm": pa_mpjpe(joints, true_joints),
+        "pve_mm": pve(vertices, true_vertices, found_root=joints[:, 0], truth_root=true_joints[:, 0]),
+    }
+
+
+def _keypoints(found: Recovery, truth: tuple[Tensor, Tensor], sample: SyntheticSample, size: int) -> dict[str, Tensor]:
+    placed = truth[1] + sample.translation.unsqueeze(1)
+    places = (project(placed, sample.cameras) + 0.5) * size
+    extent = places.amax(1) - places.amin(1)
+    return keypoint_scores(found, places, sample.visibility, sample.visibility, COVERED * extent.prod(1))
