@@ -38,8 +38,8 @@ class MeshRecoverer:
 
     Args:
         bundle: Directory that ``glnet-export`` made.
-        backend: A name from ``glnet_infer.backends.BACKENDS``, or a backend of your own. What is asked for by name is
-            used or refused, never replaced; ``repr`` and every result say what runs.
+        backend: A name from :func:`glnet_infer.backends.backend_names`, or a backend of your own. What is asked for by name
+            is used or refused, never replaced; ``repr`` and every result say what runs.
         batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory. None: what
             suits the backend, :func:`usual_batch_size`. A backend that cuts crops from the frame itself gets all boxes at
             once, and bounds memory by its engine.
