@@ -38,10 +38,16 @@ def plugins(tmp_path):
     metadata = tmp_path / "zeros_backend-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: zeros-backend\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[glnet_infer.backends]\nzeros = zeros_backend:kind\nbroken = no_such_module:kind\n"
-        "no-kind = zeros_backend:no_kind\nmisnamed = zeros_backend:other_name\nonnxruntime-cpu = zeros_backend:kind\nauto = zeros_backend:kind\n"
-    )
+    points = {
+        "zeros": "zeros_backend:kind",
+        "broken": "no_such_module:kind",
+        "no-kind": "zeros_backend:no_kind",
+        "misnamed": "zeros_backend:other_name",
+        "onnxruntime-cpu": "zeros_backend:kind",
+        "auto": "zeros_backend:kind",
+    }
+    lines = ["[glnet_infer.backends]", *(f"{name} = {value}" for name, value in points.items())]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return tmp_path
 
 
