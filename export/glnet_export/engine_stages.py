@@ -6,19 +6,21 @@ from typing import Any
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import sample_by_grid
-from glnet_export.engines.build import RUN, build, build_crop, runs_here
+from glnet_export.engines.build import build, build_crop, runs_here
 from glnet_export.engines.crop_parity import LARGEST_DIFFERENCE, compare_crops
 from glnet_export.engines.options import EngineOptions
 from glnet_export.engines.progress import Progress, Stage
-from glnet_export.engines.toolkit import RTX, Toolkit
+from glnet_export.engines.toolkit import Toolkit
 from glnet_export.graph import check, trace
 from glnet_export.mixed import MIXED_GRAPH_NAME, half_layers
 from glnet_export.parity import as_module
 from glnet_export.precision import KEEP_IN_FLOAT32, PrecisionBounds, PrecisionReport, compare_precisions
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.backends.tensorrt.choice import fitting_module
+from glnet_infer.backends.tensorrt.products import RTX
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.bundle.manifest import CropEngineRecord, EngineRecord, Manifest
+from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.records import ENGINES, RUN, CropEngineRecord, EngineRecord, GraphRecord
 from glnet_infer.devices import gpus
 from glnet_infer.errors import BackendError, ExportError
 from glnet_render import SyntheticSample, SyntheticSource
@@ -44,7 +46,7 @@ def add_engine(
     options: EngineOptions,
     stage: Stage,
     progress: Progress,
-) -> EngineRecord:
+) -> Manifest:
     """Put a graph in mixed precision into an unfinished bundle, the engine that is built from it, and one that cuts crops.
 
     Args:
@@ -70,14 +72,23 @@ def add_engine(
         random = manifest.network.weights == "random"
         report = compare_precisions(recovery, mixed, persons.crops, persons.cameras, emulated=True)
         parity = _judged(report, random, options, found, KEEP_IN_FLOAT32)
+        graph_record = GraphRecord(
+            record_file(graph),
+            ENGINES,
+            facts.precision,
+            facts.opset,
+            facts.nodes,
+            parity,
+            options.float32_modules,
+            half_layers(mixed),
+        )
+        manifest = replace(manifest, graphs=(*manifest.graphs, graph_record))
     with stage("build") as found:
         found.append(str(toolkit))
-        if options.timing_cache is not None and toolkit.flavor is RTX:
+        if options.timing_cache is not None and toolkit.product is RTX:
             found.append(f"{options.timing_cache} is not used: {RTX.title} measures nothing when it builds")
         record = build(graph, directory, toolkit, options, half_layers=half_layers(mixed), progress=progress)
-        origin = {"graph": asdict(record_file(graph)), "kept_in_float32": list(options.float32_modules)}
-        # The graph stays in the bundle: trtexec and servers build from it where the GPU is, without PyTorch.
-        record = replace(record, layers={**record.layers, **origin}, parity={"module": parity})
+        record = replace(record, graph=graph.name)
         found.append(
             f"{record.file.file}, {record.file.bytes / 1e6:.0f} MB, {record.precision} precision "
             f"({record.layers['half']} heavy layers in half, {record.layers['float']} in float32), "
@@ -92,14 +103,15 @@ def add_engine(
         obstacle = obstacle_to(record, directory)
         if obstacle:
             found.append(f"{record.state}: {obstacle}")
-            return record
+            return replace(manifest, engines=(record,))
         replace(manifest, engines=(record,)).write(directory)
         with TensorRtBackend(Bundle.open(directory)) as backend:
             module, sizes = as_module(backend), backend.buckets
             report = compare_precisions(recovery, module, persons.crops, persons.cameras, batches=sizes)
             engine = {"backend": backend.name, **_judged(report, random, options, found, UPDATE)}
             cut = _crops_judged(backend, manifest, crop, found)
-            return replace(record, state=RUN, parity={**record.parity, "engine": engine, "crop": cut})
+            record = replace(record, state=RUN, parity={"engine": engine, "crop": cut})
+            return replace(manifest, engines=(record,))
 
 
 def obstacle_to(record: EngineRecord, directory: Path) -> str:

@@ -21,7 +21,7 @@ from glnet_export.engine_stages import ENGINE_STAGES, add_engine
 from glnet_export.engines.build import check_timing_cache
 from glnet_export.engines.options import EngineOptions
 from glnet_export.engines.progress import Progress, Stage, silent
-from glnet_export.engines.toolkit import CLASSIC, choose
+from glnet_export.engines.toolkit import choose
 from glnet_export.graph import GraphFacts, check, trace
 from glnet_export.mixed import mixed_copy
 from glnet_export.parity import ParityBounds, compare
@@ -29,19 +29,16 @@ from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
 from glnet_infer.backends.onnxruntime import import_onnxruntime
+from glnet_infer.backends.tensorrt.products import TENSORRT
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.bundle.manifest import (
-    GRAPH_NAME,
-    TOPOLOGY_NAME,
-    BodyRecord,
-    FileRecord,
-    GraphRecord,
-    Manifest,
-    NetworkRecord,
-)
+from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.records import RUNTIME, BodyRecord, FileRecord, GraphRecord, NetworkRecord
 from glnet_infer.contract import graph_outputs
 from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.version import __version__
+
+GRAPH_NAME = "model.onnx"
+TOPOLOGY_NAME = "topology.npz"
 
 STAGES = ("load", "trace", "check", "parity", "publish")
 """In this order."""
@@ -135,7 +132,7 @@ def export(
         GlnetError: A stage failed; nothing is left at the output but what was there before.
     """
     toolkit = None if engine is None else choose(engine)  # before minutes of tracing
-    if engine is not None and engine.timing_cache is not None and toolkit is not None and toolkit.flavor is CLASSIC:
+    if engine is not None and engine.timing_cache is not None and toolkit is not None and toolkit.product is TENSORRT:
         check_timing_cache(engine.timing_cache)
     try:
         with bundle_under_construction(output) as (directory, publish):
@@ -144,8 +141,7 @@ def export(
                 mixed = None if engine is None else mixed_copy(recovery, engine.float32_modules)
             manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
             if engine is not None and toolkit is not None and mixed is not None:
-                record = add_engine(directory, manifest, recovery, mixed, toolkit, engine, stage, progress)
-                manifest = replace(manifest, engines=(record,))
+                manifest = add_engine(directory, manifest, recovery, mixed, toolkit, engine, stage, progress)
             with stage("publish") as found:
                 manifest.write(directory)
                 publish()
@@ -192,7 +188,8 @@ def _add_graph(
     manifest = _manifest(directory, network, recovery, body_file, facts)
     manifest.write(directory)
     with stage("parity") as found:
-        return replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
+        parity = _parity(directory, recovery, parity_crops, bounds, found)
+        return replace(manifest, graphs=(replace(manifest.graph, parity=parity),))
 
 
 def _manifest(
@@ -212,8 +209,7 @@ def _manifest(
         network=network,
         body=BodyRecord(body.name, vertices, body_file, record_file(directory / TOPOLOGY_NAME)),
         crop=recovery.network.config.crop,
-        graph=GraphRecord(record_file(directory / GRAPH_NAME), facts.opset, facts.precision, facts.nodes),
-        parity={},
+        graphs=(GraphRecord(record_file(directory / GRAPH_NAME), RUNTIME, facts.precision, facts.opset, facts.nodes),),
         outputs=graph_outputs(vertices, recovery.network.config.keypoints),
     )
 

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from glnet_infer.backends.tensorrt.kernel_cache import CACHE_FOLDER
-from glnet_infer.bundle.manifest import MANIFEST_NAME, Manifest
+from glnet_infer.bundle import unknown_entries
+from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.errors import BundleError, OutputError
 
 PARTIAL, REPLACED = "partial", "replaced"
@@ -70,17 +70,10 @@ def _check_replaceable(target: Path) -> None:
 
 def _foreign_entries(directory: Path) -> list[str]:
     """Names in a directory that its manifest does not account for; all of them where there is no manifest of ours."""
-    names = sorted(entry.name for entry in directory.iterdir())
     try:
-        manifest = Manifest.read(directory)
+        return unknown_entries(directory, Manifest.read(directory))
     except BundleError:
-        return names
-    own = {MANIFEST_NAME, CACHE_FOLDER, manifest.graph.file.file, manifest.body.topology.file}
-    for engine in manifest.engines:
-        own |= {engine.file.file, engine.layers.get("graph", {}).get("file")}
-        if engine.crop is not None:
-            own.add(engine.crop.file.file)
-    return [name for name in names if name not in own]
+        return sorted(entry.name for entry in directory.iterdir())
 
 
 def _publish(partial: Path, target: Path) -> None:

@@ -41,7 +41,7 @@ def test_it_is_exported_to_a_graph_and_an_engine(tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="install the extra rtx")
     options = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=4)
     manifest = export(Source(demo_directory() / "checkpoint.pth"), tmp_path / "b", engine=options)
-    assert manifest.parity["vertices_mm"] < 0.05 and manifest.parity["pixel_agreement"] == 1
+    assert manifest.graph.parity["vertices_mm"] < 0.05 and manifest.graph.parity["pixel_agreement"] == 1
     (engine,) = manifest.engines
     assert engine.precision == "mixed" and engine.layers["kinds"]["resize"]["float16"] >= 3
     assert engine.crop is not None

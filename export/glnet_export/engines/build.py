@@ -11,21 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from glnet_export.engines.crop_graph import CROP_GRAPH_NAME, write_crop_graph
 from glnet_export.engines.options import EngineOptions
 from glnet_export.engines.progress import Progress, new_monitor, silent
 from glnet_export.engines.readback import LEARNED, NetworkFacts, read_engine, read_network
-from glnet_export.engines.toolkit import CLASSIC, RTX, Toolkit
-from glnet_infer.backends.tensorrt.products import TensorRtLog, log_of
+from glnet_export.engines.toolkit import Toolkit
+from glnet_infer.backends.tensorrt.products import LEAN, RTX, TENSORRT, TensorRtLog, log_of
 from glnet_infer.bundle import record_file
-from glnet_infer.bundle.manifest import ENGINE_STATES, CropEngineRecord, EngineRecord
+from glnet_infer.bundle.records import NOT_RUN, CropEngineRecord, EngineRecord, Flavor
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, TensorSpec
 from glnet_infer.devices import gpus, newest_cuda
 from glnet_infer.errors import ExportError, OutputError, one_line
-
-NOT_RUN, RUN = ENGINE_STATES
 
 Said = Callable[[], str]
 """What TensorRT said since the build began."""
@@ -76,7 +74,7 @@ def build(
         layers["engine"] = plan.engine_types
     return EngineRecord(
         file=record_file(directory / name),
-        flavor=toolkit.flavor.name,
+        flavor=cast(Flavor, toolkit.product.name),
         version=toolkit.version,
         compute_capabilities=toolkit.compute_capabilities,
         built_on=toolkit.gpu,
@@ -138,7 +136,7 @@ def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
 def _tag(toolkit: Toolkit, options: EngineOptions) -> str:
     """Such as ``rtx-sm86-sm89`` or ``trt-lean-sm90``."""
     targets = (f"sm{each.replace('.', '')}" for each in toolkit.compute_capabilities)
-    return "-".join([toolkit.flavor.tag, *(["lean"] if options.lean else []), *targets])
+    return "-".join([(LEAN if options.lean else toolkit.product).tag, *targets])
 
 
 @dataclass(frozen=True)
@@ -194,13 +192,13 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wan
         config.progress_monitor = monitor
         data = builder.build_serialized_network(network, config)
     except (RuntimeError, TypeError, ValueError) as error:  # what its bindings raise
-        raise _failed(f"{toolkit.flavor.title} failed.", said, error) from error
+        raise _failed(f"{toolkit.product.title} failed.", said, error) from error
     if monitor.failure is not None:
         raise monitor.failure
     if data is None:
-        raise _failed(f"{toolkit.flavor.title} did not build the engine.", said)
+        raise _failed(f"{toolkit.product.title} did not build the engine.", said)
     seconds = time.monotonic() - start
-    if options.timing_cache is not None and toolkit.flavor is CLASSIC:
+    if options.timing_cache is not None and toolkit.product is TENSORRT:
         _save_timing_cache(config, options.timing_cache)
     readable = runs_here(toolkit.compute_capabilities) and not options.lean
     return _Plan(data, facts, read_engine(trt, log, data) if readable else {}, seconds)
@@ -275,7 +273,7 @@ def _configure(config: Any, toolkit: Toolkit, options: EngineOptions, said: Said
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace << 20)
         if config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) != options.workspace << 20:
             raise _failed(f"TensorRT does not take a workspace of {options.workspace} MiB.", said)
-    if toolkit.flavor is RTX:
+    if toolkit.product is RTX:
         config.num_compute_capabilities = len(toolkit.compute_capabilities)
         for index, target in enumerate(toolkit.compute_capabilities):
             value = trt.ComputeCapability.__members__[f"SM{target.replace('.', '')}"]
@@ -334,7 +332,7 @@ def _save_timing_cache(config: Any, path: Path) -> None:
 
 def _made(value: _Value | None, what: str, toolkit: Toolkit, said: Said) -> _Value:
     if value is None:
-        raise _failed(f"{toolkit.flavor.title} did not make {what}.", said)
+        raise _failed(f"{toolkit.product.title} did not make {what}.", said)
     return value
 
 

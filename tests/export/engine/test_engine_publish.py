@@ -13,7 +13,7 @@ from glnet_export.engines.progress import Phases
 from glnet_export.pipeline import Source, export
 from glnet_export.publish import bundle_under_construction
 from glnet_infer import ExportError, OutputError
-from glnet_infer.backends.tensorrt.products import log_of
+from glnet_infer.backends.tensorrt.products import RTX, log_of
 from glnet_infer.bundle import Bundle
 
 # Stopping
@@ -82,7 +82,9 @@ def test_what_the_listener_of_progress_raises_stops_the_build(toolkit, mixed, tm
 
 def test_a_failed_build_leaves_the_old_bundle(exported, retraced, small_checkpoint, tmp_path, ada, content, monkeypatch):
     # Turing is refused beforehand, since this is what would come of it.
-    monkeypatch.setattr("glnet_export.engines.toolkit.RTX_COMPUTE_CAPABILITIES", frozenset({"7.5"}))
+    turing_too = dataclasses.replace(RTX, compute_capabilities=frozenset({"7.5"}))
+    for module in ("toolkit", "build"):
+        monkeypatch.setattr(f"glnet_export.engines.{module}.RTX", turing_too)
     old = shutil.copytree(exported[0], tmp_path / "bundle")
     before = content(old)
     turing = dataclasses.replace(ada, compute_capabilities=("7.5",))

@@ -72,12 +72,16 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
     return run_engine
 
 
-def test_an_engine_that_runs_is_compared(run_engine, ada):
+def graph_of(folder):
+    return Bundle.open(folder / "b").manifest.graph_for("engines")
+
+
+def test_an_engine_that_runs_is_compared(run_engine, ada, tmp_path):
     engine = run_engine()
     found = engine.parity["engine"]
     assert engine.state == "run" and found["backend"] == "torch-cpu"
     assert found["crops"] == ada.precision_crops and found["vertices_max_mm"] == 0 and found["pixel_agreement"] == 1
-    assert found["bounds"] == engine.parity["module"]["bounds"]
+    assert found["bounds"] == graph_of(tmp_path).parity["bounds"]
     cut = engine.parity["crop"]
     assert cut["crops"] == 7 and cut["frame"] == [1280, 720] and cut["largest_difference"] <= cut["bound"] == 1
     assert 0.99 < cut["equal"] <= 1
@@ -170,5 +174,5 @@ def test_half_precision_that_costs_too_much_is_refused(exported, retraced, small
 
 def test_modules_that_stay_in_float32_are_recorded(exported, retraced, small_checkpoint, tmp_path, ada):
     options = dataclasses.replace(ada, float32_modules=("backbone.stage4",))
-    (engine,) = export(Source(small_checkpoint), tmp_path / "b", engine=options).engines
-    assert engine.layers["kept_in_float32"] == ["backbone.stage4"]
+    export(Source(small_checkpoint), tmp_path / "b", engine=options)
+    assert graph_of(tmp_path).kept_in_float32 == ("backbone.stage4",)
