@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.camera import Intrinsics
+from glnet_infer.contract import CropSpec
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CropSquares:
         return np.concatenate([focal, center], axis=1).astype(np.float32)
 
     def in_frame(self, width: int, height: int) -> NDArray[np.float32]:
-        """The squares as crop engines take them: N x 4, ``glnet_infer.bundle.manifest.CROP_INPUTS``."""
+        """The squares as crop engines take them: N x 4, ``glnet_infer.contract.CROP_INPUTS``."""
         frame = np.array([width, height], dtype=np.float64)
         return np.concatenate([self.centers * 2 / frame - 1, self.sides[:, None] / frame], axis=1).astype(np.float32)
 

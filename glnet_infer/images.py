@@ -1,5 +1,7 @@
-"""Reading and checking what users hand in: images and person boxes."""
+"""Images read and written, and person boxes checked."""
 
+import os
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame, is_device_array
-from glnet_infer.errors import InputError
+from glnet_infer.errors import InputError, OutputError
+from glnet_infer.files import ELSEWHERE, replace_file
 
 MINIMUM_SIDE = 2
 """Pixels. Nobody is recovered from less; boxes in units of the image's size look like this."""
@@ -174,3 +177,29 @@ def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.
             index = int(np.flatnonzero(bad)[0])
             raise InputError(f"Box {index} {what}: {array[index].tolist()}.", fix=fix)
     return array
+
+
+_SUFFIXES = "use a suffix such as .jpg or .png"
+
+
+def check_image_path(path: Path) -> None:
+    """Raise OutputError where :func:`write_image` could not write: before the work that makes the image."""
+    if not path.parent.is_dir():
+        raise OutputError(f"Cannot write {path}.", why="there is no such directory", fix=f"mkdir -p {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"Cannot write {path}.", why=f"nothing can be written into {path.parent}", fix=ELSEWHERE)
+    if not cv2.haveImageWriter(path.name):
+        raise OutputError(f"Cannot write {path}.", why=f"{path.suffix!r} is no image format", fix=_SUFFIXES)
+
+
+def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Write a BGR image; the suffix names the format, as for ``cv2.imwrite``.
+
+    Raises:
+        OutputError: OpenCV does not know the format, or the file cannot be written.
+    """
+    try:
+        _, encoded = cv2.imencode(Path(path).suffix, image)
+    except cv2.error as error:
+        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix=_SUFFIXES) from error
+    replace_file(path, encoded.tobytes())

@@ -21,8 +21,8 @@ from glnet_infer.backends import (
     usual_batch_size,
 )
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import GRID_STRIDE, TensorSpec
 from glnet_infer.camera import Intrinsics
+from glnet_infer.contract import GRID_STRIDE, TensorSpec
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError

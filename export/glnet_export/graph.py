@@ -15,7 +15,7 @@ import torch
 from glnet.recovery import MeshRecovery
 from glnet.sampling import Sampler, sample_by_gather
 from glnet_export.engines.options import LARGEST_BATCH
-from glnet_infer.bundle.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
+from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 from glnet_infer.errors import ExportError, first_line
 
 OPSET = 20

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glnet.estimate import DEFAULT_CAMERA
 from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_angle
 from glnet_infer.backends import Backend
+from glnet_infer.contract import DEFAULT_CAMERA
 from glnet_infer.errors import ExportError
 
 BATCH = 5

@@ -38,8 +38,8 @@ from glnet_infer.bundle.manifest import (
     GraphRecord,
     Manifest,
     NetworkRecord,
-    graph_outputs,
 )
+from glnet_infer.contract import graph_outputs
 from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.version import __version__
 

@@ -11,7 +11,7 @@ from glnet_infer.device_arrays import DeviceFrame, DeviceMeshes
 from glnet_infer.errors import BackendError
 
 Outputs = dict[str, NDArray[Any]]
-"""Arrays under the names of ``glnet_infer.bundle.manifest.GRAPH_OUTPUTS``."""
+"""Arrays under the names of ``glnet_infer.contract.GRAPH_OUTPUTS``."""
 
 Frame = NDArray[np.uint8] | DeviceFrame
 """An image to cut crops from, on the host or on the GPU."""

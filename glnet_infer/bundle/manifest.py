@@ -1,7 +1,4 @@
-"""The manifest of a bundle: what the graph takes and gives, how crops are cut, and what the files are.
-
-This module is the one place where names, shapes, units and frames of the graph's inputs and outputs are written down.
-"""
+"""The manifest of a bundle: what its graph, body, network and engines are, and the hash of every file."""
 
 from __future__ import annotations
 
@@ -12,81 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, CropSpec, TensorSpec
 from glnet_infer.errors import BundleError, first_line
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.onnx"
 TOPOLOGY_NAME = "topology.npz"
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of the graph. ``N`` crops, ``V`` vertices, ``K`` keypoints, ``C`` the crop's side."""
-
-    name: str
-    dtype: str
-    shape: tuple[str | int, ...]
-    meaning: str
-
-
-GRAPH_INPUTS: tuple[TensorSpec, ...] = (
-    TensorSpec("crops", "uint8", ("N", "C", "C", 3), "RGB crops as glnet_infer.crops cuts them"),
-    TensorSpec(
-        "cameras",
-        "float32",
-        ("N", 4),
-        "fx, fy, cx, cy of the pinhole camera that saw the crop, in crop sides, from the crop's centre; "
-        "1000/256, 1000/256, 0, 0 where nothing is known",
-    ),
-)
-
-GRAPH_OUTPUTS: tuple[TensorSpec, ...] = (
-    TensorSpec("vertices", "float32", ("N", "V", 3), "mesh in camera coordinates, metres (x right, y down, z forward)"),
-    TensorSpec("joints", "float32", ("N", 29, 3), "posed joints (glnet_infer.skeleton) in camera coordinates, metres"),
-    TensorSpec("keypoints_2d", "float32", ("N", "K", 2), "regressed keypoints x, y in crop pixels"),
-    TensorSpec(
-        "rotations", "float32", ("N", 24, 3, 3), "SMPL pose: rotations relative to the parent, the root's to the camera"
-    ),
-    TensorSpec("betas", "float32", ("N", 10), "SMPL shape, standard deviations"),
-    TensorSpec("translation", "float32", ("N", 3), "added to the posed body to get vertices and joints, metres"),
-    TensorSpec("confidence", "float32", ("N",), "score of the chosen pixel, 0 to 1"),
-    TensorSpec("reference_pixel", "int32", ("N", 2), "the chosen pixel x, y in cells of the 4-crop-pixel grid"),
-)
-
-
-GRID_STRIDE = 4
-"""Crop pixels between two neighbouring pixels of the network's grid."""
-
-
-@dataclass(frozen=True)
-class CropSpec:
-    """How a person's crop is cut from the image (``glnet_infer.crops`` implements it).
-
-    Attributes:
-        size: Side of the crop in pixels.
-        padding: Side of the square, relative to the longer side of the person's box.
-    """
-
-    size: int = 256
-    padding: float = 1.25
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values, in words."""
-        problems = []
-        if not isinstance(self.size, int) or self.size <= 0 or self.size % 32:
-            problems.append(f"crop.size is {self.size!r}, not a positive multiple of 32")
-        if not isinstance(self.padding, int | float) or not 0.1 <= self.padding <= 10:
-            problems.append(f"crop.padding is {self.padding!r}, not a number from 0.1 to 10")
-        return problems
-
-
-def graph_outputs(vertices: int, keypoints: int) -> tuple[TensorSpec, ...]:
-    """:data:`GRAPH_OUTPUTS` with the numbers of a body and a network."""
-    sizes: dict[str | int, int] = {"V": vertices, "K": keypoints}
-    return tuple(
-        dataclasses.replace(spec, shape=tuple(sizes.get(side, side) for side in spec.shape)) for spec in GRAPH_OUTPUTS
-    )
 
 
 @dataclass(frozen=True)
@@ -147,21 +76,6 @@ class NetworkRecord:
     sha256: str
     config: dict[str, Any]
 
-
-CROP_INPUTS: tuple[TensorSpec, ...] = (
-    TensorSpec("frame", "uint8", ("H", "W", 3), "BGR image"),
-    TensorSpec(
-        "squares",
-        "float32",
-        ("N", 4),
-        "middle x, y and half side in x, y of each crop, in half frame sides from the frame's centre (edges are -1 and 1)",
-    ),
-)
-
-CROP_OUTPUTS: tuple[TensorSpec, ...] = (GRAPH_INPUTS[0],)
-
-SMALLEST_FRAME = 16
-"""Shortest side, in pixels, of a frame that crop engines are built for."""
 
 ENGINE_FLAVORS = ("tensorrt", "tensorrt-rtx")
 ENGINE_STATES = ("built, not run", "run")

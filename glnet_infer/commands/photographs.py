@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.commands.console import error_document, print_error, print_json, print_result, talk
-from glnet_infer.errors import GlnetError, InputError, OutputError, first_line
-from glnet_infer.images import read_image
+from glnet_infer.errors import GlnetError, InputError, first_line
+from glnet_infer.files import make_directory
+from glnet_infer.images import read_image, write_image
 from glnet_infer.recoverer import MeshRecoverer
-from glnet_infer.results.formats import write_image
 from glnet_infer.results.meshes import Meshes
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -105,7 +105,7 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
     entries: list[dict[str, Any]] = []
     failure: GlnetError | None = None
     with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
-        _make_directory(job.output)
+        make_directory(job.output)
         talk.print(repr(recoverer), markup=False, soft_wrap=True)
         if recoverer.backend_reason:
             talk.print(f"It could be faster: {recoverer.backend_reason}", style="yellow", markup=False, soft_wrap=True)
@@ -133,17 +133,6 @@ def _with_progress(images: list[Path]) -> Iterator[Path]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk) as progress:
         yield from progress.track(images, description="recovering")
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The results cannot be written to {path}.",
-            why=str(error.strerror),
-            fix="choose a directory that you may write to with -o, not a file",
-        ) from error
 
 
 def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool, entry: dict[str, Any]) -> None:

@@ -1,32 +1,26 @@
-"""Meshes, arrays and pictures written to files: OBJ, PLY, GLB, NPZ, JSON and what OpenCV encodes.
+"""Meshes and arrays written to files: OBJ, PLY, GLB, NPZ, JSON.
 
 Frames: arrays come in the camera's frame (x right, y down, z forward, metres). Mesh files are written in glTF's
 convention, y up and z towards the viewer, which is ``(x, -y, -z)``: half a turn about x. It is a proper rotation, so
 triangles keep their winding. NPZ and JSON are written as they come, unturned.
 
-Every writer is atomic: the file is written under a temporary name beside its target and then renamed over it, so a
-reader never sees half a file and a failed write leaves what was there before.
+Every writer is atomic (:mod:`glnet_infer.files`).
 """
 
-import errno
 import json
-import os
 import struct
-import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.errors import InputError, OutputError
+from glnet_infer.errors import InputError
+from glnet_infer.files import replace_file
 from glnet_infer.results.drawing import DEFAULT_COLORS, vertex_normals
 
-_ELSEWHERE = "Choose a file name in a directory that you may write to."
 _TO_GLTF = np.array([1.0, -1.0, -1.0])
 
 # glTF 2.0 specification, sections 3.6 (accessors, buffer views) and 4.4 (GLB).
@@ -57,7 +51,7 @@ def write_obj(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[
         # OBJ counts vertices from 1 and through the whole file.
         blocks.append("f %d %d %d\n" * len(triangles) % tuple((triangles + 1 + i * count).ravel().tolist()))
     data = "".join(blocks).encode("ascii")
-    _write_atomically(path, lambda file: file.write(data))
+    replace_file(path, data)
 
 
 def write_ply(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[Any]) -> None:
@@ -79,7 +73,7 @@ def write_ply(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[
         f"element face {len(face)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
     data = header.encode("ascii") + vertex.tobytes() + face.tobytes()
-    _write_atomically(path, lambda file: file.write(data))
+    replace_file(path, data)
 
 
 def write_glb(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[Any]) -> None:
@@ -95,7 +89,7 @@ def write_glb(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[
     if binary:
         chunks += struct.pack("<II", len(binary), _CHUNK_BIN) + binary
     data = struct.pack("<III", _GLB_MAGIC, 2, 12 + len(chunks)) + chunks
-    _write_atomically(path, lambda file: file.write(data))
+    replace_file(path, data)
 
 
 def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
@@ -108,7 +102,7 @@ def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike]) -> Non
     plain = {name: np.asanyarray(array) for name, array in arrays.items()}
     for name, array in plain.items():
         if array.dtype.hasobject:
-            raise InputError(f"Cannot write the array '{name}'.", why="It holds Python objects, not numbers.")
+            raise InputError(f"Cannot write the array '{name}'.", why="it holds Python objects, not numbers")
 
     # Not numpy.savez: it takes the names as keywords and so stumbles over one called "file".
     def write(file: BinaryIO) -> None:
@@ -117,7 +111,7 @@ def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike]) -> Non
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
-    _write_atomically(path, write)
+    replace_file(path, write)
 
 
 def write_json(path: str | PathLike[str], document: object) -> None:
@@ -138,35 +132,7 @@ def write_json(path: str | PathLike[str], document: object) -> None:
         data = (text + "\n").encode()
     except (TypeError, ValueError) as error:
         raise InputError("Cannot write this document as JSON.", why=str(error)) from error
-    _write_atomically(path, lambda file: file.write(data))
-
-
-_SUFFIXES = "Use a suffix such as .jpg or .png."
-
-
-def check_image_path(path: Path) -> None:
-    """Raise OutputError where :func:`write_image` could not write: before the work that makes the image."""
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"Cannot write {path}.", why="there is no such directory", fix=f"Create it: mkdir -p {path.parent}"
-        )
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"Cannot write {path}.", why=f"nothing can be written into {path.parent}", fix=_ELSEWHERE)
-    if not cv2.haveImageWriter(path.name):
-        raise OutputError(f"Cannot write {path}.", why=f"{path.suffix!r} is no image format", fix=_SUFFIXES)
-
-
-def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write a BGR image; the suffix names the format, as for ``cv2.imwrite``.
-
-    Raises:
-        OutputError: OpenCV does not know the format, or the file cannot be written.
-    """
-    try:
-        _, encoded = cv2.imencode(Path(path).suffix, image)
-    except cv2.error as error:
-        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix=_SUFFIXES) from error
-    _write_atomically(path, lambda file: file.write(encoded.tobytes()))
+    replace_file(path, data)
 
 
 def _gltf(points: NDArray[np.float32], triangles: NDArray[np.int64]) -> tuple[dict[str, Any], bytes]:
@@ -224,58 +190,14 @@ def _checked(vertices: NDArray[Any], faces: NDArray[Any]) -> tuple[NDArray[np.fl
     """Check the arrays; return vertices (N,V,3) in glTF's frame and faces (F,3)."""
     vertices, faces = np.asarray(vertices), np.asarray(faces)
     if vertices.ndim != 3 or vertices.shape[2] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        why = f"Vertices are {vertices.shape}, not (N,V,3), or faces are {faces.shape}, not (F,3)."
+        why = f"vertices are {vertices.shape}, not (N,V,3), or faces are {faces.shape}, not (F,3)"
         raise InputError("Cannot write these meshes.", why=why)
     if not np.isfinite(vertices).all():
-        raise InputError("Cannot write these meshes.", why="A vertex is NaN or infinite.")
+        raise InputError("Cannot write these meshes.", why="a vertex is NaN or infinite")
     if len(vertices):
         last = vertices.shape[1] - 1
         if not faces.size or faces.dtype.kind not in "iu" or faces.min() < 0 or faces.max() > last:
-            why = f"Faces are {faces.dtype} {faces.shape} and must be vertex numbers from 0 to {last}, at least one face."
+            why = f"faces are {faces.dtype} {faces.shape} and must be vertex numbers from 0 to {last}, at least one face"
             raise InputError("Cannot write these meshes.", why=why)
     # Adding zero turns -0 into 0: no "-0.000000" in text.
     return (vertices * _TO_GLTF + 0.0).astype(np.float32), faces.astype(np.int64)
-
-
-def _write_atomically(path: str | PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Write under a temporary name beside the target, then rename; on any failure remove it and leave the target."""
-    # A link stays a link: what it points to is replaced.
-    target = Path(path).resolve()
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        # Devices and pipes too: renaming over /dev/null would replace it by a file.
-        if target.exists() and not target.is_file():
-            raise IsADirectoryError(errno.EISDIR, "it is not a regular file")
-        try:
-            # Not tempfile: its files are private to the user, and the result keeps that. "x" follows the umask.
-            with temporary.open("xb") as file:
-                write(file)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}.", why=_cause(error, target), fix=_remedy(error, target)) from error
-
-
-def _cause(error: OSError, target: Path) -> str:
-    if isinstance(error, IsADirectoryError):
-        return f"{target} is a directory or not a regular file."
-    if _has_no_directory(error, target):
-        return f"The directory {target.parent} does not exist."
-    if isinstance(error, NotADirectoryError):
-        return f"{target.parent} is not a directory."
-    return f"{error.strerror or error}."
-
-
-def _has_no_directory(error: OSError, target: Path) -> bool:
-    """Whether this is what is missing; /proc says of any new file that it is not there."""
-    return isinstance(error, FileNotFoundError) and not target.parent.is_dir()
-
-
-def _remedy(error: OSError, target: Path) -> str:
-    if _has_no_directory(error, target):
-        return f"Create it: mkdir -p {target.parent}"
-    if error.errno == errno.ENOSPC:
-        return "Free some space, or write to another disk."
-    return _ELSEWHERE

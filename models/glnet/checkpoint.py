@@ -12,31 +12,11 @@ from torch import Tensor
 
 from glnet.config import GLNetConfig
 from glnet.network import GLNet
-from glnet_infer.errors import CheckpointError, OutputError, first_line
+from glnet_infer.errors import CheckpointError, first_line
+from glnet_infer.files import replace_file
 
 FORMAT = "glnet-checkpoint"
 VERSION = 1
-
-
-def save_atomically(document: dict[str, Any], path: Path) -> None:
-    """``torch.save`` to a hidden file beside the path, then a rename: the file is there whole or as it was.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(document, file)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError where the folder is missing
-        # What torch says of a full disk is about its archive; the error of the file is the one before.
-        cause = next((each for each in (error, error.__context__) if isinstance(each, OSError)), error)
-        raise OutputError(
-            f"{path} was not written.", why=first_line(cause), fix="check the folder, its permissions and the disk"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -102,7 +82,7 @@ class Checkpoint:
             "config": self.config.to_dict(),
             "state_dict": self.state,
         }
-        save_atomically(document, Path(path))
+        replace_file(path, lambda file: torch.save(document, file))
 
     @classmethod
     def of(cls, network: GLNet) -> "Checkpoint":

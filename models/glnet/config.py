@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glnet_infer.bundle.manifest import GRID_STRIDE, CropSpec
+from glnet_infer.contract import GRID_STRIDE, CropSpec
 from glnet_infer.errors import CheckpointError, first_line
 from glnet_infer.skeleton import SKELETON_JOINTS
 

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from glnet.config import GLNetConfig
 from glnet.rotations import normalize, skew
+from glnet_infer.contract import DEFAULT_CAMERA
 from glnet_infer.skeleton import BODY_JOINTS
 
 TWISTS = BODY_JOINTS - 1
 BETAS = 10
-
-DEFAULT_CAMERA = (1000 / 256, 1000 / 256, 0.0, 0.0)
-"""HybrIK's camera: 1,000 pixels of focal length for a 256-pixel crop, looking at its centre."""
 
 MINIMUM_SCALE = 0.05
 """A crop shows at most 20 m: keeps the distance finite when an untrained network says nothing sensible."""
@@ -97,7 +95,7 @@ class EstimateLayout:
 
 
 def default_cameras(crops: int) -> Float[Tensor, "n 4"]:
-    """:data:`DEFAULT_CAMERA` for each crop."""
+    """:data:`glnet_infer.contract.DEFAULT_CAMERA` for each crop."""
     return torch.tensor([DEFAULT_CAMERA]).repeat(crops, 1)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from glnet.body.smpl import Body, PosedBody
 from glnet.estimate import viewing_axes
-from glnet_infer.bundle.manifest import GRID_STRIDE, CropSpec
+from glnet_infer.contract import GRID_STRIDE, CropSpec
 from glnet_render.appearance import Wardrobe
 from glnet_render.backgrounds import Backgrounds
 from glnet_render.corruptions import Occluders, camera_faults, in_crop, occluders

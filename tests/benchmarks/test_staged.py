@@ -8,7 +8,7 @@ from glnet_bench.measure import staged
 from glnet_bench.measure.cases import staged_call
 from glnet_bench.measure.staged import StagedCalls, WholeCalls
 from glnet_bench.runners.base import Runner, on_cpu
-from glnet_infer.bundle.manifest import GRAPH_OUTPUTS
+from glnet_infer.contract import GRAPH_OUTPUTS
 
 
 class Machine:

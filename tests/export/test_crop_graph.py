@@ -16,7 +16,7 @@ from glnet_export.engines.toolkit import choose
 from glnet_infer import ExportError
 from glnet_infer.backends.tensorrt.products import log_of
 from glnet_infer.bundle import check_file
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 
 SIZE = 256

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from glnet.config import GLNetConfig
 from glnet.network import GLNet
 from glnet.random_init import random_recovery, settle_batch_norms
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SKELETON_JOINTS
 
 

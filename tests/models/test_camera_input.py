@@ -15,8 +15,8 @@ from glnet.config import PRESETS
 from glnet.estimate import default_cameras, viewing_axes, viewing_rotations
 from glnet.recovery import Decoder
 from glnet.rotations import rotation_angle, rotation_to_6d
-from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.camera import Intrinsics
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares
 
 PERSONS = 400

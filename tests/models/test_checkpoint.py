@@ -14,7 +14,7 @@ import torch
 from glnet.checkpoint import Checkpoint
 from glnet.config import PRESETS, GLNetConfig, HRNetConfig, load_config
 from glnet.network import GLNet
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import CheckpointError, GlnetError, OutputError
 
 

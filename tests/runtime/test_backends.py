@@ -13,7 +13,7 @@ import glnet_infer.devices
 from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import BACKENDS, open_backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import GRAPH_OUTPUTS
+from glnet_infer.contract import GRAPH_OUTPUTS
 from glnet_infer.devices import Gpu, gpus, newest_cuda
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from glnet_infer import InputError, Intrinsics
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares
 
 CAMERA = Intrinsics(812.5, 790.25, 611.0, 402.5)

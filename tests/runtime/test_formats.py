@@ -12,7 +12,8 @@ import pytest
 import trimesh
 
 from glnet_infer.errors import InputError, OutputError
-from glnet_infer.results.formats import check_image_path, write_glb, write_json, write_npz, write_obj, write_ply
+from glnet_infer.images import check_image_path
+from glnet_infer.results.formats import write_glb, write_json, write_npz, write_obj, write_ply
 
 SPHERE = trimesh.creation.icosphere(subdivisions=2)
 FACES = np.asarray(SPHERE.faces, np.int64)

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from glnet_infer import BackendError, BundleError, InputError, Intrinsics, Meshes, MeshRecoverer
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 
 METRES = 1e-4

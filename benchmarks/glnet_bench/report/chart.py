@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_bench.report.page import floor_of, rows
-from glnet_infer.results.formats import write_image
+from glnet_infer.images import write_image
 
 WIDTH, HEIGHT = 900, 560
 """Of a panel, pixels."""

@@ -15,8 +15,8 @@ from glnet_infer.backends import Outputs
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.backends.tensorrt.choice import choose_engine
 from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
-from glnet_infer.backends.tensorrt.engines import Engine
-from glnet_infer.backends.tensorrt.execution import Session, Steps
+from glnet_infer.backends.tensorrt.engines import EnginePair
+from glnet_infer.backends.tensorrt.execution import Execution, Steps
 from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES
 from glnet_infer.bundle import Bundle
 
@@ -38,7 +38,7 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
         memory = DeviceMemory(EXTRAS[record.runtime])
         opened.callback(memory.close)
         with memory.active():
-            steps = SessionSteps(Engine(bundle, choice), memory)
+            steps = SessionSteps(EnginePair(bundle, choice), memory)
         opened.callback(steps.close)
         stopwatch = stopwatch or CudaEvents(CudaDriver().start(), memory.stream)
         close = opened.pop_all().close
@@ -62,36 +62,36 @@ class SessionSteps:
     The product's CUDA graph holds copies and engine; here the graph holds the engine alone.
     """
 
-    def __init__(self, engine: Engine, memory: DeviceMemory) -> None:
+    def __init__(self, engine: EnginePair, memory: DeviceMemory) -> None:
         self._engine = engine
         self._memory = memory
-        self._session = Session(engine, memory)
+        self._execution = Execution(engine, memory)
         self._count = 0
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
         """See :class:`glnet_bench.measure.staged.Steps`."""
         self._count = len(crops)
-        self._session.inputs["crops"][: self._count] = crops
-        self._session.inputs["cameras"][: self._count] = cameras
+        self._execution.inputs["crops"][: self._count] = crops
+        self._execution.inputs["cameras"][: self._count] = cameras
         with self._memory.active():
-            self._session.queue(self._count, Steps.CROPS | Steps.CAMERAS)
+            self._execution.queue(self._count, Steps.CROPS | Steps.CAMERAS)
 
     def execute(self) -> None:
         """See :class:`glnet_bench.measure.staged.Steps`."""
         with self._memory.active():
-            self._session.queue(self._count, Steps.ENGINE)
+            self._execution.queue(self._count, Steps.ENGINE)
 
     def download(self) -> Outputs:
         """See :class:`glnet_bench.measure.staged.Steps`."""
         with self._memory.active():
-            self._session.queue(self._count, Steps.OUTPUTS)
+            self._execution.queue(self._count, Steps.OUTPUTS)
             self._memory.synchronize()
-        return {name: array[: self._count].copy() for name, array in self._session.outputs.items()}
+        return {name: array[: self._count].copy() for name, array in self._execution.outputs.items()}
 
     def close(self) -> None:
         """Let the session and the engine go. Calling it twice is allowed."""
-        if not self._session.inputs:
+        if not self._execution.inputs:
             return
         with self._memory.active():
-            self._session.close()
+            self._execution.close()
             self._engine.release()

@@ -20,17 +20,8 @@ from glnet_export.engines.readback import LEARNED, NetworkFacts, read_engine, re
 from glnet_export.engines.toolkit import CLASSIC, RTX, Toolkit
 from glnet_infer.backends.tensorrt.products import TensorRtLog, log_of
 from glnet_infer.bundle import record_file
-from glnet_infer.bundle.manifest import (
-    CROP_INPUTS,
-    CROP_OUTPUTS,
-    ENGINE_STATES,
-    GRAPH_INPUTS,
-    GRAPH_OUTPUTS,
-    SMALLEST_FRAME,
-    CropEngineRecord,
-    EngineRecord,
-    TensorSpec,
-)
+from glnet_infer.bundle.manifest import ENGINE_STATES, CropEngineRecord, EngineRecord
+from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, TensorSpec
 from glnet_infer.devices import gpus, newest_cuda
 from glnet_infer.errors import ExportError, OutputError, one_line
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from glnet_infer.bundle.manifest import CROP_INPUTS, CROP_OUTPUTS, TensorSpec
+from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, TensorSpec
 
 CROP_GRAPH_NAME = "crop.onnx"
 

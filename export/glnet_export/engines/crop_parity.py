@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_export.textures import textured_crops
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares
 
 LARGEST_DIFFERENCE = 1

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from glnet_infer.bundle.manifest import SMALLEST_FRAME
+from glnet_infer.contract import SMALLEST_FRAME
 
 LARGEST_BATCH = 4096
 """Crops in one run: what graphs are traced for."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from glnet_infer.backends.base import DeviceOutputs, Frame
 from glnet_infer.backends.tensorrt import device_memory
 from glnet_infer.backends.tensorrt.choice import choose_engine
-from glnet_infer.backends.tensorrt.engines import Engine
-from glnet_infer.backends.tensorrt.execution import OF_CROPS, OF_FRAME, Session, Steps
+from glnet_infer.backends.tensorrt.engines import EnginePair
+from glnet_infer.backends.tensorrt.execution import OF_CROPS, OF_FRAME, Execution, Steps
 from glnet_infer.backends.tensorrt.frame_cropper import FrameCropper
 from glnet_infer.backends.tensorrt.products import EXTRAS
 from glnet_infer.backends.tensorrt.tensors import EngineTensor
@@ -53,31 +53,31 @@ class TensorRtBackend:
         memory = device_memory.DeviceMemory(EXTRAS[choice.record.runtime])
         try:
             with memory.active():
-                self._start(Engine(bundle, choice, cuda_graphs, cache_directory), memory)
+                self._start(EnginePair(bundle, choice, cuda_graphs, cache_directory), memory)
         except BaseException:
             memory.close()
             raise
 
-    def _start(self, engine: Engine, memory: device_memory.DeviceMemory) -> None:
+    def _start(self, engine: EnginePair, memory: device_memory.DeviceMemory) -> None:
         """Take over a share of an engine, given back if that fails, and memory for it."""
         self._lock = threading.Lock()
         self._runner: int | None = None  # the thread that runs it
         self._closes_after_run = False
         self._engine = engine
         self._memory = memory
-        self._session: Session | None = None
+        self._execution: Execution | None = None
         self._cropper: FrameCropper | None = None
         self._lease = Lease()
         self.name = engine.name
         try:
             if engine.crop is not None:
                 self._cropper = FrameCropper(engine.crop, memory)
-            self._session = Session(engine, memory, None if self._cropper is None else self._cropper.crops)
+            self._execution = Execution(engine, memory, None if self._cropper is None else self._cropper.crops)
         except BaseException:
             engine.release()
             raise
         # Also for who forgets to close: compiled kernels are kept, and TensorRT's threads are gone before the interpreter.
-        self._let_go = weakref.finalize(self, _let_go, self._session, self._cropper, engine, memory)
+        self._let_go = weakref.finalize(self, _let_go, self._execution, self._cropper, engine, memory)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -95,14 +95,14 @@ class TensorRtBackend:
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> DeviceOutputs:
         """See :class:`glnet_infer.backends.base.Backend`; not while another thread runs this backend."""
-        with self._alone() as session:
-            self._check({"crops": crops, "cameras": cameras}, session)
+        with self._alone() as execution:
+            self._check({"crops": crops, "cameras": cameras}, execution)
             self._lease.end("the backend was called again")
 
             def fill(rows: slice) -> None:
-                session.inputs["crops"][: len(crops[rows])] = crops[rows]
+                execution.inputs["crops"][: len(crops[rows])] = crops[rows]
 
-            return self._run_pieces(session, cameras, fill, OF_CROPS)
+            return self._run_pieces(execution, cameras, fill, OF_CROPS)
 
     def frame_obstacle(self, width: int, height: int) -> str:
         """See :class:`glnet_infer.backends.base.FrameBackend`."""
@@ -117,16 +117,16 @@ class TensorRtBackend:
 
     def run_frame(self, frame: Frame, squares: NDArray[np.float32], cameras: NDArray[np.float32]) -> DeviceOutputs:
         """See :class:`glnet_infer.backends.base.FrameBackend`; not while another thread runs this backend."""
-        with self._alone() as session:
+        with self._alone() as execution:
             cropper = self._cropper_for(frame)
-            self._check({"squares": squares, "cameras": cameras}, session)
+            self._check({"squares": squares, "cameras": cameras}, execution)
             self._lease.end("the backend was called again")
 
             def fill(rows: slice) -> None:
-                _queue_crops(cropper, session, squares[rows])
+                _queue_crops(cropper, execution, squares[rows])
 
             cropper.load(frame)
-            return self._run_pieces(session, cameras, fill, OF_FRAME)
+            return self._run_pieces(execution, cameras, fill, OF_FRAME)
 
     def cut(self, frame: Frame, squares: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The crops that :meth:`run_frame` would run: to look at, or to compare. Results on the GPU stay what they are.
@@ -141,14 +141,14 @@ class TensorRtBackend:
         Raises:
             BackendError: It does not take the frame, or TensorRT or CUDA fails.
         """
-        with self._alone() as session:
+        with self._alone() as execution:
             cropper = self._cropper_for(frame)
-            self._check({"squares": squares}, session)
+            self._check({"squares": squares}, execution)
             if len(squares):
                 cropper.load(frame)
-            crops = np.empty((len(squares), *session.inputs["crops"].shape[1:]), dtype=np.uint8)
+            crops = np.empty((len(squares), *execution.inputs["crops"].shape[1:]), dtype=np.uint8)
             for rows in self._pieces(len(squares)):
-                _queue_crops(cropper, session, squares[rows])
+                _queue_crops(cropper, execution, squares[rows])
                 crops[rows] = cropper.fetch(rows.stop - rows.start)
             return crops
 
@@ -159,39 +159,41 @@ class TensorRtBackend:
             yield slice(start, min(start + most, count))
 
     def _run_pieces(
-        self, session: Session, cameras: NDArray[np.float32], fill: Callable[[slice], None], steps: Steps
+        self, execution: Execution, cameras: NDArray[np.float32], fill: Callable[[slice], None], steps: Steps
     ) -> DeviceOutputs:
         """Run all crops, piece by piece.
 
         Args:
-            session: What runs them.
+            execution: What runs them.
             cameras: Of all crops.
             fill: Brings some rows' crops into place.
-            steps: What the session does then.
+            steps: What the execution does then.
         """
         count = len(cameras)
-        results = {name: np.empty((count, *array.shape[1:]), dtype=array.dtype) for name, array in session.outputs.items()}
+        results = {
+            name: np.empty((count, *array.shape[1:]), dtype=array.dtype) for name, array in execution.outputs.items()
+        }
         for rows in self._pieces(count):
             here = rows.stop - rows.start
-            session.inputs["cameras"][:here] = cameras[rows]
+            execution.inputs["cameras"][:here] = cameras[rows]
             fill(rows)
-            session.run(here, steps)
+            execution.run(here, steps)
             for name, result in results.items():
-                result[rows] = session.outputs[name][:here]
+                result[rows] = execution.outputs[name][:here]
         if not 0 < count <= self._engine.main.most_crops:
             return DeviceOutputs(results, None)
         self._lease = Lease()
-        return DeviceOutputs(results, self._device_meshes(session, count))
+        return DeviceOutputs(results, self._device_meshes(execution, count))
 
-    def _device_meshes(self, session: Session, count: int) -> DeviceMeshes:
-        """Views of the first rows of a session's results. They hold on to the backend: its end would be theirs."""
+    def _device_meshes(self, execution: Execution, count: int) -> DeviceMeshes:
+        """Views of the first rows of an execution's results. They hold on to the backend: its end would be theirs."""
 
         def view(buffer: Any, tensor: EngineTensor) -> DeviceArray:
             shape, dtype = (count, *tensor.row), np.dtype(tensor.dtype)
             strided = functools.partial(self._strided, buffer, shape, dtype)
             return DeviceArray(int(buffer.handle), shape, dtype, self._lease, strided)
 
-        return DeviceMeshes(**{name: view(*result) for name, result in session.results().items()})
+        return DeviceMeshes(**{name: view(*result) for name, result in execution.results().items()})
 
     def _strided(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return self._memory.strided(buffer, shape, dtype)
@@ -222,7 +224,7 @@ class TensorRtBackend:
             self._closes_after_run = True
             return
         with self._lock:
-            self._session = None
+            self._execution = None
             self._lease.end("the backend was closed")
             self._let_go()
 
@@ -234,14 +236,14 @@ class TensorRtBackend:
     ) -> None:
         self.close()
 
-    def _open(self) -> Session:
-        if self._session is None:
+    def _open(self) -> Execution:
+        if self._execution is None:
             raise BackendError(f"The {self.name} backend is closed.", fix="make a new one")
-        return self._session
+        return self._execution
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[Session]:
-        """The session, for this thread alone.
+    def _alone(self) -> Iterator[Execution]:
+        """The execution, for this thread alone.
 
         After a failure, whatever was queued is waited for: it may read the caller's memory.
         """
@@ -253,10 +255,10 @@ class TensorRtBackend:
             )
         self._runner = threading.get_ident()
         try:
-            session = self._open()
+            execution = self._open()
             with self._memory.active():
                 try:
-                    yield session
+                    yield execution
                 except BaseException:
                     self._memory.settle()
                     raise
@@ -278,10 +280,10 @@ class TensorRtBackend:
             )
         return self._cropper
 
-    def _check(self, given: dict[str, NDArray[Any]], session: Session) -> None:
+    def _check(self, given: dict[str, NDArray[Any]], execution: Execution) -> None:
         """Refuse arrays that NumPy would convert or stretch to the inputs' shapes."""
         count = len(next(iter(given.values())))
-        inputs = {**session.inputs, **({} if self._cropper is None else {"squares": self._cropper.squares})}
+        inputs = {**execution.inputs, **({} if self._cropper is None else {"squares": self._cropper.squares})}
         for name, array in given.items():
             wanted = inputs[name]
             if array.dtype != wanted.dtype or array.shape != (count, *wanted.shape[1:]):
@@ -293,21 +295,23 @@ class TensorRtBackend:
                 )
 
 
-def _queue_crops(cropper: FrameCropper, session: Session, squares: NDArray[np.float32]) -> None:
+def _queue_crops(cropper: FrameCropper, execution: Execution, squares: NDArray[np.float32]) -> None:
     """Queue the cutting of one piece's crops."""
     count = len(squares)
     cropper.squares[:count] = squares
-    cropper.queue(session.size_for(count))
+    cropper.queue(execution.size_for(count))
 
 
-def _let_go(session: Session, cropper: FrameCropper | None, engine: Engine, memory: device_memory.DeviceMemory) -> None:
+def _let_go(
+    execution: Execution, cropper: FrameCropper | None, engine: EnginePair, memory: device_memory.DeviceMemory
+) -> None:
     """Free what a backend holds: contexts before the engine and its kernels, which they use, and memory last."""
     try:
         with memory.active():
             memory.settle()
             if cropper is not None:
                 cropper.close()
-            session.close()
+            execution.close()
             engine.release()
     finally:
         memory.close()

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from glnet_infer.backends.tensorrt.engines import Plan
+from glnet_infer.backends.tensorrt.engines import LoadedEngine
 from glnet_infer.backends.tensorrt.tensors import Shape
 from glnet_infer.errors import one_line
 
 
-def new_context(plan: Plan, scratch: Any) -> Any:
+def new_context(engine: LoadedEngine, scratch: Any) -> Any:
     """A context that works in some memory on the GPU, or without where the engine needs none.
 
     Raises:
         BackendError: TensorRT makes none.
     """
-    context = plan.new_context()
+    context = engine.new_context()
     if scratch is not None:
-        context.set_device_memory(int(scratch.handle), plan.scratch_size)
+        context.set_device_memory(int(scratch.handle), engine.scratch_size)
     return context
 
 
-def bind_shapes(plan: Plan, context: Any, crops: int, shapes: Mapping[str, Shape]) -> None:
+def bind_shapes(engine: LoadedEngine, context: Any, crops: int, shapes: Mapping[str, Shape]) -> None:
     """Set the shapes of a context's inputs, and check those of its outputs.
 
     Args:
-        plan: The context's engine.
+        engine: The context's engine.
         context: What to bind.
         crops: How many, for messages.
         shapes: Of all tensors, by name.
@@ -34,31 +34,31 @@ def bind_shapes(plan: Plan, context: Any, crops: int, shapes: Mapping[str, Shape
     Raises:
         BackendError: TensorRT refuses them, or would give others.
     """
-    mark = plan.log.mark()
-    for tensor in plan.tensors:
+    mark = engine.log.mark()
+    for tensor in engine.tensors:
         if tensor.is_input and not context.set_input_shape(tensor.name, shapes[tensor.name]):
-            raise plan.failure(f"refuses {tensor.name} of shape {shapes[tensor.name]}", mark)
+            raise engine.failure(f"refuses {tensor.name} of shape {shapes[tensor.name]}", mark)
     try:
         missing = context.infer_shapes()
     except RuntimeError as error:
-        raise plan.failure(f"finds no shapes for {crops} crops", mark, one_line(error)) from error
+        raise engine.failure(f"finds no shapes for {crops} crops", mark, one_line(error)) from error
     if missing:
-        raise plan.failure(f"finds no shapes for {crops} crops", mark, f"not specified: {', '.join(missing)}")
-    for tensor in plan.tensors:
+        raise engine.failure(f"finds no shapes for {crops} crops", mark, f"not specified: {', '.join(missing)}")
+    for tensor in engine.tensors:
         shape = tuple(context.get_tensor_shape(tensor.name))
         if shape != shapes[tensor.name]:
-            raise plan.failure(
+            raise engine.failure(
                 f"would give {tensor.name} of shape {shape}", mark, f"the bundle promises {shapes[tensor.name]}"
             )
 
 
-def set_addresses(plan: Plan, context: Any, buffers: Mapping[str, Any]) -> None:
+def set_addresses(engine: LoadedEngine, context: Any, buffers: Mapping[str, Any]) -> None:
     """Tell a context where tensors lie.
 
     Raises:
         BackendError: TensorRT refuses an address.
     """
-    mark = plan.log.mark()
+    mark = engine.log.mark()
     for name, buffer in buffers.items():
         if not context.set_tensor_address(name, int(buffer.handle)):
-            raise plan.failure(f"refuses the buffer of {name}", mark)
+            raise engine.failure(f"refuses the buffer of {name}", mark)

@@ -15,7 +15,7 @@ from glnet_infer.bundle.manifest import EngineRecord
 from glnet_infer.errors import BackendError
 
 
-class Plan:
+class LoadedEngine:
     """One engine, and what its contexts share. Several threads may use it at once.
 
     A CUDA context must be current in the calling thread, here and in every method.
@@ -140,7 +140,7 @@ class Plan:
         self._config = config
 
 
-class Engine:
+class EnginePair:
     """The bundle's engine and, where there is one, the engine that cuts its crops; shared by clones.
 
     A CUDA context must be current in the calling thread, here and in every method.
@@ -171,8 +171,8 @@ class Engine:
         self._lock = threading.Lock()
         self._users = 1
 
-        def plan(promised: EngineFile, cuda_graphs: bool, specialize: bool) -> Plan:
-            return Plan(
+        def load(promised: EngineFile, cuda_graphs: bool, specialize: bool) -> LoadedEngine:
+            return LoadedEngine(
                 bundle,
                 choice,
                 promised,
@@ -181,11 +181,11 @@ class Engine:
                 cache_directory=cache_directory,
             )
 
-        self.main = plan(main_engine(bundle, self.record), cuda_graphs, True)
+        self.main = load(main_engine(bundle, self.record), cuda_graphs, True)
         crop = crop_engine(bundle, self.record)
         # A handful of kernels on frames of changing sizes and addresses: nothing that a CUDA graph would make faster, and
         # a folder of photographs would have kernels compiled, and kept, for each size.
-        self.crop = None if crop is None else plan(crop, False, False)
+        self.crop = None if crop is None else load(crop, False, False)
 
     def share(self) -> None:
         """One user more.

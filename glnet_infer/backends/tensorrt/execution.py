@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from glnet_infer.backends.tensorrt.contexts import bind_shapes, new_context, set_addresses
 from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
-from glnet_infer.backends.tensorrt.engines import Engine
+from glnet_infer.backends.tensorrt.engines import EnginePair
 from glnet_infer.backends.tensorrt.tensors import EngineTensor
-
-_OWN_CAMERA = 1000 / 256
-"""Focal length of the camera that padding has before it holds any crop's, in crop sides."""
+from glnet_infer.contract import DEFAULT_CAMERA
 
 
 class Steps(enum.Flag):
@@ -47,13 +45,13 @@ def buckets(least: int, most: int) -> tuple[int, ...]:
     return (*(size for size in powers if least <= size < most), most)
 
 
-class Session:
+class Execution:
     """Runs batches of an engine's bucket sizes between fixed buffers. Used by one thread at a time.
 
     Args:
         engine: What to run.
-        memory: The GPU's memory, which the session uses alone; who closes it frees what is allocated here.
-        crops: Buffer on the GPU that holds the crops, if something else writes there; one of the session's own where None.
+        memory: The GPU's memory, which the execution uses alone; who closes it frees what is allocated here.
+        crops: Buffer on the GPU that holds the crops, if something else writes there; one of the execution's own where None.
 
     Raises:
         BackendError: TensorRT or CUDA refuses.
@@ -64,11 +62,11 @@ class Session:
         sizes: The buckets.
     """
 
-    def __init__(self, engine: Engine, memory: DeviceMemory, crops: Any = None) -> None:
-        self._plan = engine.main
+    def __init__(self, engine: EnginePair, memory: DeviceMemory, crops: Any = None) -> None:
+        self._engine = engine.main
         self._memory = memory
         self._given = {} if crops is None else {"crops": crops}
-        self._captures = engine.cuda_graphs and not self._plan.captures_itself
+        self._captures = engine.cuda_graphs and not self._engine.captures_itself
         self._contexts: dict[_Key, Any] = {}
         self._bound: dict[_Key, int] = {}
         self._graphs: dict[_Key, Any] = {}
@@ -79,17 +77,17 @@ class Session:
         self.outputs: dict[str, NDArray[Any]] = {}
         least, _, most = engine.record.profile
         self.sizes = buckets(least, most)
-        # Contexts of one session never run at once, so they may work in the same memory.
-        size = self._plan.scratch_size
+        # Contexts of one execution never run at once, so they may work in the same memory.
+        size = self._engine.scratch_size
         self._scratch: Any = memory.allocate(size) if size else None
         key = self._key(most, OF_CROPS)
-        context = self._contexts[key] = new_context(self._plan, self._scratch)
+        context = self._contexts[key] = new_context(self._engine, self._scratch)
         self._bind(context, most, key)
-        for tensor in self._plan.tensors:
+        for tensor in self._engine.tensors:
             self._allocate(tensor, context, most)
-        set_addresses(self._plan, context, self._device)
+        set_addresses(self._engine, context, self._device)
         # Rows beyond a batch keep what they hold: every byte is a crop's, but zeros are no camera.
-        self.inputs["cameras"][:] = (_OWN_CAMERA, _OWN_CAMERA, 0, 0)
+        self.inputs["cameras"][:] = DEFAULT_CAMERA  # padding has one before it holds any crop's
 
     def size_for(self, crops: int) -> int:
         """The smallest bucket that holds so many crops."""
@@ -124,7 +122,7 @@ class Session:
 
     def results(self) -> dict[str, tuple[Any, EngineTensor]]:
         """The outputs' buffers on the GPU, by name; rows as in :attr:`outputs`."""
-        return {tensor.name: (self._device[tensor.name], tensor) for tensor in self._plan.tensors if not tensor.is_input}
+        return {tensor.name: (self._device[tensor.name], tensor) for tensor in self._engine.tensors if not tensor.is_input}
 
     def close(self) -> None:
         """Let contexts and graphs go; their memory is freed by who closes that."""
@@ -139,14 +137,14 @@ class Session:
         """
         if self._captures:
             return size, steps
-        return (size, Steps.ENGINE) if self._plan.captures_itself else None
+        return (size, Steps.ENGINE) if self._engine.captures_itself else None
 
     def _context(self, size: int, key: _Key) -> Any:
         """A context that is bound to a batch size and to the buffers."""
         context = self._contexts.get(key)
         if context is None:
-            context = new_context(self._plan, self._scratch)
-            set_addresses(self._plan, context, self._device)
+            context = new_context(self._engine, self._scratch)
+            set_addresses(self._engine, context, self._device)
             self._contexts[key] = context
         if self._bound.get(key) != size:
             self._bind(context, size, key)
@@ -155,7 +153,7 @@ class Session:
     def _bind(self, context: Any, size: int, key: _Key) -> None:
         """Set a context's batch size."""
         self._bound.pop(key, None)
-        bind_shapes(self._plan, context, size, {tensor.name: (size, *tensor.row) for tensor in self._plan.tensors})
+        bind_shapes(self._engine, context, size, {tensor.name: (size, *tensor.row) for tensor in self._engine.tensors})
         self._bound[key] = size
 
     def _allocate(self, tensor: EngineTensor, context: Any, most: int) -> None:
@@ -171,15 +169,15 @@ class Session:
 
     def _queue(self, context: Any, size: int, steps: Steps) -> None:
         self._queue_copies(size, steps & ~Steps.OUTPUTS)
-        mark = self._plan.log.mark()
+        mark = self._engine.log.mark()
         if not context.execute_async_v3(self._memory.stream):
-            raise self._plan.failure(f"does not run {size} crops", mark)
+            raise self._engine.failure(f"does not run {size} crops", mark)
         self._queue_copies(size, steps & Steps.OUTPUTS)
 
     def _queue_copies(self, size: int, steps: Steps) -> None:
         """Queue the copies among some steps."""
         parts = self._copies(size)
-        for tensor in self._plan.tensors:
+        for tensor in self._engine.tensors:
             if (_UPLOADS[tensor.name] if tensor.is_input else Steps.OUTPUTS) in steps:
                 self._memory.copy(*parts[tensor.name])
 
@@ -187,7 +185,7 @@ class Session:
         """Target and source of each tensor's copy, for a batch size."""
         if size not in self._parts:
             parts = {}
-            for tensor in self._plan.tensors:
+            for tensor in self._engine.tensors:
                 device = self._memory.part(self._device[tensor.name], tensor.size(size))
                 host = self._memory.part(self._host[tensor.name], tensor.size(size))
                 parts[tensor.name] = (device, host) if tensor.is_input else (host, device)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from glnet_infer.backends.base import Frame
 from glnet_infer.backends.tensorrt.contexts import bind_shapes, new_context, set_addresses
 from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
-from glnet_infer.backends.tensorrt.engines import Plan
+from glnet_infer.backends.tensorrt.engines import LoadedEngine
 from glnet_infer.backends.tensorrt.tensors import Shape
 from glnet_infer.device_arrays import DeviceFrame
 
@@ -27,7 +27,7 @@ class FrameCropper:
     The buffers for frames grow with the largest frame that came; the engine's scratch memory is for the largest that may.
 
     Args:
-        plan: The crop engine.
+        engine: The crop engine.
         memory: The GPU's memory; who closes it frees what is allocated here.
 
     Raises:
@@ -38,14 +38,14 @@ class FrameCropper:
         crops: Buffer on the GPU that the crops are written to.
     """
 
-    def __init__(self, plan: Plan, memory: DeviceMemory) -> None:
-        self._plan = plan
+    def __init__(self, engine: LoadedEngine, memory: DeviceMemory) -> None:
+        self._engine = engine
         self._memory = memory
-        tensors = {tensor.name: tensor for tensor in plan.tensors}
+        tensors = {tensor.name: tensor for tensor in engine.tensors}
         self._frame, self._squares, self._crops = tensors["frame"], tensors["squares"], tensors["crops"]
-        most = plan.most_crops
-        self._scratch: Any = memory.allocate(plan.scratch_size) if plan.scratch_size else None
-        self._context: Any = new_context(plan, self._scratch)
+        most = engine.most_crops
+        self._scratch: Any = memory.allocate(engine.scratch_size) if engine.scratch_size else None
+        self._context: Any = new_context(engine, self._scratch)
         self._bound: tuple[int, Shape] | None = None
         self._bind(most, self._frame.most)
         reach = int(self._context.get_max_output_size("crops"))
@@ -90,14 +90,14 @@ class FrameCropper:
         self._bind(size, self._shape)
         part, count = self._memory.part, self._squares.size(size)
         self._memory.copy(part(self._device_squares, count), part(self._host_squares, count))
-        mark = self._plan.log.mark()
+        mark = self._engine.log.mark()
         if not self._context.execute_async_v3(self._memory.stream):
-            raise self._plan.failure(f"does not cut {size} crops", mark)
+            raise self._engine.failure(f"does not cut {size} crops", mark)
 
     def fetch(self, size: int) -> NDArray[np.uint8]:
         """Wait for the queued crops and bring so many to the host; valid until the next call."""
         if self._host_crops is None:
-            self._host_crops = self._memory.allocate_staging(self._crops.size(self._plan.most_crops))
+            self._host_crops = self._memory.allocate_staging(self._crops.size(self._engine.most_crops))
         buffer, array = self._host_crops
         part, count = self._memory.part, self._crops.size(size)
         self._memory.copy(part(buffer, count), part(self.crops, count))
@@ -113,12 +113,12 @@ class FrameCropper:
             return
         self._bound = None
         shapes = {"frame": frame, "squares": (size, 4), "crops": (size, *self._crops.row)}
-        bind_shapes(self._plan, self._context, size, shapes)
+        bind_shapes(self._engine, self._context, size, shapes)
         self._bound = size, frame
 
     def _set_frame(self, frame: Any) -> None:
         buffers = {"frame": frame, "squares": self._device_squares, "crops": self.crops}
-        set_addresses(self._plan, self._context, buffers)
+        set_addresses(self._engine, self._context, buffers)
 
     def _staged(self, frame: NDArray[np.uint8], size: int) -> Any:
         """A frame of the host in pinned memory."""

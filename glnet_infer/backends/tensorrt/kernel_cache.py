@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 import warnings
 from pathlib import Path
 
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.manifest import FileRecord
 from glnet_infer.devices import Gpu
+from glnet_infer.errors import OutputError
+from glnet_infer.files import make_directory, replace_file
 
 CACHE_FOLDER = "cache"
 """In the bundle; nothing in it is part of the bundle, and all of it may be deleted."""
@@ -50,9 +51,10 @@ class RuntimeCacheFile:
         reasons = []
         for directory in self._directories:
             try:
-                _replace(directory / self._name, content)
-            except OSError as error:
-                reasons.append(f"{directory}: {error.strerror}")
+                make_directory(directory)
+                replace_file(directory / self._name, content)
+            except OutputError as error:
+                reasons.append(f"{directory}: {error.why}")
             else:
                 self._known = content
                 return
@@ -66,16 +68,3 @@ class RuntimeCacheFile:
 def _users_cache() -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path("~/.cache").expanduser()) / "glnet-infer"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it: a reader sees the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

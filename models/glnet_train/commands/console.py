@@ -1,7 +1,5 @@
 """What the commands of ``glnet-train`` share."""
 
-import errno
-import os
 from pathlib import Path
 
 from glnet_infer.errors import OutputError, TrainingError, first_line, install_hint
@@ -21,18 +19,6 @@ def holds(directory: Path, name: str) -> bool:
     try:
         return (directory / name).is_file()
     except OSError as error:
-        raise _unusable(directory, error) from error
-
-
-def make_directory(directory: Path) -> None:
-    """Make it, and raise OutputError where that cannot be, or where nothing can be written into it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not os.access(directory, os.W_OK):
-            raise PermissionError(errno.EACCES, "nothing can be written there")
-    except OSError as error:
-        raise _unusable(directory, error) from error
-
-
-def _unusable(directory: Path, error: OSError) -> OutputError:
-    return OutputError(f"{directory} cannot be used.", why=str(error.strerror), fix="choose another")
+        raise OutputError(
+            f"Cannot write into {directory}.", why=str(error.strerror or error), fix="choose another directory"
+        ) from error

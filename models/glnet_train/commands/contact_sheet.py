@@ -33,8 +33,8 @@ def sheet_command(
         import cv2
 
         from glnet.body import Body, find_body, load_body
-        from glnet_infer.bundle.manifest import CropSpec
-        from glnet_infer.results.formats import write_image
+        from glnet_infer.contract import CropSpec
+        from glnet_infer.images import write_image
         from glnet_render import Spread, SyntheticSource
         from glnet_render.contact_sheet import contact_sheet, draw_keypoints
 

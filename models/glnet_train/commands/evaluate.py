@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from glnet.body import Body
     from glnet_infer.backends import Backend
-    from glnet_infer.bundle.manifest import CropSpec
+    from glnet_infer.contract import CropSpec
     from glnet_train.data import AnnotatedImages
     from glnet_train.scores import Evaluation, EvaluationProtocol
 
@@ -66,7 +66,7 @@ def evaluate_command(
         from glnet.recovery import MeshRecovery
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
-        from glnet_infer.results.formats import check_image_path
+        from glnet_infer.images import check_image_path
         from glnet_render import Spread
         from glnet_train.scores import EvaluationProtocol, evaluate, load_regressor
 
@@ -178,7 +178,7 @@ def _actor_body(file: Path, neutral: "Body") -> "Body":
 
 def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
     """Write crops of least, middle and greatest error with their meshes."""
-    from glnet_infer.results.formats import write_image
+    from glnet_infer.images import write_image
     from glnet_train.fit.pictures import best_median_worst, sheet
 
     rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())

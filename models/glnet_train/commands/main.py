@@ -7,7 +7,8 @@ import typer
 
 from glnet_infer.commands.console import errors_reported, new_app, print_result, talk
 from glnet_infer.errors import InputError, TrainingError
-from glnet_train.commands.console import check_installed, holds, make_directory
+from glnet_infer.files import make_directory
+from glnet_train.commands.console import check_installed, holds
 from glnet_train.commands.contact_sheet import sheet_command
 from glnet_train.commands.evaluate import evaluate_command
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask

@@ -32,8 +32,8 @@ import torch
 
 from glnet.body.smpl import Body
 from glnet.rotations import rotation_from_vector
-from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.camera import Intrinsics
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import HUMAN36M_JOINTS, LABEL_MASKS, Annotation, LabelMask, gender_of

@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_train.data.annotation import Annotation, LabelMask
 from glnet_train.data.samples import Sample, load_sample

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glnet.body.smpl import Body
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError, first_line
 from glnet_train.data.annotation import LABEL_MASKS, LabelMask
 from glnet_train.data.coco import read_coco

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glnet.config import GLNetConfig
-from glnet.estimate import DEFAULT_CAMERA, MINIMUM_DEPTH, project
+from glnet.estimate import MINIMUM_DEPTH, project
 from glnet.rotations import rotation_to_6d
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import DEFAULT_CAMERA, CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.images import check_boxes, read_image
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS

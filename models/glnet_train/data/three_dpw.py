@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from glnet.body.smpl import Body
 from glnet.estimate import BETAS
 from glnet.rotations import rotation_from_vector
-from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.camera import Intrinsics
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.images import read_image
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS

@@ -18,6 +18,7 @@ from glnet.body.smpl import Body
 from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
 from glnet_infer.errors import CheckpointError, InputError, first_line
+from glnet_infer.files import replace_file
 from glnet_train.fit.trainer import Trainer
 from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
@@ -80,9 +81,8 @@ def train_rows(
             if trainer.step % 200 == 0:
                 said(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
         scores = evaluate(TorchBackend(trainer.recovery()), body, config.crop, crops).scores.summary().as_dict()
-        partial = directory / f".{name}.partial"
-        partial.write_text(json.dumps({"budget": budget, "scores": scores}, indent=2) + "\n")
-        partial.replace(directory / f"{name}.json")
+        text = json.dumps({"budget": budget, "scores": scores}, indent=2) + "\n"
+        replace_file(directory / f"{name}.json", text.encode())
     return _finished(directory, budget)
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from glnet.recovery import MeshRecovery
 from glnet_infer.commands.console import talk
+from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
 from glnet_render.contact_sheet import contact_sheet
 from glnet_render.seeds import PICTURES
@@ -69,9 +70,7 @@ class Monitor:
         lines = log.read_text().splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
-            partial = log.with_name(f".{LOG}.partial")
-            partial.write_text("".join(line + "\n" for line in kept))
-            partial.replace(log)
+            replace_file(log, "".join(line + "\n" for line in kept).encode())
 
     def prepare(self, done: int, blocks: int) -> None:
         """Tell of the first crops: blocks rendered, and in all."""

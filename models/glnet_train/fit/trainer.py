@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from glnet.body.smpl import Body
-from glnet.checkpoint import Checkpoint, save_atomically
+from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
 from glnet.random_init import random_recovery
 from glnet.recovery import Decoder, MeshRecovery
 from glnet_infer.errors import CheckpointError, InputError, TrainingError, first_line
+from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
 from glnet_render.targets import Targets
 from glnet_train.data import Mixture
@@ -185,7 +186,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        save_atomically(state, path)
+        replace_file(path, lambda file: torch.save(state, file))
 
     @classmethod
     def load(

@@ -11,7 +11,7 @@ from glnet.config import GLNetConfig
 from glnet.estimate import default_cameras
 from glnet.recovery import DecodedBody, Decoder, Recovery, standing_estimate
 from glnet_infer.backends import Backend
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS
 from glnet_render import SyntheticSample, SyntheticSource
 from glnet_render.scene import project

@@ -17,7 +17,7 @@ from glnet_export.pipeline import STAGES_WITH_ENGINE
 from glnet_infer import ExportError
 from glnet_infer.backends.tensorrt.products import log_of
 from glnet_infer.bundle import Bundle, check_file
-from glnet_infer.bundle.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
+from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 # What comes out
 

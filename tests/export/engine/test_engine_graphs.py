@@ -12,7 +12,7 @@ from glnet_export.engines.build import _check, _Wanted, build
 from glnet_export.engines.readback import NetworkFacts
 from glnet_export.graph import _cast_first, trace
 from glnet_infer import ExportError
-from glnet_infer.bundle.manifest import GRAPH_OUTPUTS
+from glnet_infer.contract import GRAPH_OUTPUTS
 
 # Graphs that are not what they should be
 

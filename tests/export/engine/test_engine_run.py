@@ -16,7 +16,7 @@ from glnet_export.engines.crop_parity import compare_crops
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.devices import Gpu
 
 # With a GPU, the engine is run

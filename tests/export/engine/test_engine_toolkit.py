@@ -13,7 +13,7 @@ from glnet_export.engines.readback import count_engine_types
 from glnet_export.engines.toolkit import CLASSIC, DEFAULT_TARGETS, Toolkit, choose
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError, OutputError
-from glnet_infer.bundle.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
+from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 from glnet_infer.devices import Gpu
 
 # Which TensorRT

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_render import Spread, SyntheticSource, source
 from glnet_render.corruptions import Occluders
 from glnet_render.randomness import Draw

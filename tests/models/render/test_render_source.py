@@ -7,7 +7,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from glnet.recovery import Decoder
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import SKELETON_JOINTS
 from glnet_render import Spread, SyntheticSource, source

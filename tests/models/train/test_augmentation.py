@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from glnet.config import GLNetConfig
 from glnet.recovery import Decoder
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import JOINT_NAMES
 from glnet_render import SyntheticSource
 from glnet_render.targets import BACKGROUND, HIDDEN_WEIGHT, UNKNOWN, Batch

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_render import Spread, SyntheticSource
 from glnet_train.fit import monitor as monitoring
 from glnet_train.fit.monitor import Monitor

@@ -17,7 +17,7 @@ from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import open_backend
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import GRAPH_OUTPUTS, CropSpec
+from glnet_infer.contract import GRAPH_OUTPUTS, CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.devices import gpus
 

@@ -9,7 +9,7 @@ import pytest
 import tensorrt_stand_in as stand_in
 from tensorrt_stand_in import BOXES, HEIGHT, SIDE, WIDTH, frame_of
 
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 
 

@@ -7,18 +7,15 @@ import numpy as np
 
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import (
-    CROP_INPUTS,
-    CROP_OUTPUTS,
-    GRAPH_INPUTS,
     BodyRecord,
     CropEngineRecord,
-    CropSpec,
     EngineRecord,
     FileRecord,
     GraphRecord,
     Manifest,
     NetworkRecord,
 )
+from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, CropSpec
 from tensorrt_stand_in.computing import FRAME, OUTPUTS, SHAPES, SIDE, VERTICES
 from tensorrt_stand_in.trt import RTX_VERSION, VERSION
 

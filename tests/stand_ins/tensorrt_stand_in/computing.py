@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glnet_infer.bundle.manifest import graph_outputs
+from glnet_infer.contract import graph_outputs
 
 SIDE, VERTICES, KEYPOINTS = 32, 5, 3
 OUTPUTS = graph_outputs(VERTICES, KEYPOINTS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares
 from tensorrt_stand_in.computing import FRAME, SIDE
 

@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 
-from glnet_infer.bundle.manifest import GRAPH_INPUTS
+from glnet_infer.contract import GRAPH_INPUTS
 from tensorrt_stand_in.computing import OUTPUTS, SHAPES, cut, results
 
 VERSION, RTX_VERSION = "10.16.1.11", "1.7.1.116"

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from glnet.config import GLNetConfig
 from glnet.estimate import lift
 from glnet.recovery import Decoder
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_train.data import LabelMask, collate, read_3dpw, read_3dpw_json
 

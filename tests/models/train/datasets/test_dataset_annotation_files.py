@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import JOINT_NAMES
 from glnet_train.data import read_coco, read_h36m, read_mpi_inf_3dhp

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from glnet.config import GLNetConfig
-from glnet.estimate import DEFAULT_CAMERA
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import DEFAULT_CAMERA, CropSpec
 from glnet_infer.errors import InputError
 from glnet_render.targets import UNKNOWN
 from glnet_train.data import LABEL_MASKS, AnnotatedImages, collate, read_coco, read_h36m, read_mpi_inf_3dhp

@@ -10,8 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from glnet.body import Body
-from glnet_infer.bundle.manifest import CropSpec
 from glnet_infer.camera import Intrinsics
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.skeleton import JOINT_NAMES
 from glnet_train.commands.main import app

@@ -12,7 +12,7 @@ from tensorrt_stand_in import BOXES, OUTPUTS, SIDE, frame_of, inputs, on_gpu, re
 from glnet_infer import BackendError, InputError, Meshes, MeshRecoverer
 from glnet_infer.backends import DeviceOutputs
 from glnet_infer.backends.tensorrt import TensorRtBackend
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares
 
 

@@ -24,7 +24,7 @@ from tensorrt_stand_in import (
 
 from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends.tensorrt import TensorRtBackend
-from glnet_infer.bundle.manifest import CropSpec
+from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 
 CROP_BYTES = SIDE * SIDE * 3
