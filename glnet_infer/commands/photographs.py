@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.commands.console import error_document, print_error, print_json, print_result, talk
+from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
 from glnet_infer.images import read_image, write_image
@@ -106,18 +106,18 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
     failure: GlnetError | None = None
     with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
         make_directory(job.output)
-        talk.print(repr(recoverer), markup=False, soft_wrap=True)
+        say(repr(recoverer))
         if recoverer.backend_reason:
-            talk.print(f"It could be faster: {recoverer.backend_reason}", style="yellow", markup=False, soft_wrap=True)
+            say(f"It could be faster: {recoverer.backend_reason}", style="yellow")
         if recoverer.bundle.manifest.network.weights == "random":
-            talk.print("These weights are random: the meshes mean nothing.", style="yellow")
+            say("These weights are random: the meshes mean nothing.", style="yellow")
         for path in _with_progress(job.images):
             entries.append({"image": str(path)})
             try:
                 _recover(recoverer, path, job, as_json, entries[-1])
             except GlnetError as error:
                 failure = failure or error
-                talk.print(f"{path}:", markup=False)
+                say(f"{path}:")
                 print_error(error)
                 entries[-1].update(error_document(error))
         if as_json:
@@ -140,7 +140,7 @@ def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool, entr
     boxes = job.boxes[path]
     image = read_image(path)
     if boxes == []:
-        talk.print(f"{path}: no boxes, so no persons", markup=False, soft_wrap=True)
+        say(f"{path}: no boxes, so no persons")
     meshes = recoverer(image, boxes, job.intrinsics)
     entry.update(persons=len(meshes), confidence=meshes.confidence.tolist(), files=[])
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glnet_infer.commands.console import errors_reported, print_json, print_result, talk
+from glnet_infer.commands.console import errors_reported, print_json, print_result, say, talk
 from glnet_infer.errors import BodyError, CheckpointError, InputError
 from glnet_train.commands.console import check_installed
 
@@ -139,7 +139,7 @@ def _score_datasets(
             print_result(f"{dataset.name:<16} {summary}")
         for name, count in scores.counts().items():
             if count < summary.crops:
-                talk.print(f"{dataset.name}: {name} is of the {count} persons that have the labels for it")
+                say(f"{dataset.name}: {name} is of the {count} persons that have the labels for it")
     if as_json:
         print_json({"backend": runner.name, "datasets": [{"name": name, **scores.as_dict()} for name, scores in found]})
 
@@ -149,14 +149,14 @@ def _tell_of_bodies(dataset: "AnnotatedImages", protocol: "EvaluationProtocol") 
     posed = [annotation.gender for annotation in dataset if annotation.rotations is not None]
     others = sum(gender is not None and gender not in protocol.gendered for gender in posed)
     if others:
-        talk.print(
+        say(
             f"{dataset.name}: true meshes of {others} of {len(posed)} persons are made with the neutral body, though they "
             "were fitted with SMPL's male or female one: they differ by some millimetres; give --male and --female"
         )
     if not posed and (protocol.regressor is not None or protocol.gendered):
-        talk.print(f"{dataset.name}: nobody has a labelled pose, so regressor and bodies are not used")
+        say(f"{dataset.name}: nobody has a labelled pose, so regressor and bodies are not used")
     if protocol.gendered and None in posed:
-        talk.print(
+        say(
             f"{dataset.name}: the set does not say with which body {posed.count(None)} of {len(posed)} persons were "
             "fitted; their true meshes are made with the neutral one"
         )

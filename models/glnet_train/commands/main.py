@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glnet_infer.commands.console import errors_reported, new_app, print_result, talk
+from glnet_infer.commands.console import errors_reported, new_app, print_result, say
 from glnet_infer.errors import InputError, TrainingError
 from glnet_infer.files import make_directory
 from glnet_train.commands.console import check_installed, holds
@@ -86,7 +86,7 @@ def fit(
         try:
             if state is not None:
                 training = Trainer.load(state, body, backgrounds, real, processes)
-                talk.print(f"going on from step {training.step} of {recipe.steps}")
+                say(f"going on from step {training.step} of {recipe.steps}")
             else:
                 training = Trainer(
                     network,
@@ -99,11 +99,11 @@ def fit(
                     processes=processes,
                 )
             make_directory(directory)  # once nothing else can be wrong
-            stopped = fit_training(training, directory, save_every, lambda: talk.print(STOPPING, soft_wrap=True))
+            stopped = fit_training(training, directory, save_every, lambda: say(STOPPING))
         finally:
             processes.leave()
         if stopped:
-            talk.print(f"stopped at step {training.step}; the same command goes on")
+            say(f"stopped at step {training.step}; the same command goes on")
             raise typer.Exit(130)
         if processes.rank == 0:
             print_result(str(directory / CHECKPOINT))
@@ -185,9 +185,7 @@ def compare(
         make_directory(directory)
         body = Body(load_body(find_body(network.body)))
         trained = None if backbone is None else Checkpoint.load(backbone)
-        scores = train_rows(
-            directory, network, recipe, body, crops, row or list(ROWS), trained, lambda text: talk.print(text)
-        )
+        scores = train_rows(directory, network, recipe, body, crops, row or list(ROWS), trained, say)
         print_result(as_markdown(scores))
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from glnet.recovery import MeshRecovery
-from glnet_infer.commands.console import talk
+from glnet_infer.commands.console import say, talk
 from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
 from glnet_render.contact_sheet import contact_sheet
@@ -77,7 +77,7 @@ class Monitor:
         shown = f"rendering the first crops: {done} of {blocks} blocks"
         self._bar.update(self._task, losses=shown)
         if not talk.is_terminal:
-            talk.print(shown)
+            say(shown)
 
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Note a step's losses."""
@@ -91,7 +91,7 @@ class Monitor:
                 self._board.add_scalar(f"losses/{name}", value, step)
         # Where nobody watches a bar, a line now and then.
         if not talk.is_terminal and (step % 100 == 0 or step == self._steps):
-            talk.print(f"step {step}/{self._steps}  {seconds:.0f} s  {shown}", markup=False, soft_wrap=True)
+            say(f"step {step}/{self._steps}  {seconds:.0f} s  {shown}")
 
     def flush(self) -> None:
         """Write what is buffered."""
@@ -119,6 +119,6 @@ def _board(directory: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        talk.print("TensorBoard is not installed; losses are in log.jsonl alone", markup=False)
+        say("TensorBoard is not installed; losses are in log.jsonl alone")
         return None
     return SummaryWriter(directory / "tensorboard", purge_step=first + 1)

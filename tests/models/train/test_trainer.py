@@ -31,7 +31,7 @@ from glnet_train.scores import evaluate
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Bit-for-bit equality needs a fixed order of sums; and threads of a busy machine wait for each other."""
+    """Bit-for-bit equality needs a fixed order of sums, whatever the environment asks for."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

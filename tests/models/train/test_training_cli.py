@@ -12,8 +12,6 @@ from glnet.checkpoint import Checkpoint
 from glnet_infer.errors import CheckpointError, InputError, OutputError
 from glnet_train.commands.main import app
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_compact_checkpoints_are_half_as_large_and_recover_the_same(small_checkpoint, small_recovery, tmp_path):
     result = CliRunner().invoke(app, ["compact", str(small_checkpoint), "-o", str(tmp_path / "small.pth")])
