@@ -25,7 +25,7 @@ class RuntimeCacheFile:
         bundle: Holds the engine.
         engine: The engine's file.
         gpu: The GPU that the kernels are for.
-        directory: Folder to keep it in. None: the bundle's own ``cache`` folder, or the user's cache directory where the bundle
+        directory: Folder to keep it in. None: the bundle's own ``cache`` folder, or the user's cache directory where that
             cannot be written.
     """
 
