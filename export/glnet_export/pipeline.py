@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from glnet.body import Body, find_body, load_body
@@ -29,6 +28,7 @@ from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
+from glnet_infer.backends.onnxruntime import import_onnxruntime
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import (
     GRAPH_NAME,
@@ -207,7 +207,7 @@ def _manifest(
             "python": platform.python_version(),
             "torch": torch.__version__,
             "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": import_onnxruntime().__version__,
         },
         network=network,
         body=BodyRecord(body.name, vertices, body_file, record_file(directory / TOPOLOGY_NAME)),

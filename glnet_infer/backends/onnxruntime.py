@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
+from glnet_infer.backends.base import USUAL_BATCH_SIZE, HomeProcess, Outputs, keep_for_ever
 from glnet_infer.bundle import Bundle
-from glnet_infer.devices import cores
-from glnet_infer.errors import BackendError, GlnetError, install_hint, one_line
+from glnet_infer.devices import cores, gpus
+from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -45,14 +47,7 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(self, bundle: Bundle, device: str, threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendError(
-                "ONNX Runtime is not installed.",
-                why=str(error),
-                fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
-            ) from error
+        onnxruntime = import_onnxruntime()
         missing = load_cuda(onnxruntime) if device == "cuda" else ""
         provider, provider_options = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
@@ -71,8 +66,12 @@ class OnnxRuntimeBackend:
             if device == "cpu" and half:
                 # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            # From the bytes that were checked: the bundle may be replaced before the second session is opened.
+            content = bundle.graph_file.read()
             try:
-                return onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(provider, provider_options)])
+                session = onnxruntime.InferenceSession(content, options, providers=[(provider, provider_options)])
+                _sessions.add(session)
+                return session
             except Exception as error:  # ONNX Runtime's exceptions share no base class but this
                 raise BackendError(
                     f"ONNX Runtime does not load {bundle.graph}.",
@@ -80,6 +79,7 @@ class OnnxRuntimeBackend:
                     fix="export the checkpoint again, or update onnxruntime",
                 ) from error
 
+        self._home = HomeProcess()
         session = open_session(threads)
         if session.get_providers()[0] != provider:
             got = session.get_providers()[0]
@@ -90,6 +90,7 @@ class OnnxRuntimeBackend:
                 "with backend='onnxruntime-cpu'",
             )
         self._session: Any = session
+        self._has_threads = device == "cuda" or threads != 1
         self._names = [output.name for output in bundle.manifest.outputs]
         self.name = f"onnxruntime-{device}"
         self._team: _Team | None = None
@@ -107,6 +108,8 @@ class OnnxRuntimeBackend:
         session, team, parts = self._session, self._team, []
         if session is None:
             raise BackendError(f"The {self.name} backend is closed.", fix="make a new MeshRecoverer")
+        if self._has_threads:
+            self._home.check(self.name, "make the MeshRecoverer after the fork, or with threads=1 on the CPU before it")
         try:
             for shares in self._shares(len(crops)):
                 feeds = [{"crops": crops[share], "cameras": cameras[share]} for share in shares]
@@ -178,6 +181,65 @@ class _Team:
         """Drop the session and let the workers go."""
         self._session = None
         self._workers.shutdown(wait=False)
+
+
+_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+"""All that live in this process."""
+
+
+def _keep_sessions() -> None:
+    """In a forked child: a session's end would wait for threads that only the parent has, also when the child exits."""
+    for session in _sessions:
+        keep_for_ever(session)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions)
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime, without its telemetry.
+
+    From version 1.32 on, its wheels write a device id into the user's folder and queue events for its maker. An environment
+    variable that is set before the import stops that; a value that the user gave it is kept.
+
+    Raises:
+        BackendError: It is not installed, or broken.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            "ONNX Runtime is not installed.",
+            why=str(error),
+            fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
+        ) from error
+    return onnxruntime
+
+
+def obstacle_to_cuda() -> str:
+    """Why ONNX Runtime cannot use the GPU; empty where it can, as far as shows before it starts."""
+    try:
+        onnxruntime = import_onnxruntime()
+    except BackendError as error:  # opening the CPU backend then says what to install
+        return error.why
+    if PROVIDERS["cuda"][0] in onnxruntime.get_available_providers():
+        return ""
+    return f"this ONNX Runtime {onnxruntime.__version__} is built without it; onnxruntime-gpu has it"
+
+
+def describe(device: str) -> str:
+    """Whether ONNX Runtime can start on a device, ``cpu`` or ``cuda``, in words."""
+    try:
+        providers = import_onnxruntime().get_available_providers()
+    except Exception as error:  # a broken installation is what glnet-doctor is for
+        return f"cannot be loaded: {error.why if isinstance(error, BackendError) else first_line(error)}"
+    if device == "cpu":
+        return "available"
+    if PROVIDERS["cuda"][0] not in providers:
+        return "this ONNX Runtime is built without CUDA"
+    return "built with CUDA; whether its libraries load shows when it starts" if gpus() else "no GPU"
 
 
 _loading = threading.Lock()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from glnet_infer.backends import backend_names
 from glnet_infer.commands.console import Version, errors_reported, new_app
 
 app = new_app()
@@ -54,7 +55,7 @@ def infer(
             "--format", "-f", help="overlay, glb, obj, ply, npz or json; repeatable.", show_default="overlay, glb, npz"
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime-cuda or onnxruntime-cpu.")] = "auto",
+    backend: Annotated[str, typer.Option(help=f"What runs the network: {', '.join(backend_names())}.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of CPU kernels.", show_default="the backend's")
     ] = None,

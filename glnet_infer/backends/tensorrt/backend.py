@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.backends.base import DeviceOutputs, Frame
+from glnet_infer.backends.base import DeviceOutputs, Frame, HomeProcess, keep_for_ever
 from glnet_infer.backends.tensorrt import device_memory
 from glnet_infer.backends.tensorrt.choice import choose_engine
 from glnet_infer.backends.tensorrt.engines import EnginePair
@@ -60,6 +60,7 @@ class TensorRtBackend:
 
     def _start(self, engine: EnginePair, memory: device_memory.DeviceMemory) -> None:
         """Take over a share of an engine, given back if that fails, and memory for it."""
+        self._home = HomeProcess()
         self._lock = threading.Lock()
         self._runner: int | None = None  # the thread that runs it
         self._closes_after_run = False
@@ -77,7 +78,7 @@ class TensorRtBackend:
             engine.release()
             raise
         # Also for who forgets to close: compiled kernels are kept, and TensorRT's threads are gone before the interpreter.
-        self._let_go = weakref.finalize(self, _let_go, self._execution, self._cropper, engine, memory)
+        self._let_go = weakref.finalize(self, _let_go, self._home, self._execution, self._cropper, engine, memory)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -247,6 +248,7 @@ class TensorRtBackend:
 
         After a failure, whatever was queued is waited for: it may read the caller's memory.
         """
+        self._home.check(self.name, "make the backend after the fork")
         if not self._lock.acquire(blocking=False):
             raise BackendError(
                 f"The {self.name} backend is running in another thread.",
@@ -303,9 +305,17 @@ def _queue_crops(cropper: FrameCropper, execution: Execution, squares: NDArray[n
 
 
 def _let_go(
-    execution: Execution, cropper: FrameCropper | None, engine: EnginePair, memory: device_memory.DeviceMemory
+    home: HomeProcess,
+    execution: Execution,
+    cropper: FrameCropper | None,
+    engine: EnginePair,
+    memory: device_memory.DeviceMemory,
 ) -> None:
     """Free what a backend holds: contexts before the engine and its kernels, which they use, and memory last."""
+    if not home.is_here:  # all of it is the parent's
+        for part in (execution, cropper, engine, memory):
+            keep_for_ever(part)
+        return
     try:
         with memory.active():
             memory.settle()

@@ -76,6 +76,22 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
     ) from refusals[0]
 
 
+def describe_runtimes() -> str:
+    """Whether TensorRT can start here, in words; a bundle's engine must have been built for the GPU and the version."""
+    found, missing = [], []
+    for runtime, title in TITLES.items():
+        try:
+            module = load_runtime(runtime)
+            import_cuda_core(EXTRAS[runtime])
+        except BackendError as error:
+            missing.append(f"{error.what} {error.fix}")
+        else:
+            found.append(f"{title} {module.__version__}")
+    if not found:
+        return "; ".join(missing)
+    return f"available: {', '.join(found)}" if devices.gpus() else f"no GPU ({', '.join(found)})"
+
+
 def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleType:
     """The installed module that runs an engine.
 

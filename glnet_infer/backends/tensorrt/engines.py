@@ -10,7 +10,7 @@ from glnet_infer.backends.tensorrt.choice import EngineChoice, export_command
 from glnet_infer.backends.tensorrt.kernel_cache import RuntimeCacheFile
 from glnet_infer.backends.tensorrt.products import TITLES, log_of
 from glnet_infer.backends.tensorrt.tensors import EngineFile, crop_engine, main_engine, problems_of
-from glnet_infer.bundle import Bundle, check_file
+from glnet_infer.bundle import Bundle, CheckedFile
 from glnet_infer.bundle.manifest import EngineRecord
 from glnet_infer.errors import BackendError
 
@@ -57,7 +57,7 @@ class LoadedEngine:
         self._file = promised.record.file
         self._command = export_command(choice.record, bundle.directory)
         self._lock = threading.Lock()
-        data = check_file(bundle.directory, promised.record).read_bytes()
+        data = CheckedFile(bundle.directory, promised.record).read()
         mark = self.log.mark()
         self._runtime: Any = self._trt.Runtime(self.log.logger)
         self._engine: Any = self._runtime.deserialize_cuda_engine(data)

@@ -51,7 +51,7 @@ class Execution:
     Args:
         engine: What to run.
         memory: The GPU's memory, which the execution uses alone; who closes it frees what is allocated here.
-        crops: Buffer on the GPU that holds the crops, if something else writes there; one of the execution's own where None.
+        crops: Buffer on the GPU that holds the crops, if something else writes there. None: it makes one.
 
     Raises:
         BackendError: TensorRT or CUDA refuses.
