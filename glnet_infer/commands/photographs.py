@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from glnet_infer.commands.console import error_document, print_error, print_json
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
 from glnet_infer.images import read_image, write_image
-from glnet_infer.recoverer import MeshRecoverer
+from glnet_infer.recoverer import MeshRecoverer, Persons
 from glnet_infer.results.meshes import Meshes
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 OVERLAY_SUFFIX = ".overlay.jpg"
+MOST_PIXELS = 100_000_000
+"""Pixels of photographs that wait for one batch; three bytes each."""
+
 BOXES_FORM = '{"photo.jpg": [[x1, y1, x2, y2], ...], ...}'
 FORMATS = ("overlay", "glb", "obj", "ply", "npz", "json")
 
@@ -73,10 +77,10 @@ class Job:
                 raise InputError("Both --boxes and --boxes-file were given.", fix="give one of them")
             table = _read_boxes(boxes_file)
             by_image = {file: table.get(file.name, []) for file in files}
-            strangers = sorted(set(table) - {file.name for file in files})
-            if strangers:
+            unknown_names = sorted(set(table) - {file.name for file in files})
+            if unknown_names:
                 raise InputError(
-                    f"{boxes_file} has boxes for {strangers[0]!r}, which is not among the images.",
+                    f"{boxes_file} has boxes for {unknown_names[0]!r}, which is not among the images.",
                     fix="use file names without folders as keys, and name every image on the command line",
                 )
         elif boxes:
@@ -102,8 +106,6 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
     Raises:
         GlnetError: Nothing could be started.
     """
-    entries: list[dict[str, Any]] = []
-    failure: GlnetError | None = None
     with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
         make_directory(job.output)
         say(repr(recoverer))
@@ -111,18 +113,13 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
             say(f"It could be faster: {recoverer.backend_reason}", style="yellow")
         if recoverer.bundle.manifest.network.weights == "random":
             say("These weights are random: the meshes mean nothing.", style="yellow")
+        work = _Work(recoverer, job, as_json)
         for path in _with_progress(job.images):
-            entries.append({"image": str(path)})
-            try:
-                _recover(recoverer, path, job, as_json, entries[-1])
-            except GlnetError as error:
-                failure = failure or error
-                say(f"{path}:")
-                print_error(error)
-                entries[-1].update(error_document(error))
+            work.add(path)
+        work.finish()
         if as_json:
-            print_json({"bundle": str(bundle), "backend": recoverer.backend, "images": entries})
-    return failure
+            print_json({"bundle": str(bundle), "backend": recoverer.backend, "images": work.entries})
+    return work.failure
 
 
 def _with_progress(images: list[Path]) -> Iterator[Path]:
@@ -135,21 +132,95 @@ def _with_progress(images: list[Path]) -> Iterator[Path]:
         yield from progress.track(images, description="recovering")
 
 
-def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool, entry: dict[str, Any]) -> None:
-    """Recover one image's meshes and write its files; ``entry`` learns what is said about it, file by file."""
-    boxes = job.boxes[path]
-    image = read_image(path)
-    if boxes == []:
-        say(f"{path}: no boxes, so no persons")
-    meshes = recoverer(image, boxes, job.intrinsics)
-    entry.update(persons=len(meshes), confidence=meshes.confidence.tolist(), files=[])
-    try:
-        for name in job.formats:
-            entry["files"].append(str(_write(meshes, image, job.output, path.stem, name)))
-    finally:
-        if not as_json:  # when all are written: a reader who has read enough costs none of them
-            for file in entry["files"]:
-                print_result(file)
+@dataclass
+class _Photograph:
+    """One that was read and waits for the network; its results go into ``entry``, file by file."""
+
+    path: Path
+    image: NDArray[np.uint8]
+    persons: Persons
+    entry: dict[str, Any]
+
+
+class _Work:
+    """Photographs one after the other, their crops run in batches across them. A failure is one photograph's alone.
+
+    Attributes:
+        entries: The results of each photograph, or its error, as ``--json`` prints them.
+    """
+
+    def __init__(self, recoverer: MeshRecoverer, job: Job, as_json: bool) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self._failures: dict[Path, GlnetError] = {}
+        self._recoverer = recoverer
+        self._job = job
+        self._as_json = as_json
+        self._waiting: list[_Photograph] = []
+
+    def add(self, path: Path) -> None:
+        """Read a photograph, and run those that wait where it does not fit beside them."""
+        entry: dict[str, Any] = {"image": str(path)}
+        self.entries.append(entry)
+        with self._reported(path, entry):
+            boxes = self._job.boxes[path]
+            image = read_image(path)
+            if boxes == []:
+                say(f"{path}: no boxes, so no persons")
+            persons = self._recoverer.prepare(image, boxes, self._job.intrinsics)
+            photograph = _Photograph(path, image, persons, entry)
+            if not self._fits(photograph):
+                self.finish()
+            self._waiting.append(photograph)
+
+    def finish(self) -> None:
+        """Run what waits, and write its files."""
+        waiting, self._waiting = self._waiting, []
+        try:
+            results = self._recoverer.recover([photograph.persons for photograph in waiting])
+        except GlnetError as error:
+            if len(waiting) > 1:  # whose fault it is shows when each is run alone
+                for photograph in waiting:
+                    self._waiting = [photograph]
+                    self.finish()
+            else:
+                with self._reported(waiting[0].path, waiting[0].entry):
+                    raise error
+            return
+        for photograph, meshes in zip(waiting, results, strict=True):
+            with self._reported(photograph.path, photograph.entry):
+                self._write_files(photograph, meshes)
+
+    @property
+    def failure(self) -> GlnetError | None:
+        """The failure of the first photograph that failed, in their order."""
+        return next((self._failures[path] for path in self._job.images if path in self._failures), None)
+
+    def _fits(self, photograph: _Photograph) -> bool:
+        together = [*self._waiting, photograph]
+        pixels = sum(each.image.shape[0] * each.image.shape[1] for each in together)
+        return pixels <= MOST_PIXELS and self._recoverer.fits([each.persons for each in together])
+
+    def _write_files(self, photograph: _Photograph, meshes: Meshes) -> None:
+        entry, path = photograph.entry, photograph.path
+        entry.update(persons=len(meshes), confidence=meshes.confidence.tolist(), files=[])
+        try:
+            for name in self._job.formats:
+                entry["files"].append(str(_write(meshes, photograph.image, self._job.output, path.stem, name)))
+        finally:
+            if not self._as_json:  # when all are written: a reader who has read enough costs none of them
+                for file in entry["files"]:
+                    print_result(file)
+
+    @contextmanager
+    def _reported(self, path: Path, entry: dict[str, Any]) -> Iterator[None]:
+        """A photograph's failure is said and kept, and the work goes on."""
+        try:
+            yield
+        except GlnetError as error:
+            self._failures[path] = error
+            say(f"{path}:")
+            print_error(error)
+            entry.update(error_document(error))
 
 
 def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:
