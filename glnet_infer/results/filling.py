@@ -40,17 +40,22 @@ def fill_by_depth(size: tuple[int, int], surfaces: Sequence[Surface]) -> Canvas:
     width, height = size
     colour = np.zeros((height, width, 3), np.float32)
     depth = np.full((height, width), _FAR, np.float32)
+    # All at once: a second call would read the first one's depths through another scale, and round them.
+    pixels = np.concatenate([surface.pixels for surface in surfaces])
+    depths = np.concatenate([surface.depths for surface in surfaces])
+    colors = np.concatenate([surface.colors for surface in surfaces]) / np.float32(255)
+    starts = np.cumsum([0, *(len(surface.depths) for surface in surfaces[:-1])])
+    faces = np.concatenate([surface.faces + start for surface, start in zip(surfaces, starts.tolist(), strict=True)])
+    # A camera of 90 degrees that sees the canvas as it is: OpenGL's axes, y up, z towards the viewer.
+    half = np.float32(height / 2)
+    points = np.empty((len(depths), 3), np.float32)
+    points[:, 0] = (pixels[:, 0] - np.float32(width / 2)) / half * depths
+    points[:, 1] = (half - pixels[:, 1]) / half * depths
+    points[:, 2] = -depths
+    nearest = float(depths.min()) / 2
     camera = np.eye(4, dtype=np.float32)
-    for surface in surfaces:
-        # A camera of 90 degrees that sees the canvas as it is: OpenGL's axes, y up, z towards the viewer.
-        half = np.float32(height / 2)
-        points = np.empty((len(surface.depths), 3), np.float32)
-        points[:, 0] = (surface.pixels[:, 0] - np.float32(width / 2)) / half * surface.depths
-        points[:, 1] = (half - surface.pixels[:, 1]) / half * surface.depths
-        points[:, 2] = -surface.depths
-        nearest = float(surface.depths.min()) / 2
-        cv2.triangleRasterize(points, surface.faces, surface.colors / 255, colour, depth, camera, np.pi / 2, nearest, _FAR)
-    covered = (depth < np.float32(_FAR)).view(np.uint8) * np.uint8(255)
+    cv2.triangleRasterize(points, faces, colors, colour, depth, camera, np.pi / 2, nearest, _FAR)
+    covered = (depth < np.float32(_FAR / 2)).view(np.uint8) * np.uint8(255)
     return np.asarray(cv2.convertScaleAbs(colour, alpha=255), np.uint8), covered
 
 

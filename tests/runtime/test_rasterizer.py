@@ -203,6 +203,16 @@ def test_a_person_who_fills_a_large_frame_is_drawn_where_it_is():
     ).sum() > 0.99  # half a canvas pixel all around is 0.3 %, the outlines as much
 
 
+@pytest.mark.parametrize("depths", [(3.0, 2.0, 5.0), (11.3, 10.7, 10.1), (2.9, 3.7, 4.3), (7.7, 6.1, 5.3)])
+def test_persons_who_overlap_leave_the_rest_of_the_image_alone(depths):
+    image = noise()
+    centers = [(0.1 * index * depth, 0.05 * depth, depth) for index, depth in enumerate(depths)]
+    drawn = draw_meshes(image, np.stack([sphere(center) for center in centers]), SPHERE.faces, CAMERA)
+    reached = np.max([exact_silhouette(center, 0.5) for center in centers], axis=0) > 0
+    outside = cv2.dilate(reached.astype(np.uint8), np.ones((5, 5))) == 0
+    assert np.array_equal(drawn[outside], image[outside])
+
+
 def test_bodies_that_cut_through_each_other_show_the_nearer_part(fill):
     if fill == "by order":
         pytest.skip("the painter draws whole triangles")
