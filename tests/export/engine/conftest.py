@@ -33,7 +33,7 @@ def machine(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
 
     def have(*gpus):
-        for module in ("toolkit", "engine", "engine_stages"):
+        for module in ("engines.toolkit", "engines.build", "engine_stages"):
             monkeypatch.setattr(f"glnet_export.{module}.gpus", lambda: list(gpus))
 
     have()
@@ -60,7 +60,7 @@ def exported(rtx, small_checkpoint, shared_bundle, tmp_path_factory):
             trace(recovery, path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("toolkit", "engine", "engine_stages"):
+        for module in ("engines.toolkit", "engines.build", "engine_stages"):
             patch.setattr(f"glnet_export.{module}.gpus", list)
         for module in ("pipeline", "engine_stages"):
             patch.setattr(f"glnet_export.{module}.trace", retrace)
