@@ -41,7 +41,7 @@ class Persons:
 
     Attributes:
         boxes: N x 4 float64, x1, y1, x2, y2 in image pixels.
-        squares: Where their crops lie.
+        squares: Places of their crops.
         cameras: N x 4 float32, the image's camera as each crop sees it.
         intrinsics: The image's camera.
         image_size: Width and height in pixels.
@@ -105,7 +105,7 @@ class MeshRecoverer:
 
     @property
     def backend(self) -> str:
-        """What runs the network, and where."""
+        """What runs the network, and where: ``onnxruntime-cpu``, for example."""
         return self._backend.name
 
     def __repr__(self) -> str:
@@ -206,7 +206,7 @@ class MeshRecoverer:
         """Run the network on the persons of several images: the second half of :meth:`__call__`.
 
         Args:
-            images: What :meth:`prepare` gave for each.
+            images: The persons of each image, from :meth:`prepare`.
 
         Returns:
             The meshes of each image, in the order of its boxes.
@@ -253,7 +253,7 @@ class MeshRecoverer:
         )
 
     def _frame(self, image: Any) -> Frame:
-        """What crops are cut from, checked.
+        """The image that crops are cut from, checked.
 
         Raises:
             InputError: It is no image, or it lies on the GPU and the backend cannot cut crops from it there.

@@ -31,8 +31,8 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 class OnnxRuntimeBackend:
     """A session on the bundle's graph. May be called from several threads at once.
 
-    On a CPU, as many crops as there are threads are run side by side, each by a thread of its own: threads that share a
-    crop wait for each other at every layer. That takes a second session, opened when it is first needed.
+    A CPU with N threads runs N crops side by side, one thread each: threads that share a crop wait for each other at every
+    layer. That takes a second session, opened when it is first needed.
 
     Args:
         bundle: The opened bundle.
@@ -43,7 +43,7 @@ class OnnxRuntimeBackend:
         BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
 
     Attributes:
-        batch_size: How many crops suit it in one call.
+        batch_size: Number of crops that suit it in one call.
     """
 
     def __init__(self, bundle: Bundle, device: str, threads: int | None = None) -> None:
@@ -130,7 +130,7 @@ class OnnxRuntimeBackend:
         return {name: np.concatenate(values) for name, *values in zip(self._names, *parts, strict=True)}
 
     def _shares(self, count: int) -> Iterator[list[slice]]:
-        """What is run side by side, one after the other: shares of as many crops; what is left over alone."""
+        """Groups of slices, run one after the other; the slices of a group run side by side and are equally long."""
         start = 0
         while start < count:
             left = count - start
@@ -153,12 +153,12 @@ class _Team:
 
     Args:
         open_session: Opens a session of one thread; several would be shared by all members, who then wait for them.
-        members: How many crops, or batches of them, are run at a time.
+        members: Number of crops, or batches of them, that run at a time.
         weights: Bytes of the graph's file.
 
     Attributes:
-        members: As given.
-        crops_each: How many crops suit a member in one call.
+        members: Number of crops, or batches of them, that run at a time.
+        crops_each: Number of crops that suit a member in one call.
     """
 
     def __init__(self, open_session: Callable[[], Any], members: int, weights: int) -> None:
@@ -188,7 +188,7 @@ _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _keep_sessions() -> None:
-    """In a forked child: a session's end would wait for threads that only the parent has, also when the child exits."""
+    """Keep a forked child from ending sessions: their end waits for threads that only the parent has."""
     for session in _sessions:
         keep_for_ever(session)
 
@@ -268,14 +268,14 @@ _WEIGHTS_PER_THREAD = 80_000_000
 
 
 def cpu_batch_size(threads: int, weights: int) -> int:
-    """How many crops at once suit so many threads.
+    """Number of crops in one call that suits a number of threads.
 
     Batches spread the fixed cost of a call, which is much of a small network's time, and take memory. Measured on two
     threads (docs/benchmarks.md): a crop of w32 (166 MB) keeps them busy and batches gain nothing, the demo network (19 MB)
     takes 30 % less time in eights. That more threads want more crops is a guess.
 
     Args:
-        threads: Of ONNX Runtime. By itself it takes the physical cores, which may be half of what the system names.
+        threads: Threads of ONNX Runtime. Its own choice is the physical cores, maybe half of what the system names.
         weights: Bytes of the graph's file.
     """
     return min(max(threads * _WEIGHTS_PER_THREAD // max(weights, 1), 1), USUAL_BATCH_SIZE)

@@ -77,10 +77,10 @@ class Job:
                 raise InputError("Both --boxes and --boxes-file were given.", fix="give one of them")
             table = _read_boxes(boxes_file)
             by_image = {file: table.get(file.name, []) for file in files}
-            strangers = sorted(set(table) - {file.name for file in files})
-            if strangers:
+            unknown_names = sorted(set(table) - {file.name for file in files})
+            if unknown_names:
                 raise InputError(
-                    f"{boxes_file} has boxes for {strangers[0]!r}, which is not among the images.",
+                    f"{boxes_file} has boxes for {unknown_names[0]!r}, which is not among the images.",
                     fix="use file names without folders as keys, and name every image on the command line",
                 )
         elif boxes:
@@ -134,7 +134,7 @@ def _with_progress(images: list[Path]) -> Iterator[Path]:
 
 @dataclass
 class _Photograph:
-    """One that was read and waits for the network; ``entry`` learns what is said about it, file by file."""
+    """One that was read and waits for the network; its results go into ``entry``, file by file."""
 
     path: Path
     image: NDArray[np.uint8]
@@ -146,7 +146,7 @@ class _Work:
     """Photographs one after the other, their crops run in batches across them. A failure is one photograph's alone.
 
     Attributes:
-        entries: What is said about each photograph.
+        entries: The results of each photograph, or its error, as ``--json`` prints them.
     """
 
     def __init__(self, recoverer: MeshRecoverer, job: Job, as_json: bool) -> None:

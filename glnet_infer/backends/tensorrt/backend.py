@@ -87,7 +87,7 @@ class TensorRtBackend:
 
     @property
     def batch_size(self) -> int:
-        """How many crops suit it in one call: what the engine takes at most."""
+        """Number of crops that suit it in one call: the most that the engine takes."""
         return self._engine.main.most_crops
 
     def __repr__(self) -> str:
@@ -133,8 +133,8 @@ class TensorRtBackend:
         """The crops that :meth:`run_frame` would run: to look at, or to compare. Results on the GPU stay what they are.
 
         Args:
-            frame: As there.
-            squares: As there.
+            frame: The frame, as in :meth:`run_frame`.
+            squares: The crops' places, as in :meth:`run_frame`.
 
         Returns:
             N x C x C x 3, RGB.
@@ -165,10 +165,10 @@ class TensorRtBackend:
         """Run all crops, piece by piece.
 
         Args:
-            execution: What runs them.
-            cameras: Of all crops.
+            execution: Runs the engine.
+            cameras: Cameras of all crops, N x 4.
             fill: Brings some rows' crops into place.
-            steps: What the execution does then.
+            steps: The steps of the execution.
         """
         count = len(cameras)
         results = {
