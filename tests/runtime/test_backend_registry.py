@@ -90,7 +90,9 @@ def test_help_and_doctor_read_the_table(plugins):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    text = " ".join(run("from glnet_infer.commands.infer import app; app(['--help'])").split()).replace("- ", "-")  # lines end at hyphens
+    text = " ".join(run("from glnet_infer.commands.infer import app; app(['--help'])").split()).replace(
+        "- ", "-"
+    )  # lines end at hyphens
     assert all(name in text for name in ("onnxruntime-cuda", "zeros"))
     report = json.loads(run("from glnet_infer.commands.doctor import app; app(['--json'])"))
     assert report["backends"]["zeros"] == "available" and "no_such_module" in report["backends"]["broken"]
