@@ -100,3 +100,16 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     assert before["spread"]["bystanders"] == 0 and after["spread"]["bystanders"] == 0.5
     assert before["found"] != after["found"] and before["standing"]["mpjpe_mm"] == after["standing"]["mpjpe_mm"]
     assert "--bystanders 0.5" in CliRunner().invoke(app, arguments).stdout
+
+
+def test_a_sheet_of_rendered_crops_is_written(tmp_path):
+    output = tmp_path / "sheet.png"
+    result = CliRunner().invoke(app, ["sheet", "-o", str(output), "--count", "3", "--size", "48", "--keypoints"])
+    assert result.exit_code == 0, result.output
+    assert cv2.imread(str(output)).shape == (98, 98, 3)
+
+
+def test_a_sheet_that_cannot_be_written_says_what_is_wrong(tmp_path):
+    result = CliRunner().invoke(app, ["sheet", "-o", str(tmp_path / "no" / "sheet.png"), "--count", "1"])
+    assert result.exit_code == OutputError.exit_code == 9
+    assert "Cannot write" in result.stderr and "mkdir -p" in result.stderr
