@@ -13,8 +13,8 @@ from glnet.config import GLNetConfig
 from glnet.estimate import Estimate, EstimateLayout
 from glnet.hrnet import HRNet, initialize
 from glnet.local_encoding import LocalEncodingModule
+from glnet.mixed_precision import keep_in_float32
 from glnet.parts import PARTS
-from glnet.precision import keep_in_float32
 
 
 class Normalization(nn.Module):
@@ -173,7 +173,7 @@ class GLNet(nn.Module):
         are what PyTorch, ONNX and TensorRT run.
 
         Args:
-            keep: Names of modules that stay in float32 (:func:`glnet.precision.keep_in_float32`).
+            keep: Names of modules that stay in float32 (:func:`glnet.mixed_precision.keep_in_float32`).
         """
         self.precision = self.local_encoding.precision = torch.float16
         self.backbone.half()

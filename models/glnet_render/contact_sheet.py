@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from glnet.body.smpl import Body
 from glnet_infer.skeleton import JOINT_NAMES, PARENTS
-from glnet_render.scene import project
+from glnet_render.placement import project
 from glnet_render.source import SyntheticSample
 
 _GAP = 2

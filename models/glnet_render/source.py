@@ -13,10 +13,10 @@ from glnet_infer.contract import GRID_STRIDE, CropSpec
 from glnet_render.appearance import Wardrobe
 from glnet_render.backgrounds import Backgrounds
 from glnet_render.corruptions import Occluders, camera_faults, in_crop, occluders
+from glnet_render.placement import Placement, place, place_beside, project
 from glnet_render.poses import PoseSampler, shapes, views
 from glnet_render.randomness import Draw
 from glnet_render.renderer import Fragments, Rasterizer
-from glnet_render.scene import Placement, place, place_beside, project
 from glnet_render.seeds import BYSTANDERS, derived
 from glnet_render.spread import SCORED, Spread
 from glnet_render.targets import BACKGROUND, UNKNOWN

@@ -9,7 +9,7 @@ import typer
 
 from glnet_infer.commands.console import errors_reported, print_json, print_result, say, talk
 from glnet_infer.errors import BodyError, CheckpointError, InputError
-from glnet_train.commands.console import check_installed
+from glnet_train.commands.requirements import check_installed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,7 +179,7 @@ def _actor_body(file: Path, neutral: "Body") -> "Body":
 def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
     """Write crops of least, middle and greatest error with their meshes."""
     from glnet_infer.images import write_image
-    from glnet_train.fit.pictures import best_median_worst, sheet
+    from glnet_train.scores.pictures import best_median_worst, sheet
 
     rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())
     shown = result.shown

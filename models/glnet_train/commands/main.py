@@ -8,9 +8,9 @@ import typer
 from glnet_infer.commands.console import errors_reported, new_app, print_result, say
 from glnet_infer.errors import InputError, TrainingError
 from glnet_infer.files import make_directory
-from glnet_train.commands.console import check_installed, holds
-from glnet_train.commands.contact_sheet import sheet_command
 from glnet_train.commands.evaluate import evaluate_command
+from glnet_train.commands.requirements import check_installed, holds
+from glnet_train.commands.sheet import sheet_command
 
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
 
@@ -56,11 +56,11 @@ def fit(
         from glnet.checkpoint import Checkpoint
         from glnet.config import GLNetConfig, load_config
         from glnet_train.data import load_mixture
+        from glnet_train.distributed import Processes
         from glnet_train.fit.loop import CHECKPOINT, STATE
         from glnet_train.fit.loop import fit as fit_training
         from glnet_train.fit.trainer import Trainer, read_state
         from glnet_train.objective.matching import Matching
-        from glnet_train.processes import Processes
         from glnet_train.recipe import Recipe
 
         state = read_state(directory / STATE) if holds(directory, STATE) else None
@@ -172,7 +172,7 @@ def compare(
         from glnet.body import Body, find_body, load_body
         from glnet.checkpoint import Checkpoint
         from glnet.config import load_config
-        from glnet_train.fit.comparison import ROWS, as_markdown, train_rows
+        from glnet_train.fit.ablation import ROWS, as_markdown, train_rows
         from glnet_train.recipe import Recipe
 
         unknown = set(row or []) - set(ROWS)

@@ -16,7 +16,7 @@ from glnet_render.targets import HIDDEN_WEIGHT, Batch, Targets
 from glnet_train.data import AnnotatedImages, Mixture, Sample, collate
 from glnet_train.data.augmentation import augment, jittered
 from glnet_train.data.pool import CropPool
-from glnet_train.processes import Processes
+from glnet_train.distributed import Processes
 from glnet_train.recipe import Recipe
 
 READERS = 4

@@ -17,7 +17,7 @@ from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask
-from glnet_train.data.images import AnnotatedImages
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.reading import corners, existing_folder, need, numbers, read_json
 
 COCO_KEYPOINTS = 17

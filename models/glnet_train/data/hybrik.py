@@ -37,7 +37,7 @@ from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import HUMAN36M_JOINTS, LABEL_MASKS, Annotation, LabelMask, gender_of
-from glnet_train.data.images import AnnotatedImages
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.reading import corners, existing_folder, need, numbers, read_json
 
 H36M_FLAWED = ("s_09_act_05_subact_02_ca", "s_09_act_10_subact_02_ca", "s_09_act_13_subact_01_ca")

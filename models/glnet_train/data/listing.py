@@ -12,8 +12,8 @@ from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError, first_line
 from glnet_train.data.annotation import LABEL_MASKS, LabelMask
 from glnet_train.data.coco import read_coco
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.hybrik import read_3dpw_json, read_h36m, read_mpi_inf_3dhp
-from glnet_train.data.images import AnnotatedImages
 from glnet_train.data.mixture import HYBRIK_RATIOS, Mixture
 from glnet_train.data.three_dpw import read_3dpw
 

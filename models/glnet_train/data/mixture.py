@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
-from glnet_train.data.images import AnnotatedImages
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.samples import Sample
 
 HYBRIK_RATIOS: dict[str, float] = {"h36m": 0.3, "coco": 0.4, "3dhp": 0.1, "3dpw": 0.2}

@@ -32,7 +32,7 @@ from glnet_infer.errors import InputError
 from glnet_infer.images import read_image
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask, gender_of
-from glnet_train.data.images import AnnotatedImages
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.reading import existing_folder, inside, numbers, read_pickle
 
 SPLITS = ("train", "validation", "test")

@@ -17,7 +17,7 @@ from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
 from glnet_render.contact_sheet import contact_sheet
 from glnet_render.seeds import PICTURES
-from glnet_train.fit.pictures import enlarged, overlay
+from glnet_train.scores.pictures import enlarged, overlay
 
 LOG = "log.jsonl"
 SHOWN = 8

@@ -26,12 +26,12 @@ from glnet_render import SyntheticSource
 from glnet_render.targets import Targets
 from glnet_train.data import Mixture
 from glnet_train.data.batches import Batches
+from glnet_train.distributed import Processes
 from glnet_train.fit.inheritance import inherit
 from glnet_train.fit.optimizer import Optimizer
 from glnet_train.objective.guidance import GUIDANCE_TERMS, Guidance
 from glnet_train.objective.losses import LossWeights, Objective
 from glnet_train.objective.matching import Matching
-from glnet_train.processes import Processes
 from glnet_train.recipe import PRECISIONS, Recipe
 
 STATE_FORMAT = "glnet-training-state"

@@ -14,7 +14,7 @@ from glnet_infer.backends import Backend
 from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS
 from glnet_render import SyntheticSample, SyntheticSource
-from glnet_render.scene import project
+from glnet_render.placement import project
 from glnet_render.seeds import HELD_OUT
 from glnet_render.spread import SCORED, Spread
 from glnet_train.scores.answers import keypoint_scores, recovered

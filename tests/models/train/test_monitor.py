@@ -11,7 +11,7 @@ from glnet_infer.contract import CropSpec
 from glnet_render import Spread, SyntheticSource
 from glnet_train.fit import monitor as monitoring
 from glnet_train.fit.monitor import Monitor
-from glnet_train.fit.pictures import SHOWN, best_median_worst, overlay, sheet
+from glnet_train.scores.pictures import SHOWN, best_median_worst, overlay, sheet
 
 TERMS = {"loss": 3.5, "keypoints": 1.25, "depths": 0.5, "confidence": 0.25}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from glnet_infer.commands.console import errors_reported, print_result
-from glnet_train.commands.console import check_installed
+from glnet_train.commands.requirements import check_installed
 from glnet_train.recipe import Recipe
 
 
