@@ -1,8 +1,6 @@
-"""What the commands of ``glnet-train`` share."""
+"""What ``glnet-train`` needs installed."""
 
-from pathlib import Path
-
-from glnet_infer.errors import OutputError, TrainingError, first_line, install_hint
+from glnet_infer.errors import TrainingError, first_line, install_hint
 
 
 def check_installed() -> None:
@@ -12,13 +10,3 @@ def check_installed() -> None:
         import torch  # noqa: F401
     except (ImportError, OSError) as error:  # a broken torch raises OSError
         raise TrainingError("Training is not installed.", why=first_line(error), fix=install_hint("cpu,train")) from error
-
-
-def holds(directory: Path, name: str) -> bool:
-    """Whether a directory holds a file; raises OutputError where that cannot be known."""
-    try:
-        return (directory / name).is_file()
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write into {directory}.", why=str(error.strerror or error), fix="choose another directory"
-        ) from error

@@ -1,4 +1,4 @@
-"""Starting a training from other weights, of a network that may be a little different."""
+"""Starting a training from the weights of a network that may differ a little."""
 
 import torch
 from torch import nn
@@ -10,10 +10,10 @@ from glnet.network import GLNet
 from glnet_infer.errors import CheckpointError
 
 FREE = ("name", "crop", "confidence_prior", "pixel_source", "keypoint_origin")
-"""Fields of the configuration in which the networks may differ; the backbone may have more modules, besides."""
+"""Fields of the configuration in which the networks may differ. The new backbone may also have more modules."""
 
 COARSER = "local_encoding.coarser."
-"""Weights that a network has whose pixels see all resolutions."""
+"""Prefix of the weights that only a network has whose pixels see all resolutions."""
 
 
 def inherit(network: GLNet, checkpoint: Checkpoint) -> None:

@@ -22,7 +22,7 @@ from glnet_infer.errors import CheckpointError, InputError, TrainingError
 from glnet_render.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet_train.commands.main import app
 from glnet_train.fit.ablation import _take_backbone
-from glnet_train.fit.loop import fit
+from glnet_train.fit.loop import run_training
 from glnet_train.fit.trainer import Trainer, read_state
 from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
@@ -221,7 +221,7 @@ def test_a_training_stops_between_blocks_of_its_first_crops(config, demo_body, t
         return render(count)
 
     monkeypatch.setattr(stopped.source, "sample", interrupted)
-    assert fit(stopped, tmp_path, save_every=100)
+    assert run_training(stopped, tmp_path, save_every=100)
     assert rendered == [recipe.block] and stopped.step == 0
     resumed = Trainer.load(read_state(tmp_path / "state.pt"), demo_body)
     assert [terms["loss"] for terms in resumed.run(2)] == expected
