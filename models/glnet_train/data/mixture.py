@@ -19,14 +19,13 @@ class Mixture:
     """An endless, reproducible series of draws from several datasets.
 
     In every epoch each dataset gets its exact share of the draws, in shuffled order. A dataset's own persons are taken in
-    shuffled rounds that go on across epochs: nobody is drawn for the second time before everybody has been drawn once.
-    Which person a draw gives depends on seed and number alone, never on what was drawn before: runs can be resumed and
-    split among processes by number.
+    shuffled rounds that go on across epochs: everybody is drawn once before anybody is drawn twice. Which person a draw
+    gives depends on seed and number alone, never on earlier draws. So runs can be resumed, and split among processes.
 
     Args:
         datasets: The datasets, or a mapping from their names.
-        ratios: Share of each, in the same order or under the same names; need not sum to 1.
-        seed: Another seed, another series.
+        ratios: Share of each dataset, in the same order or under the same names; they need not sum to 1.
+        seed: Seed of the order.
         length: Draws per epoch; by default twice the largest dataset, as in HybrIK.
 
     Raises:
@@ -96,7 +95,7 @@ class Mixture:
         """Which dataset and which of its persons a draw gives.
 
         Args:
-            number: 0 and up, without end; epoch ``number // len(self)``.
+            number: Number of the draw, from 0 without end; its epoch is ``number // len(self)``.
         """
         if number < 0:
             raise IndexError("draws are numbered from 0")

@@ -1,4 +1,4 @@
-"""Annotations in the network's units, and batches of them."""
+"""Crops with labels in the network's units, and batches of them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def load_sample(annotation: Annotation, spec: CropSpec, box: NDArray[np.float64]
     Args:
         annotation: The person.
         spec: Size and padding of crops.
-        box: Another box than the annotation's, x1, y1, x2, y2 (augmentation).
+        box: x1, y1, x2, y2 in image pixels instead of the annotated box (augmentation).
 
     Raises:
         InputError: The image is missing or not an image, or the box lies outside it.
@@ -120,7 +120,7 @@ def collate(samples: Sequence[Sample], config: GLNetConfig) -> tuple[Tensor, Tar
 
     Args:
         samples: N crops of one size.
-        config: The network's: number of keypoints, depth range, kind of rotation.
+        config: The network, for its number of keypoints, depth range and kind of rotation.
 
     Returns:
         N x size x size x 3 uint8 crops, and their targets.

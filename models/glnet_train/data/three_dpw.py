@@ -37,7 +37,7 @@ from glnet_train.data.reading import existing_folder, inside, numbers, read_pick
 
 SPLITS = ("train", "validation", "test")
 MINIMUM_DISTANCE = 0.1
-"""A person with a joint nearer to the camera's plane than this, or behind it, is left out (metres)."""
+"""Metres. A person with a joint nearer to the camera's plane than this, or behind it, is left out."""
 
 _KEYS = ("sequence", "cam_intrinsics", "cam_poses", "poses", "betas", "trans", "poses2d", "campose_valid")
 
@@ -144,7 +144,7 @@ def _image_size(image: Path) -> tuple[int, int]:
 
 
 def _entry(content: dict[str, Any], key: str, person: int, where: str) -> Any:
-    """A person's part of what the sequence has for every person."""
+    """One person's entry of a list that has one for every person."""
     try:
         return content[key][person]
     except (IndexError, KeyError, TypeError) as error:

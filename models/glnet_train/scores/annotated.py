@@ -1,9 +1,11 @@
 """Scores on datasets of photographs.
 
-With Human3.6M's joint regressor, the literature's way (HybrIK's and SPIN's evaluation code): 14 joints regressed from the
-recovered mesh, against those that the set gives (motion capture on Human3.6M) or, as on 3DPW, that are regressed from the
-true mesh; vertices about the regressed pelvis. Without it, SMPL's own joints as far as the set labels them, and vertices
-about the pelvis joint: figures of the same kind, but no literature's.
+With Human3.6M's joint regressor, scores are the literature's (HybrIK's and SPIN's evaluation code). 14 joints are regressed
+from the recovered mesh. They are compared with the set's own joints (motion capture on Human3.6M), or with those that are
+regressed from the true mesh, as on 3DPW. Vertices are compared about the regressed pelvis.
+
+Without the regressor, joints are SMPL's own, as far as the set labels them, and vertices are compared about the pelvis
+joint. Such figures do not compare with published ones.
 """
 
 from __future__ import annotations
@@ -93,17 +95,17 @@ def score_dataset(
 
     Args:
         backend: What runs the graph; its body must be the protocol's.
-        dataset: Its crops must have the size of the graph's.
+        dataset: The persons; crops must have the size of the graph's.
         protocol: How joints and true meshes are made.
-        crops: At most so many persons, spread evenly over the set; None for all.
-        progress: Told how many of how many are done.
+        crops: Most persons to score, spread evenly over the set; None for all.
+        progress: Called with how many persons are done, and how many there are.
 
     Returns:
         The metrics that at least one label allows.
 
     Raises:
         InputError: An image cannot be read: scores of a part would look like those of the whole.
-        BackendError: The backend's answer is no numbers.
+        BackendError: The backend's answer is not finite.
     """
     total = len(dataset) if crops is None else min(crops, len(dataset))
     rows = np.linspace(0, len(dataset) - 1, total).round().astype(int)
@@ -175,7 +177,7 @@ def _joint_errors(
 
 
 def _keypoint_errors(found: Recovery, labels: Sample, annotations: list[Annotation]) -> dict[str, Tensor]:
-    """Errors in the crop; COCO's similarity where the set tells how large persons are."""
+    """Errors in the crop; COCO's similarity where the set has the persons' areas."""
     size = labels.crop.shape[1]
     areas = torch.tensor([annotation.area or 0.0 for annotation in annotations])
     return keypoint_scores(

@@ -4,8 +4,8 @@ Positions go in as metres, errors come out as millimetres, one value per crop, s
 crops. Everything is computed in float64 without gradients. A crop that has nothing to be measured by gets NaN, which
 :class:`Scores` leaves out of its means.
 
-Protocols of the field (HybrIK's evaluation code): MPJPE aligns found and true joints at the root and nothing else;
-PA-MPJPE aligns them by the best similarity (Procrustes analysis: rotation, translation and scale, no reflection); on 3DPW
+Protocols of the field (HybrIK's evaluation code): MPJPE aligns found and true joints at the root and nothing else.
+PA-MPJPE aligns them by the best similarity (Procrustes analysis: rotation, translation and scale, no reflection). On 3DPW
 and Human3.6M both are taken over :data:`LSP_JOINTS` of the 17 joints that the Human3.6M regressor makes of the mesh, rooted
 at its pelvis. PVE aligns vertices by the same pelvis.
 """
@@ -63,7 +63,7 @@ def mpjpe(
 
     Args:
         found: Recovered joints, metres, camera axes.
-        truth: True joints, likewise.
+        truth: True joints, metres, camera axes.
         root: The joint that is put into the origin in both; None where that has been done.
         joints: Joints to average over, chosen after the alignment; None for all.
         weights: Zero for joints without a label. The root must have one. Refers to all joints, before the choice.
@@ -113,7 +113,7 @@ def pa_mpjpe(
     joints: Sequence[int] | None = None,
     weights: Float[Tensor, "n j"] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Mean per-joint position error after :func:`procrustes` alignment, crop by crop.
+    """Mean per-joint position error of each crop after :func:`procrustes` alignment.
 
     Args:
         found: Recovered joints, metres.
@@ -142,7 +142,7 @@ def pve(
     Args:
         found: Recovered vertices, metres, camera axes.
         truth: True vertices of the same topology.
-        found_root: Where the recovered body has its root: the pelvis joint, or the regressed pelvis on 3DPW.
+        found_root: Root of the recovered body: the pelvis joint, or the regressed pelvis on 3DPW.
         truth_root: The same joint of the true body.
 
     Returns:
@@ -159,8 +159,8 @@ def keypoint_error(
     """Mean distance of keypoints in the image.
 
     Args:
-        found: Pixels (of crop or image: the errors have the same unit).
-        truth: Pixels, likewise.
+        found: Recovered keypoints in pixels of crop or image; the errors have the same unit.
+        truth: True keypoints in the same pixels.
         visible: Zero or false for keypoints that do not count.
 
     Returns:
@@ -258,7 +258,7 @@ class MetricSummary:
     values: tuple[tuple[str, float], ...]
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON and TensorBoard; keeps the order."""
+        """The number of crops and all means by name, in order, for JSON."""
         return {"crops": self.crops, **dict(self.values)}
 
     def __str__(self) -> str:
@@ -266,10 +266,10 @@ class MetricSummary:
 
 
 class Scores:
-    """Collects metrics crop by crop; means at the end.
+    """Collects metrics crop by crop, and gives their means.
 
-    Keeps every crop's value, because precision needs them all together and because the best, median and worst crops are
-    worth a look. Crops must come in the same order in every metric.
+    Every crop's value is kept: precision needs them all together, and the best, median and worst crops are worth a look.
+    Crops must come in the same order in every metric.
     """
 
     def __init__(self) -> None:

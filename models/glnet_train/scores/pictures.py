@@ -10,10 +10,10 @@ from glnet_infer.results.drawing import draw_meshes
 from glnet_render.contact_sheet import contact_sheet
 
 SIDE = 192
-"""Pixels; crops are enlarged or reduced to it."""
+"""Side of a crop in the pictures, pixels."""
 
 SHOWN = 10
-"""Crops per kind on a sheet."""
+"""Crops of each kind (best, median, worst) on a sheet."""
 
 
 def overlay(
@@ -25,7 +25,7 @@ def overlay(
         crop: S x S x 3, RGB.
         vertices: V x 3, camera coordinates, metres.
         faces: F x 3.
-        camera: 4, of the crop (crop sides).
+        camera: 4, the camera of the crop, in crop sides.
     """
     fx, fy, cx, cy = (float(value) * SIDE for value in camera)
     matrix = np.array([[fx, 0, cx + SIDE / 2], [0, fy, cy + SIDE / 2], [0, 0, 1]])
@@ -39,7 +39,7 @@ def enlarged(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def best_median_worst(errors: NDArray[np.float64]) -> list[int]:
-    """Which crops to show: those of least, middle and greatest error, :data:`SHOWN` each where there are as many."""
+    """Rows of the crops of least, middle and greatest error: :data:`SHOWN` of each kind, or fewer where there are fewer."""
     order = np.argsort(errors, kind="stable")
     shown = min(SHOWN, len(order))
     middle = (len(order) - shown) // 2
