@@ -1,5 +1,7 @@
 """The PyTorch module itself as a backend of the runtime: the reference that exports are measured against."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ class TorchBackend:
         self._device = next(recovery.parameters()).device
         self.name = f"torch-{self._device.type}"
 
-    def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> dict[str, NDArray]:
+    def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """See ``glnet_infer.backends.Backend``."""
         with torch.inference_mode():
             outputs = self._recovery(torch.from_numpy(crops).to(self._device), torch.from_numpy(cameras).to(self._device))

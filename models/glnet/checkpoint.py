@@ -177,7 +177,7 @@ class Checkpoint:
 
     @classmethod
     def _from_state(cls, path: Path, document: Any, config: GLNetConfig | None) -> "Checkpoint":
-        state = document.get("state_dict", document) if isinstance(document, dict) else None
+        state: Any = document.get("state_dict", document) if isinstance(document, dict) else None
         if not _is_state(state):
             keys = f"; its keys are {', '.join(map(str, list(document)[:5]))}" if isinstance(document, dict) else ""
             raise CheckpointError(

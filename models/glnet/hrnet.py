@@ -16,9 +16,9 @@ EXPANSION = 4
 """A bottleneck block gives this many times its width (He et al., "Deep Residual Learning", 2016)."""
 
 
-def _conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+def _conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     conv = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(channels_out)]
+    return conv, nn.BatchNorm2d(channels_out)
 
 
 class BasicBlock(nn.Module):
@@ -32,7 +32,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape in and out."""
         y = self.bn1(self.conv1(x)).relu()
-        return (x + self.bn2(self.conv2(y))).relu()
+        residual: Tensor = self.bn2(self.conv2(y))
+        return (x + residual).relu()
 
 
 class Bottleneck(nn.Module):
@@ -52,8 +53,9 @@ class Bottleneck(nn.Module):
         """N x channels_in x H x W to N x 4 width x H x W."""
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y)).relu()
-        residual = x if self.downsample is None else self.downsample(x)
-        return (residual + self.bn3(self.conv3(y))).relu()
+        residual: Tensor = x if self.downsample is None else self.downsample(x)
+        widened: Tensor = self.bn3(self.conv3(y))
+        return (residual + widened).relu()
 
 
 class HighResolutionModule(nn.Module):
@@ -82,8 +84,12 @@ class HighResolutionModule(nn.Module):
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """One map per branch in, one out."""
         ys = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
-        # As lists: a slice of a ModuleList is a module, made anew in every call.
-        return [self._fuse(list(layers), target, ys).relu() for target, layers in enumerate(self.fuse_layers)]
+        fused = []
+        for target, layers in enumerate(self.fuse_layers):
+            assert isinstance(layers, nn.ModuleList)
+            # A list, because a slice of a ModuleList is a module, made anew in every call.
+            fused.append(self._fuse(list(layers), target, ys).relu())
+        return fused
 
     @staticmethod
     def _fuse(layers: list[nn.Module], target: int, ys: list[Tensor]) -> Tensor:

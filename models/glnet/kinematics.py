@@ -83,6 +83,10 @@ def _torso_frames(joints: Float[Tensor, "n f 29 3"]) -> Float[Tensor, "n f 3 3"]
 class Kinematics(nn.Module):
     """The skeleton's tree as constant tensors, and the kinematics that use it. Has no parameters."""
 
+    ancestors: Tensor
+    main_children: Tensor
+    bone_parents: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         ancestors = torch.zeros(SKELETON_JOINTS, SKELETON_JOINTS - 1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -241,11 +242,12 @@ class Wardrobe:
         return torch.stack([patterns(draw, a, b, p) for a, b, p in zip(first, other, plain, strict=True)], dim=1)
 
 
-def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def _vertex_normals(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
     """Area-weighted unit normals, V x 3."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     face_normals = np.cross(b - a, c - a)
     normals = np.zeros_like(vertices)
     for corner in range(3):
         np.add.at(normals, faces[:, corner], face_normals)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    lengths: NDArray[np.float64] = np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    return normals / lengths

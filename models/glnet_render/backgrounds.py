@@ -52,7 +52,7 @@ def procedural(draw: Draw, count: int, size: int) -> Tensor:
     for part in range(2):
         mix = linear(draw.normal(count, 2, deviation=0.8), draw.uniform(count)).clamp(0, 1).unsqueeze(-1)
         planes.append(torch.lerp(begins[:, None, None, part], ends[:, None, None, part], mix))
-    image = torch.lerp(*planes, floor)
+    image = torch.lerp(planes[0], planes[1], floor)
 
     # Tiles, planks, wallpaper: a pattern on the floor, on the wall, or on both.
     cloth = patterns(draw, torch.zeros(count, 3, device=device), torch.ones(count, 3, device=device), plain=0.6)[..., :1]
@@ -77,9 +77,9 @@ def procedural(draw: Draw, count: int, size: int) -> Tensor:
         image = torch.lerp(image, colors(draw, count)[:, None, None] * shade.unsqueeze(-1), alpha.unsqueeze(-1))
 
     grain = torch.zeros(count, size, size, device=device)
-    for cells, strength in ((4, 0.3), (13, 0.2), (47, 0.15), (size, 0.15)):
-        grain = grain + noise(draw, count, cells, size) * draw.uniform(count, 1, 1).pow(3) * strength
-    return (image + grain.unsqueeze(-1)).clamp(0, 1)
+    for cells, amount in ((4, 0.3), (13, 0.2), (47, 0.15), (size, 0.15)):
+        grain = grain + noise(draw, count, cells, size) * draw.uniform(count, 1, 1).pow(3) * amount
+    return torch.clamp(image + grain.unsqueeze(-1), 0, 1)
 
 
 class Photographs:

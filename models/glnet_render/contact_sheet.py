@@ -34,7 +34,7 @@ def draw_keypoints(sample: SyntheticSample, body: Body) -> NDArray[np.uint8]:
     # OpenCV draws with the first pixel's centre at 0; four fractional bits.
     points = ((project(joints, sample.cameras) + 0.5) * size - 0.5).cpu().numpy()
     points = np.clip(points * 16, -(2**20), 2**20).round().astype(int)
-    crops = sample.crops.cpu().numpy().copy()
+    crops: NDArray[np.uint8] = sample.crops.cpu().numpy().copy()
     radius = max(1, size // 96)
     for crop, skeleton, visible in zip(crops, points, sample.visibility.cpu().numpy(), strict=True):
         for joint, parent in enumerate(PARENTS):

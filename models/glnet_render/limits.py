@@ -79,7 +79,8 @@ def axis_rotation(axis: int, degrees: Tensor) -> Tensor:
         1: (cosine, zero, sine, zero, one, zero, -sine, zero, cosine),
         2: (cosine, -sine, zero, sine, cosine, zero, zero, zero, one),
     }[axis]
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    rotations: Tensor = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return rotations
 
 
 class JointAngles:

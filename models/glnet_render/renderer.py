@@ -38,11 +38,13 @@ class Fragments(NamedTuple):
     def interpolate(self, values: Tensor) -> Tensor:
         """Values of the samples, Q x P x C, from values of the vertices, N x V x C."""
         table = values.flatten(0, 1)
-        total = None
+        total: Tensor | None = None
         for corner, weight in zip(self.corners.unbind(-1), self.weights.unbind(-1), strict=True):
             part = table.index_select(0, corner.flatten()) * weight.flatten().unsqueeze(-1)
             total = part if total is None else total.add_(part)
-        return total.unflatten(0, self.covered.shape)
+        assert total is not None
+        mixed: Tensor = total.unflatten(0, self.covered.shape)
+        return mixed
 
     def every(self, stride: int, size: int) -> "Fragments":
         """The middles of all squares of ``stride`` pixels that see the mesh, one sample each; pixels count these squares.

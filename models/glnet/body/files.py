@@ -127,7 +127,7 @@ def _checked(path: Path, content: dict[str, Any]) -> BodyData:
     regressor = np.asarray(content["J_regressor"], dtype=np.float64)
     weights = np.asarray(content["weights"], dtype=np.float64)
     faces = np.asarray(content["f"]).astype(np.int64)
-    leaves = content.get("leaf_vertices", SMPL_LEAF_VERTICES if vertices == SMPL_VERTICES else None)
+    leaves: Any = content.get("leaf_vertices", SMPL_LEAF_VERTICES if vertices == SMPL_VERTICES else None)
     expected = {
         "v_template": (template.shape, (vertices, 3)),
         "shapedirs": (shapedirs.shape, (vertices, 3, SHAPE_COMPONENTS)),

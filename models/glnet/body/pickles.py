@@ -47,11 +47,12 @@ class DType(PickledObject):
             code = code.decode("latin1")
         if not isinstance(code, str) or not re.fullmatch(r"[biuf][1248]", code):
             raise pickle.UnpicklingError(f"it holds an array of type {code!r}, not of numbers")
-        order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
+        order: Any = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
         order = order.decode("latin1") if isinstance(order, bytes) else order
         if order not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError(f"it holds an array of byte order {order!r}")
-        return np.dtype(code).newbyteorder(order)
+        dtype: np.dtype[Any] = np.dtype(code).newbyteorder(order)
+        return dtype
 
 
 def _numbers(dtype: Any, data: Any, shape: Any, fortran: bool) -> NDArray[Any]:
@@ -110,7 +111,7 @@ class ChumpySelection(PickledObject):
 
     def array(self) -> NDArray[Any]:
         """The selected elements."""
-        values = as_array(self.state["a"]).ravel()[as_array(self.state["idxs"])]
+        values: NDArray[Any] = as_array(self.state["a"]).ravel()[as_array(self.state["idxs"])]
         shape = self.state.get("preferred_shape", values.shape)
         return values.reshape(tuple(int(side) for side in shape))
 

@@ -30,8 +30,6 @@ def sheet_command(
     """Write a contact sheet of synthetic training crops."""
     with errors_reported():
         check_installed()
-        import cv2
-
         from glnet.body import Body, find_body, load_body
         from glnet_infer.contract import CropSpec
         from glnet_infer.images import write_image
@@ -44,5 +42,5 @@ def sheet_command(
         sample = source.sample(count)
         crops = draw_keypoints(sample, model) if keypoints else sample.crops.numpy()
         sheet = contact_sheet(crops, columns=math.ceil(math.sqrt(count)))
-        write_image(output, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        write_image(output, sheet[..., ::-1])
         print_result(str(output))

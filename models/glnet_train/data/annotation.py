@@ -139,7 +139,7 @@ class LabelMask:
             "betas": ("betas",),
             "twists": ("twists", "twist_weights"),
         }
-        changes: dict[str, NDArray[np.float32] | None] = {
+        changes: dict[str, Any] = {
             name: None for label, names in drop.items() if not getattr(self, label) for name in names
         }
         if not self.leaves:

@@ -144,15 +144,16 @@ class Batches:
         return batch.result().to(self.processes.device)
 
     def _read(self, step: int) -> "Future[Batch]":
+        mixture, readers = self._mixture, self._readers
+        assert mixture is not None and readers is not None
         first = (step * self.processes.count + self.processes.rank) * self._real
-        picks = [self._mixture.pick(first + index) for index in range(self._real)]  # here: its plan is no affair of threads
+        # Persons are picked in the main thread: the mixture's plan is not thread-safe.
+        picks = [mixture.pick(first + index) for index in range(self._real)]
         samples = [
-            self._readers.submit(
-                self._load, self._mixture.datasets[dataset], person, derived(self.recipe.seed, PERSONS, first + index)
-            )
+            readers.submit(self._load, mixture.datasets[dataset], person, derived(self.recipe.seed, PERSONS, first + index))
             for index, (dataset, person) in enumerate(picks)
         ]
-        return self._readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))
+        return readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))
 
     @staticmethod
     def _load(dataset: AnnotatedImages, person: int, seed: int) -> Sample:

@@ -266,15 +266,9 @@ def _read(
         path = folder / str(image["sequence"]) / str(image["file_name"]) if by_id else folder / str(image["file_name"])
         arrays = {**found, **_image_labels(found), **_translation(found, body)}
         intrinsics, gender = arrays.pop("intrinsics"), arrays.pop("gender", None)
-        annotations.append(
-            Annotation(
-                image=path,
-                box=np.concatenate([middle - half, middle + half]),
-                intrinsics=intrinsics,
-                gender=gender,
-                **{key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()},
-            )
-        )
+        known: _Labels = {key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()}
+        corner_box = np.concatenate([middle - half, middle + half])
+        annotations.append(Annotation(image=path, box=corner_box, intrinsics=intrinsics, gender=gender, **known))
     return AnnotatedImages(name, annotations, mask, spec)
 
 

@@ -45,9 +45,7 @@ def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[Annotate
     Raises:
         InputError: The list or a dataset cannot be used.
     """
-    fix = (
-        'write it like [{"reader": "coco", "annotations": "persons.json", "images": "folder"}]; docs/training.md says more'
-    )
+    fix = 'write a list of datasets like [{"reader": "coco", "annotations": "persons.json", "images": "folder"}] (docs/training.md)'
     entries = read_json(path, InputError, fix=fix)
     try:
         if not isinstance(entries, list) or not entries:

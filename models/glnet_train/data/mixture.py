@@ -62,7 +62,7 @@ class Mixture:
     def _exact_counts(self) -> NDArray[np.int64]:
         """Whole numbers of draws that sum to the length: largest remainders."""
         exact = self.ratios * self._length
-        counts = np.floor(exact + 1e-9).astype(np.int64)
+        counts: NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
         order = np.argsort(counts - exact, kind="stable")
         counts[order[: self._length - counts.sum()]] += 1
         return counts

@@ -98,7 +98,7 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
     # Where the camera was lost, its pose may be anything.
     persons = range(len(content["poses"]))
     valid = [_entry(content, "campose_valid", person, f"{file}, person {person}") for person in persons]
-    seen = numbers(valid, (len(persons), -1), f"{file}: campose_valid").any(0)
+    seen = np.atleast_1d(numbers(valid, (len(persons), -1), f"{file}: campose_valid").any(0))
     poses = numbers(content["cam_poses"], (len(seen), 4, 4), f"{file}: cam_poses", seen)
     turns = poses[seen, :3, :3]
     if not np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=1e-3):

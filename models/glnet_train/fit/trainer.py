@@ -55,7 +55,8 @@ class _Step(nn.Module):
     def forward(self, crops: Tensor, targets: Targets) -> dict[str, Tensor]:
         with torch.autocast(crops.device.type, self.precision, enabled=self.precision != torch.float32):
             prediction = self.objective.network(crops)
-        return self.objective(prediction, targets)
+        terms: dict[str, Tensor] = self.objective(prediction, targets)
+        return terms
 
 
 class Trainer:

@@ -56,10 +56,14 @@ def _sphere(count: int) -> Float[Tensor, "count 3"]:
 class Guidance(nn.Module):
     """Training-only heads on the pixel and part features, and their losses."""
 
+    directions: Tensor
+    membership: Tensor
+
     def __init__(self, config: GLNetConfig) -> None:
         super().__init__()
         self.grid = config.grid
         self.heat = nn.Conv2d(config.pixel_channels, config.keypoints, 1)
+        assert self.heat.bias is not None
         nn.init.constant_(self.heat.bias, -4.0)  # a keypoint is nearly nowhere
         self.facing = nn.Linear(config.pixel_channels, DIRECTIONS)
         self.register_buffer("directions", _sphere(DIRECTIONS), persistent=False)
@@ -86,6 +90,7 @@ class Guidance(nn.Module):
             "places": places,
         }
         if self.has_points:
+            assert prediction.points is not None
             terms["part points"] = self._point_loss(prediction.points, targets, index)
         return terms
 

@@ -68,6 +68,7 @@ def positives(
     """
     with torch.no_grad():
         if matching.dynamic:
+            assert estimates is not None
             costs = matching_costs(logits, estimates, targets, matching)
         else:
             costs = _distances_to_root(logits, targets)

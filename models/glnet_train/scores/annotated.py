@@ -24,14 +24,18 @@ from glnet.recovery import Recovery
 from glnet_infer.backends import Backend
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS
-from glnet_train.data import AnnotatedImages, Annotation, Sample
+from glnet_train.data import AnnotatedImages, Annotation
 from glnet_train.data.annotation import HUMAN36M_JOINTS
+from glnet_train.data.samples import stacked
 from glnet_train.scores.answers import keypoint_scores, recovered
 from glnet_train.scores.metrics import LSP_JOINTS, Scores, mpjpe, pa_mpjpe, pve
 
 BATCH = 16
 READERS = 4
 """Threads that read images."""
+
+Labels = dict[str, Tensor]
+"""The labels of N persons: :func:`glnet_train.data.samples.stacked`."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,8 @@ def score_dataset(
         for start in range(0, total, BATCH):
             chosen = rows[start : start + BATCH]
             annotations = [dataset[row] for row in chosen]
-            samples = Sample(*map(np.stack, zip(*readers.map(dataset.load, chosen), strict=True)))
-            found = recovered(backend, samples.crop, samples.camera)
-            labels = Sample(*map(torch.from_numpy, samples))
+            labels = stacked(list(readers.map(dataset.load, chosen)))
+            found = recovered(backend, labels["crop"].numpy(), labels["camera"].numpy())
             in_space = _regressed_errors if protocol.regressor is not None else _joint_errors
             parts.append({**in_space(found, labels, annotations, protocol), **_keypoint_errors(found, labels, annotations)})
             progress(start + len(chosen), total)
@@ -132,25 +135,27 @@ def _known(errors: Tensor, weight: Tensor) -> Tensor:
 
 
 def _true_meshes(
-    labels: Sample, annotations: list[Annotation], protocol: EvaluationProtocol
+    labels: Labels, annotations: list[Annotation], protocol: EvaluationProtocol
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Vertices and joints of the labelled bodies, and 1 for those that are labelled."""
     bodies = [protocol.body_of(annotation) for annotation in annotations]
-    vertices, joints = protocol.body.pose(labels.rotations, labels.betas)
+    vertices, joints = protocol.body.pose(labels["rotations"], labels["betas"])
     for body in {id(body): body for body in bodies if body is not protocol.body}.values():
         rows = [row for row, own in enumerate(bodies) if own is body]
-        vertices[rows], joints[rows] = body.pose(labels.rotations[rows], labels.betas[rows])
-    return vertices, joints, labels.pose_weight * labels.shape_weight
+        vertices[rows], joints[rows] = body.pose(labels["rotations"][rows], labels["betas"][rows])
+    return vertices, joints, labels["pose_weight"] * labels["shape_weight"]
 
 
 def _regressed_errors(
-    found: Recovery, labels: Sample, annotations: list[Annotation], protocol: EvaluationProtocol
+    found: Recovery, labels: Labels, annotations: list[Annotation], protocol: EvaluationProtocol
 ) -> dict[str, Tensor]:
+    regressor = protocol.regressor
+    assert regressor is not None
     vertices, posed_joints, known = _true_meshes(labels, annotations, protocol)
     true_pelvis = posed_joints[:, :1]
     # About the pelvis, where rows of the regressor that do not sum to one exactly do no harm; alignment follows anyway.
     found_vertices = found.vertices.double() - found.joints[:, :1].double()
-    joints, true_joints = protocol.regressor @ found_vertices, protocol.regressor @ (vertices - true_pelvis).double()
+    joints, true_joints = regressor @ found_vertices, regressor @ (vertices - true_pelvis).double()
     given, has_joints = true_joints.clone(), known.flatten() > 0
     for row, annotation in enumerate(annotations):
         if annotation.h36m_joints is not None:
@@ -163,12 +168,12 @@ def _regressed_errors(
 
 
 def _joint_errors(
-    found: Recovery, labels: Sample, annotations: list[Annotation], protocol: EvaluationProtocol
+    found: Recovery, labels: Labels, annotations: list[Annotation], protocol: EvaluationProtocol
 ) -> dict[str, Tensor]:
     vertices, joints, known = _true_meshes(labels, annotations, protocol)
-    weights = labels.joint_weights[:, :BODY_JOINTS]
+    weights = labels["joint_weights"][:, :BODY_JOINTS]
     rooted = weights * weights[:, :1]
-    ours, theirs = found.joints[:, :BODY_JOINTS], labels.joints[:, :BODY_JOINTS]
+    ours, theirs = found.joints[:, :BODY_JOINTS], labels["joints"][:, :BODY_JOINTS]
     return {
         "mpjpe_mm": mpjpe(ours, theirs, weights=rooted),
         "pa_mpjpe_mm": _known(pa_mpjpe(ours, theirs, weights=weights), weights.sum(1) > 2),
@@ -176,14 +181,14 @@ def _joint_errors(
     }
 
 
-def _keypoint_errors(found: Recovery, labels: Sample, annotations: list[Annotation]) -> dict[str, Tensor]:
+def _keypoint_errors(found: Recovery, labels: Labels, annotations: list[Annotation]) -> dict[str, Tensor]:
     """Errors in the crop; COCO's similarity where the set has the persons' areas."""
-    size = labels.crop.shape[1]
+    size = labels["crop"].shape[1]
     areas = torch.tensor([annotation.area or 0.0 for annotation in annotations])
     return keypoint_scores(
         found,
-        (labels.keypoints + 0.5) * size,
-        labels.keypoint_weights,
-        labels.keypoint_weights * (areas[:, None] > 0),
-        areas * (size / labels.side.flatten()) ** 2,
+        (labels["keypoints"] + 0.5) * size,
+        labels["keypoint_weights"],
+        labels["keypoint_weights"] * (areas[:, None] > 0),
+        areas * (size / labels["side"].flatten()) ** 2,
     )

@@ -102,7 +102,8 @@ def procrustes(
     rotation = left @ (signs.unsqueeze(-1) * right)
     spread = (share * clean.square()).sum((1, 2))
     scale = torch.where(spread > 0, (stretch * signs).sum(1) / spread.clamp_min(torch.finfo(spread.dtype).tiny), 0)
-    return scale[:, None, None] * (centred @ rotation.transpose(1, 2)) + middle_truth
+    aligned: Tensor = scale[:, None, None] * (centred @ rotation.transpose(1, 2)) + middle_truth
+    return aligned
 
 
 @torch.no_grad()
@@ -149,7 +150,8 @@ def pve(
         Millimetres, one value per crop.
     """
     difference = (found.double() - found_root.double()[:, None]) - (truth.double() - truth_root.double()[:, None])
-    return _MM * torch.linalg.vector_norm(difference, dim=-1).mean(1)
+    errors: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+    return _MM * errors.mean(1)
 
 
 @torch.no_grad()

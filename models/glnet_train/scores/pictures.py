@@ -1,7 +1,5 @@
 """Pictures of what a network recovers, to look at."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +33,7 @@ def overlay(
 
 def enlarged(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A crop at the size of the pictures."""
-    return cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
 def best_median_worst(errors: NDArray[np.float64]) -> list[int]:
@@ -47,13 +45,21 @@ def best_median_worst(errors: NDArray[np.float64]) -> list[int]:
 
 
 def sheet(
-    crops: Sequence[NDArray[np.uint8]],
-    vertices: Sequence[NDArray[np.float32]],
+    crops: NDArray[np.uint8],
+    vertices: NDArray[np.float32],
     faces: NDArray[np.int32],
-    cameras: Sequence[NDArray[np.float32]],
+    cameras: NDArray[np.float32],
     columns: int = SHOWN,
 ) -> NDArray[np.uint8]:
-    """Rows of ``columns`` crops, and below each row the same crops with their meshes."""
+    """Rows of ``columns`` crops, and below each row the same crops with their meshes.
+
+    Args:
+        crops: N x S x S x 3, RGB.
+        vertices: N x V x 3, camera coordinates, metres.
+        faces: F x 3.
+        cameras: N x 4, the cameras of the crops, in crop sides.
+        columns: Crops in a row.
+    """
     rows = []
     for start in range(0, len(crops), columns):
         part = range(start, min(start + columns, len(crops)))

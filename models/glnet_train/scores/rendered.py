@@ -86,7 +86,8 @@ def _standing(body: Body) -> DecodedBody:
     """The baseline: everybody has the mean shape and stands facing the camera."""
     config = GLNetConfig()
     decoder = Decoder(config, body)
-    return decoder(standing_estimate(decoder, config.keypoints), default_cameras(1))
+    standing: DecodedBody = decoder(standing_estimate(decoder, config.keypoints), default_cameras(1))
+    return standing
 
 
 def _errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
