@@ -13,7 +13,7 @@ class TorchBackend:
     """Runs a recovery module where its parameters are; hand it to ``MeshRecoverer(bundle, backend=...)``.
 
     Args:
-        recovery: In evaluation mode, with the bundle's configuration and body.
+        recovery: The module in evaluation mode, with the bundle's configuration and body.
     """
 
     def __init__(self, recovery: MeshRecovery) -> None:
@@ -22,7 +22,7 @@ class TorchBackend:
         self.name = f"torch-{self._device.type}"
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """See ``glnet_infer.backends.Backend``."""
+        """Run the module on a batch of crops; see ``glnet_infer.backends.Backend``."""
         with torch.inference_mode():
             outputs = self._recovery(torch.from_numpy(crops).to(self._device), torch.from_numpy(cameras).to(self._device))
         return {name: value.cpu().numpy() for name, value in outputs._asdict().items()}

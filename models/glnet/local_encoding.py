@@ -22,7 +22,7 @@ class LocalEncoding(NamedTuple):
     """Pixel features after the module.
 
     Attributes:
-        pixels: N x C x H x W, what confidence and shape are predicted from.
+        pixels: N x C x H x W, the features that confidence and shape are predicted from.
         parts: N x 7 c x H x W, each part's feature at its point, or None without the module.
         points: N x 7 x H x W x 2, each pixel's part points (x, y) in grid cells, or None without the module.
     """
@@ -72,7 +72,7 @@ class LocalEncodingModule(nn.Module):
         self.register_buffer("cells", torch.stack([xs, ys], dim=-1).float(), persistent=False)
 
     def initialize(self) -> None:
-        """Points start at their origin (AdaptivePose); call after the convolutions have been initialised."""
+        """Let points start at their origin (AdaptivePose); call it after the convolutions have been initialised."""
         if self.enriched:
             for parameter in self.offsets.parameters():
                 nn.init.zeros_(parameter)
@@ -90,7 +90,7 @@ class LocalEncodingModule(nn.Module):
             features: The backbone's highest-resolution map.
             pooled: The global feature.
             coarse_keypoints: Coarse keypoints in crop sides from the centre; the first 29 are the skeleton's.
-            coarser: The backbone's other maps, each half as large as the one before; needed where they are a source.
+            coarser: The backbone's other maps, each half as large as the one before; needed if ``pixel_source`` is ``all``.
         """
         pixels = self.pixel(features.to(self.precision))
         if self.coarser is not None:
@@ -106,8 +106,8 @@ class LocalEncodingModule(nn.Module):
     def _enlarged(self, maps: Sequence[Tensor]) -> Tensor:
         """The sum of coarser maps at the size of pixels.
 
-        Bilinear, as HRNetV2 enlarges: so offsets from a pixel, which change by one from pixel to pixel, can be made from
-        maps of lower resolution. One octave at a time, which costs a third of enlarging each map on its own.
+        Enlarging is bilinear, as in HRNetV2. So offsets from a pixel, which change by one from pixel to pixel, can be made
+        from maps of lower resolution. One octave at a time costs a third of enlarging each map on its own.
         """
         assert self.coarser is not None
         total: Tensor | None = None
@@ -119,7 +119,7 @@ class LocalEncodingModule(nn.Module):
         return total
 
     def _points(self, pixels: Tensor, coarse_keypoints: Tensor) -> Tensor:
-        """Part points in grid cells; float32, for a sum with coordinates up to 63 leaves half precision 1/32 of a cell."""
+        """Part points in grid cells, in float32: next to coordinates up to 63, half precision resolves 1/32 of a cell."""
         offsets: Tensor = self.offsets(pixels).float().unflatten(1, (len(PARTS), 2)).permute(0, 1, 3, 4, 2)
         if not self.from_coarse:
             return self.cells + offsets

@@ -34,7 +34,7 @@ class Normalization(nn.Module):
         self.register_buffer("offset", (-mean / std)[:, None, None], persistent=False)
 
     def forward(self, crops: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
-        """Channels first, float32."""
+        """Normalised images, channels first, float32."""
         return crops.float().permute(0, 3, 1, 2) * self.gain + self.offset
 
 
@@ -63,7 +63,7 @@ class PixelHeads(nn.Module):
             self.register_buffer("slots", slots, persistent=False)
 
     def initialize(self) -> None:
-        """Residuals start close to zero, so that training starts from the coarse estimate."""
+        """Let residuals start close to zero, so that training starts from the coarse estimate."""
         for conv in (self.pixel, self.parts):
             if conv is not None:
                 nn.init.normal_(conv.weight, std=3e-4)
@@ -95,7 +95,7 @@ class PixelHeads(nn.Module):
 
 
 class Prediction(NamedTuple):
-    """What is computed for every pixel; :meth:`GLNet.estimates` makes the estimates of chosen ones.
+    """Outputs for every pixel; :meth:`GLNet.estimates` makes the estimates of chosen ones.
 
     Attributes:
         coarse: N x P, the estimate from the global feature.
@@ -137,7 +137,7 @@ class GLNet(nn.Module):
         super().__init__()
         self.config = config
         self.layout = EstimateLayout(config)
-        self.precision = torch.float32  # of the backbone
+        self.precision = torch.float32  # type that the backbone computes in
         self.normalization = Normalization(config)
         self.backbone = HRNet(config.backbone)
         self.coarse = nn.Linear(config.backbone.feature_channels, self.layout.size)
@@ -163,7 +163,7 @@ class GLNet(nn.Module):
         self.register_buffer("from_coarse", from_coarse, persistent=False)
 
     def initialize(self, mean: Estimate) -> None:
-        """Random weights whose estimate is ``mean`` (N = 1), give or take a little; from pixels, with its root there."""
+        """Draw random weights whose estimate is close to ``mean`` (N = 1), about the pixel where keypoints start there."""
         initialize(self)
         self.local_encoding.initialize()
         self.heads.initialize()
@@ -185,6 +185,9 @@ class GLNet(nn.Module):
 
         Args:
             keep: Names of modules that stay in float32 (:func:`glnet.mixed_precision.keep_in_float32`).
+
+        Returns:
+            The network itself.
         """
         self.precision = self.local_encoding.precision = torch.float16
         self.backbone.half()
@@ -206,12 +209,12 @@ class GLNet(nn.Module):
         return Prediction(coarse, logits, encoding.points, encoding.pixels, encoding.parts)
 
     def estimates(self, prediction: Prediction, index: Int[Tensor, "n k"]) -> Float[Tensor, "n k p"]:
-        """Estimates of chosen pixels: where they start, plus their residuals.
+        """Estimates of chosen pixels.
 
         Heads are evaluated at these pixels alone: after the sampling, everything is pointwise.
 
         Args:
-            prediction: Of the same crops.
+            prediction: The prediction of the same crops.
             index: Pixels as ``y * grid + x``.
         """
         pixels, parts = prediction.pixel_features, prediction.part_features
@@ -278,7 +281,7 @@ def _bias(layer: nn.Conv2d) -> Tensor:
 
 
 def _without_autocast(images: Tensor) -> AbstractContextManager[None]:
-    """Autocast would run in half precision even what is given in float32; nothing to do where it is off."""
+    """A context without autocast, which would run in half precision even what is given in float32."""
     kind = images.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 

@@ -1,4 +1,4 @@
-"""Contact sheets: many crops on one picture, to look at."""
+"""Contact sheets: many crops on one picture."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ _LEFT, _RIGHT, _MIDDLE = (60, 140, 255), (255, 80, 60), (90, 230, 90)
 
 
 def contact_sheet(crops: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Crops, N x S x S x 3, in rows of ``columns``; what is missing in the last row is white."""
+    """A picture of crops, N x S x S x 3, in rows of ``columns``; the rest of the last row is white."""
     count, size = crops.shape[:2]
     rows = -(-count // columns)
     step = size + _GAP

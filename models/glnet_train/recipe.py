@@ -1,4 +1,4 @@
-"""How to train: the numbers of a training, apart from the network's and the data's."""
+"""The numbers of a training, apart from the network's and the data's."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ GUIDANCE_AT_END = 0.25
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """The numbers of a training.
 
     Attributes:
         steps: Length of the training; the learning rate is planned for it.

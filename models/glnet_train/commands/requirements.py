@@ -1,4 +1,4 @@
-"""What ``glnet-train`` needs installed."""
+"""A check that the packages of ``glnet-train`` are installed."""
 
 from glnet_infer.errors import TrainingError, first_line, install_hint
 

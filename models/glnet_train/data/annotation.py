@@ -112,7 +112,7 @@ def gender_of(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class LabelMask:
-    """Which labels of a set are trusted for training; the others are dropped even where the set has them.
+    """Labels of a set that are trusted for training; the others are dropped even where the set has them.
 
     Attributes:
         keypoints: Image positions of joints.

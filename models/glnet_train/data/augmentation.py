@@ -72,7 +72,7 @@ def mirror(batch: Batch) -> Batch:
 
 
 def _mirrored_segments() -> list[int]:
-    """What every value of a segment becomes."""
+    """The mirrored value of every value of a segment."""
     return [*mirror_order(BODY_JOINTS), *range(BODY_JOINTS, 256)]
 
 

@@ -45,7 +45,9 @@ def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[Annotate
     Raises:
         InputError: The list or a dataset cannot be used.
     """
-    fix = 'write a list of datasets like [{"reader": "coco", "annotations": "persons.json", "images": "folder"}] (docs/training.md)'
+    fix = (
+        'write the list of datasets like [{"reader": "coco", "annotations": "a.json", "images": "b"}]; see docs/training.md'
+    )
     entries = read_json(path, InputError, fix=fix)
     try:
         if not isinstance(entries, list) or not entries:

@@ -12,7 +12,7 @@ from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.samples import Sample
 
 HYBRIK_RATIOS: dict[str, float] = {"h36m": 0.3, "coco": 0.4, "3dhp": 0.1, "3dpw": 0.2}
-"""How HybrIK's training mixes its sets (its dataset ``mix2_smpl_cam``)."""
+"""Shares of the sets in HybrIK's training (its dataset ``mix2_smpl_cam``)."""
 
 
 class Mixture:
@@ -92,7 +92,7 @@ class Mixture:
         return self._plan[1]
 
     def pick(self, number: int) -> tuple[int, int]:
-        """Which dataset and which of its persons a draw gives.
+        """Numbers of the dataset and of its person that a draw gives.
 
         Args:
             number: Number of the draw, from 0 without end; its epoch is ``number // len(self)``.

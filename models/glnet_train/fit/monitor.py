@@ -1,4 +1,4 @@
-"""What a training leaves to look at while it runs: a log of all losses, and TensorBoard where it is installed."""
+"""The records of a training: a log of all losses, and TensorBoard where it is installed."""
 
 import json
 import time

@@ -70,7 +70,7 @@ class Optimizer:
             part.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` takes."""
+        """The state of both optimizers, for :meth:`load_state_dict`."""
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -247,7 +247,7 @@ class Trainer:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What :meth:`Trainer.save` wrote: configuration and recipe as plain values, everything else as tensors on the CPU.
+    """The state that :meth:`Trainer.save` wrote: configuration and recipe as plain values, the rest as tensors on the CPU.
 
     Raises:
         CheckpointError: The file is missing, damaged, something else, or of another version.

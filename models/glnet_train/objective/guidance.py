@@ -35,7 +35,7 @@ DIRECTIONS = 48
 """Facing directions to choose from, about 30 degrees apart."""
 
 CONCENTRATION = 12.0
-"""How sharply the label favours the nearest directions (von Mises-Fisher's kappa)."""
+"""Sharpness with which the label favours the nearest directions (von Mises-Fisher's kappa)."""
 
 PLACE = 4
 """Numbers of a place: x, y, z on the mean body in its rest pose, and the depth behind the root."""

@@ -1,4 +1,4 @@
-"""Which pixels are responsible for a person: the dynamic matching strategy, and the static one that it replaces.
+"""The choice of pixels that answer for a person: dynamic matching, and the static matching that it replaces.
 
 There is one person per crop, so matching does not need the Hungarian algorithm: the N pixels of lowest cost are positive,
 all others negative. Costs come from the current predictions, and no gradient passes through them.
@@ -23,7 +23,7 @@ WEIGHTS = {"keypoints": "keypoint_weights", "depths": "depth_weights", "rotation
 
 @dataclass(frozen=True)
 class Matching:
-    """How positives are chosen.
+    """Choice of positive pixels.
 
     Attributes:
         dynamic: Whether the pixels of lowest cost are positive (the poster's DMS), or those nearest to the root's true

@@ -40,7 +40,7 @@ Labels = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """What true meshes are made with, and which joints are taken from meshes.
+    """Bodies of the true meshes, and joints that are taken from meshes.
 
     Attributes:
         body: The neutral body, which the network recovers.

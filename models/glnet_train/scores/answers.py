@@ -1,4 +1,4 @@
-"""What a backend answers, as tensors, and how its keypoints score."""
+"""A backend's answers as tensors, and the scores of their keypoints."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""How good recovered bodies are: joint, vertex and keypoint errors per crop, and COCO's keypoint precision.
+"""Metrics of recovered bodies: joint, vertex and keypoint errors per crop, and COCO's keypoint precision.
 
 Positions go in as metres, errors come out as millimetres, one value per crop, so that callers can average, sort and pick
 crops. Everything is computed in float64 without gradients. A crop that has nothing to be measured by gets NaN, which
@@ -25,7 +25,7 @@ LSP_JOINTS = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
 COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
 )  # fmt: skip
-"""How far annotators scatter, per COCO keypoint and relative to the person's size (pycocotools)."""
+"""Scatter of annotators per COCO keypoint, relative to the person's size (pycocotools)."""
 
 OKS_THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 RECALLS = 101
@@ -310,7 +310,7 @@ class Scores:
         return torch.cat(self._parts[name])
 
     def counts(self) -> dict[str, int]:
-        """How many crops each metric could be measured on."""
+        """Number of crops that each metric could be measured on, by name."""
         return {name: int((~self.values(name).isnan()).sum()) for name in METRIC_ORDER if name in self._parts}
 
     def summary(self) -> MetricSummary:
