@@ -4,13 +4,18 @@ import json
 import os
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import CheckpointError, InputError, OutputError
+from glnet_render import Spread, SyntheticSource
 from glnet_train.commands.main import app
+from glnet_train.recipe import Recipe
 
 
 def test_compact_checkpoints_are_half_as_large_and_recover_the_same(small_checkpoint, small_recovery, tmp_path):
@@ -67,7 +72,7 @@ def test_a_directory_that_takes_nothing_is_refused(config, tmp_path, monkeypatch
 
 def test_a_directory_that_cannot_be_is_refused(tmp_path):
     result = CliRunner().invoke(app, ["fit", str(tmp_path / ("x" * 300))])
-    assert result.exit_code == OutputError.exit_code and "cannot be used" in result.stderr, result.output
+    assert result.exit_code == OutputError.exit_code and "Cannot write into" in result.stderr, result.output
 
 
 def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
@@ -102,11 +107,23 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     assert "--bystanders 0.5" in CliRunner().invoke(app, arguments).stdout
 
 
-def test_a_sheet_of_rendered_crops_is_written(tmp_path):
-    output = tmp_path / "sheet.png"
-    result = CliRunner().invoke(app, ["sheet", "-o", str(output), "--count", "3", "--size", "48", "--keypoints"])
-    assert result.exit_code == 0, result.output
-    assert cv2.imread(str(output)).shape == (98, 98, 3)
+def test_a_contact_sheet_shows_the_crops_that_a_training_sees(tmp_path):
+    arguments = ["sheet", "--count", "4", "--size", "64", "--seed", "3", "-o"]
+    for name in ("sheet.png", "again.png"):
+        result = CliRunner().invoke(app, [*arguments, str(tmp_path / name)])
+        assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / name), result.output
+    picture = cv2.imread(str(tmp_path / "sheet.png"))
+    assert picture.shape == (2 * 66 - 2, 2 * 66 - 2, 3)  # two rows of two crops, two pixels between them
+    spread = Spread(tilted=Recipe.tilted, bystanders=Recipe.bystanders)
+    body = Body(load_body(find_body("demo")))
+    crops = SyntheticSource(body, CropSpec(64), seed=3, spread=spread).sample(4).crops.numpy()
+    assert np.array_equal(picture[:64, :64], crops[0][..., ::-1]) and np.array_equal(picture[66:, 66:], crops[3][..., ::-1])
+    assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    skeletons = CliRunner().invoke(app, [*arguments, str(tmp_path / "skeletons.png"), "--keypoints"])
+    assert skeletons.exit_code == 0
+    assert (cv2.imread(str(tmp_path / "skeletons.png")) != picture).any()
+    failed = CliRunner().invoke(app, [*arguments, str(tmp_path / "sheet.foo")])
+    assert failed.exit_code == OutputError.exit_code and "Cannot write" in failed.stderr
 
 
 def test_a_sheet_that_cannot_be_written_says_what_is_wrong(tmp_path):
