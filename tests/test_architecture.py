@@ -15,7 +15,18 @@ FOLDERS = {
     "glnet_bench": "benchmarks/glnet_bench",
 }
 
-GROUND = {"errors", "skeleton", "version", "devices", "fields", "files", "contract", "bodies"}
+GROUND = {
+    "bodies",
+    "contract",
+    "devices",
+    "errors",
+    "fields",
+    "files",
+    "forks",
+    "onnxruntime_sessions",
+    "skeleton",
+    "version",
+}
 PIXELS = {"images", "crops", "camera", "device_arrays"}
 
 # A room of the runtime, and the rooms below it that it may import.

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
+from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, say, talk
 from glnet_infer.errors import BackendError, CheckpointError, InputError, first_line, install_hint
 
 MEASURE = "measure"
@@ -112,12 +112,12 @@ def measure_command(
         }
         record = Record.open(path, head, fresh=fresh)
         if record.resumed:
-            talk.print(f"going on with {path}", markup=False, soft_wrap=True)
+            say(f"going on with {path}")
         try:
             with _bar(measurements(settings), record) as tell:
                 Run(opened, settings, Options(threads, checkpoint), record)(tell)
         except KeyboardInterrupt:
-            talk.print(f"finished parts are in {path}; the same command goes on", markup=False, soft_wrap=True)
+            say(f"finished parts are in {path}; the same command goes on")
             raise
         text = markdown(record.document, picture=path.with_suffix(".png").name)
         save(path.with_suffix(".md"), text)
@@ -127,7 +127,7 @@ def measure_command(
         else:
             print_result(text)
         for suffix in (".json", ".md", ".png"):
-            talk.print(str(path.with_suffix(suffix)), markup=False, soft_wrap=True)
+            say(str(path.with_suffix(suffix)))
         reasons = {name: entry.get("reason") for name, entry in record.document["backends"].items()}
         if all(reasons.values()):
             raise BackendError(
@@ -154,13 +154,13 @@ def compare_command(
         changed = differences(*documents)
         for name, document in zip("AB", documents, strict=True):
             for text in warnings(document["watched"], document["machine"]["cores"]):
-                talk.print(f"WARNING: {name}: {text}", style="yellow", markup=False, soft_wrap=True)
+                say(f"WARNING: {name}: {text}", style="yellow")
         rows = compare(*documents, confidence=confidence)
         if as_json:
             print_json({"differences": changed, "confidence": confidence, "rows": [row.to_document() for row in rows]})
             return
         for line in changed:
-            talk.print(line, markup=False, soft_wrap=True)
+            say(line)
         print_result(table(rows, confidence))
 
 
@@ -194,7 +194,7 @@ def _bar(parts: dict[str, list[str]], record: Any) -> Iterator[Any]:
         def tell(name: str) -> None:
             progress.update(task, description=name, completed=names.index(name))
             if not talk.is_terminal:
-                talk.print(f"{names.index(name) + 1}/{len(names)} {name}", markup=False)
+                say(f"{names.index(name) + 1}/{len(names)} {name}")
 
         progress.update(task, completed=done)
         yield tell

@@ -28,13 +28,13 @@ from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
-from glnet_infer.backends.onnxruntime import import_onnxruntime
 from glnet_infer.backends.tensorrt.products import TENSORRT
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.bundle.records import RUNTIME, BodyRecord, FileRecord, GraphRecord, NetworkRecord
 from glnet_infer.contract import graph_outputs
 from glnet_infer.errors import BodyError, ExportError, OutputError
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 from glnet_infer.version import __version__
 
 GRAPH_NAME = "model.onnx"

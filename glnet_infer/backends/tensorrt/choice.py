@@ -21,7 +21,7 @@ class EngineChoice:
     """An engine that fits this machine.
 
     Attributes:
-        record: Of the bundle's manifest.
+        record: The engine's record in the manifest.
         trt: TensorRT's module that runs it.
         gpu: The GPU that it runs on.
     """
@@ -92,8 +92,8 @@ def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleTyp
     """The installed module that runs an engine.
 
     Args:
-        record: Of the engine.
-        gpu: What it shall run on.
+        record: The engine's record.
+        gpu: The GPU that shall run it.
         directory: The bundle's, for messages.
 
     Raises:
@@ -134,7 +134,7 @@ def _same_version(built: str, installed: str) -> bool:
 
 
 def build_command(record: EngineRecord, directory: Path) -> str:
-    """What builds an engine of the same kind from the bundle's own graph, for messages."""
+    """The command that builds an engine of the same kind from the bundle's own graph, for messages."""
     options = " --lean" if record.lean else ""
     if record.precision == "fp32":
         options += " --precision fp32"

@@ -22,8 +22,8 @@ class RuntimeCacheFile:
     Args:
         bundle: Holds the engine.
         engine: The engine's file.
-        gpu: What the kernels are for.
-        directory: Where to keep it. None: the bundle's own ``cache`` folder, or the user's cache directory where the bundle
+        gpu: The GPU that the kernels are for.
+        directory: Folder to keep it in. None: the bundle's own ``cache`` folder, or the user's cache directory where that
             cannot be written.
     """
 

@@ -100,7 +100,7 @@ class TensorRtLog:
             return self._count
 
     def since(self, mark: int) -> str:
-        """What TensorRT said since a mark: its errors, or its warnings where there are none."""
+        """TensorRT's messages since a mark: its errors, or its warnings where there are none."""
         with self._lock:
             lines = [(is_error, text) for number, is_error, text in self._lines if number > mark]
         said = [text for is_error, text in lines if is_error] or [text for _, text in lines]
