@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from glnet.random_init import random_recovery
-from glnet_export.cli import app
+from glnet_export.commands.main import app
 from glnet_export.pipeline import STAGES, Source, export
 from glnet_infer import (
     BodyError,

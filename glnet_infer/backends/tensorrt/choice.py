@@ -135,10 +135,7 @@ def _same_version(built: str, installed: str) -> bool:
 
 def build_command(record: EngineRecord, directory: Path) -> str:
     """The command that builds an engine of the same kind from the bundle's own graph, for messages."""
-    options = " --lean" if record.lean else ""
-    if record.precision == "fp32":
-        options += " --precision fp32"
-    return f"glnet-export engine {directory}{options}"
+    return f"glnet-export engine {directory}{' --lean' if record.lean else ''}"
 
 
 def _rebuild(record: EngineRecord, gpu: Gpu, directory: Path) -> str:

@@ -274,7 +274,7 @@ def test_a_timing_cache_that_cannot_be_kept_costs_no_engine(classic, tmp_path):
 @pytest.mark.parametrize("path, why", [(".", "is a directory"), ("gone/timing", "no directory")])
 def test_a_timing_cache_that_cannot_be_kept_is_refused_before_the_work(tmp_path, monkeypatch, path, why):
     toolkit = Toolkit(TENSORRT, StandIn(), ("9.0",), H200.name, "")
-    monkeypatch.setattr("glnet_export.pipeline.choose", lambda options: toolkit)
+    monkeypatch.setattr("glnet_export.engines.stages.choose", lambda options: toolkit)
     options = EngineOptions(timing_cache=tmp_path / path)
     with pytest.raises(OutputError, match="timing cache") as error:
         export(Source(tmp_path / "no.pth"), tmp_path / "b", engine=options)
