@@ -208,7 +208,8 @@ def _margins(recovery: MeshRecovery, crops: Tensor, pixels: Tensor) -> Tensor:
 def _relative_distances(found: Tensor, reference: Tensor, first: Recovery, second: Recovery) -> Tensor:
     """Distances of points relative to the roots, millimetres, float64."""
     found, reference = found.double() - first.joints[:, :1], reference.double() - second.joints[:, :1]
-    return 1000 * torch.linalg.vector_norm(found - reference, dim=-1)
+    distances: Tensor = 1000 * torch.linalg.vector_norm(found - reference, dim=-1)
+    return distances
 
 
 class EmulatedHalf(TorchDispatchMode):
