@@ -26,6 +26,7 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import GRID_STRIDE, TensorSpec
 from glnet_infer.crops import CropSquares, cut_crops
+from glnet_infer.detection import Detector, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_device_image, check_image
@@ -72,16 +73,21 @@ class MeshRecoverer:
             suits the backend, :func:`usual_batch_size`. A backend that cuts crops from the frame itself gets all boxes at
             once, and bounds memory by its engine.
         threads: Threads of CPU kernels; the backend's own choice where None.
+        detector: Finds the persons of images that come without boxes: a name or file as
+            :func:`glnet_infer.detection.open_detector` takes it, or a detector of your own. None: one person fills such an
+            image.
 
     Raises:
         BundleError: The bundle is missing, damaged or changed.
-        BackendError: The backend is not installed or cannot start.
+        BackendError: The backend or the detector is not installed or cannot start.
+        InputError: There is no such detector.
 
     With ONNX Runtime, one recoverer may be called from several threads at once. With TensorRT, give each thread its own, on
     a clone of the backend (docs/backends.md). A process that is forked from this one makes its own.
 
     Attributes:
         backend_reason: Why ``auto`` took nothing faster although there is a GPU; empty where nothing is lost.
+        detector: The detector; None where there is none.
     """
 
     def __init__(
@@ -91,12 +97,14 @@ class MeshRecoverer:
         *,
         batch_size: int | None = None,
         threads: int | None = None,
+        detector: Detector | str | Path | None = None,
     ) -> None:
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise InputError(f"batch_size is {batch_size!r}.", why="it counts crops", fix="use 1 or more, or None")
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.detector = open_detector(detector, threads=threads) if isinstance(detector, str | Path) else detector
         self.backend_reason = ""
         if backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
@@ -124,17 +132,17 @@ class MeshRecoverer:
         Args:
             image: H x W x 3 uint8, BGR, as ``cv2.imread`` gives it; or such an array on the GPU, of any library that speaks
                 ``__cuda_array_interface__`` or DLPack, for the backend ``tensorrt`` (docs/backends.md).
-            boxes: N rows of x1, y1, x2, y2 in image pixels; a box may reach over the image's edge. None: one person
-                fills the image.
+            boxes: N rows of x1, y1, x2, y2 in image pixels; a box may reach over the image's edge. None: the persons that
+                the detector finds; without a detector, one person fills the image.
             intrinsics: The image's camera, as :class:`Intrinsics` or 3 x 3 matrix. None:
                 :meth:`Intrinsics.guess`, whose distances are only as good as the guess.
 
         Returns:
-            Meshes in the order of the boxes; none for no boxes.
+            Meshes in the order of the boxes, or of the detector's scores; none for no boxes.
 
         Raises:
             InputError: Image, boxes or intrinsics cannot be used.
-            BackendError: The backend failed.
+            BackendError: The backend or the detector failed.
         """
         return self.recover([self.prepare(image, boxes, intrinsics)])[0]
 
@@ -151,7 +159,7 @@ class MeshRecoverer:
 
         Args:
             images: Images of one or several sizes, each as :meth:`__call__` takes it. They are taken when they are needed.
-            boxes: The boxes of each image, as :meth:`__call__` takes them. None: one person fills each image.
+            boxes: The boxes of each image, as :meth:`__call__` takes them. None: none are known, of any image.
             intrinsics: The camera of all images. None: :meth:`Intrinsics.guess` of each image's size.
 
         Yields:
@@ -159,7 +167,7 @@ class MeshRecoverer:
 
         Raises:
             InputError: An image, its boxes or the camera cannot be used, or there are not as many boxes as images.
-            BackendError: The backend failed.
+            BackendError: The backend or the detector failed.
         """
         pairs = zip(images, repeat(None)) if boxes is None else _pairs(images, boxes)
         prepared = (self.prepare(image, each, intrinsics) for image, each in pairs)
@@ -180,9 +188,12 @@ class MeshRecoverer:
 
         Raises:
             InputError: Image, boxes or intrinsics cannot be used.
+            BackendError: The detector failed.
         """
         frame = self._frame(image)
         height, width = frame.shape[:2]
+        if boxes is None and self.detector is not None:
+            boxes = self._found(frame, self.detector)
         checked = check_boxes(boxes, width, height)
         if intrinsics is None:
             intrinsics = Intrinsics.guess(width, height)
@@ -276,6 +287,22 @@ class MeshRecoverer:
                 fix=f"{COPY_TO_HOST}; for larger frames, rebuild with glnet-export CHECKPOINT --trt --frame WIDTHxHEIGHT",
             )
         return frame
+
+    @staticmethod
+    def _found(frame: Frame, detector: Detector) -> ArrayLike:
+        """Boxes of the persons that a detector finds.
+
+        Raises:
+            InputError: The image lies on the GPU.
+            BackendError: The detector failed.
+        """
+        if not isinstance(frame, np.ndarray):
+            raise InputError(
+                "The image on the GPU came without boxes.",
+                why="the detector takes images of the host",
+                fix=f"give the persons' boxes, or {COPY_TO_HOST}",
+            )
+        return detector(frame).boxes
 
     def _run_frame(self, persons: Persons) -> Outputs:
         """Outputs of the crops that the backend cuts out of a frame, all at once."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.backends.base import USUAL_BATCH_SIZE, HomeProcess, Outputs, keep_for_ever
+from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
 from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
+from glnet_infer.forks import HomeProcess
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -70,7 +70,7 @@ class OnnxRuntimeBackend:
             content = bundle.graph_file.read()
             try:
                 session = onnxruntime.InferenceSession(content, options, providers=[(provider, provider_options)])
-                _sessions.add(session)
+                keep_through_forks(session)
                 return session
             except Exception as error:  # ONNX Runtime's exceptions share no base class but this
                 raise BackendError(
@@ -109,7 +109,9 @@ class OnnxRuntimeBackend:
         if session is None:
             raise BackendError(f"The {self.name} backend is closed.", fix="make a new MeshRecoverer")
         if self._has_threads:
-            self._home.check(self.name, "make the MeshRecoverer after the fork, or with threads=1 on the CPU before it")
+            self._home.check(
+                f"{self.name} backend", "make the MeshRecoverer after the fork, or with threads=1 on the CPU before it"
+            )
         try:
             for shares in self._shares(len(crops)):
                 feeds = [{"crops": crops[share], "cameras": cameras[share]} for share in shares]
@@ -181,41 +183,6 @@ class _Team:
         """Drop the session and let the workers go."""
         self._session = None
         self._workers.shutdown(wait=False)
-
-
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
-"""All that live in this process."""
-
-
-def _keep_sessions() -> None:
-    """Keep a forked child from ending sessions: their end waits for threads that only the parent has."""
-    for session in _sessions:
-        keep_for_ever(session)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_sessions)
-
-
-def import_onnxruntime() -> Any:
-    """ONNX Runtime, without its telemetry.
-
-    From version 1.32 on, its wheels write a device id into the user's folder and queue events for its maker. An environment
-    variable that is set before the import stops that; a value that the user gave it is kept.
-
-    Raises:
-        BackendError: It is not installed, or broken.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(
-            "ONNX Runtime is not installed.",
-            why=str(error),
-            fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
-        ) from error
-    return onnxruntime
 
 
 def obstacle_to_cuda() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.backends.base import DeviceOutputs, Frame, HomeProcess, keep_for_ever
+from glnet_infer.backends.base import DeviceOutputs, Frame
 from glnet_infer.backends.tensorrt import device_memory
 from glnet_infer.backends.tensorrt.choice import choose_engine
 from glnet_infer.backends.tensorrt.engines import EnginePair
@@ -25,6 +25,7 @@ from glnet_infer.backends.tensorrt.tensors import EngineTensor
 from glnet_infer.bundle import Bundle
 from glnet_infer.device_arrays import DeviceArray, DeviceFrame, DeviceMeshes, Lease
 from glnet_infer.errors import BackendError
+from glnet_infer.forks import HomeProcess, keep_for_ever
 
 
 class TensorRtBackend:
@@ -248,7 +249,7 @@ class TensorRtBackend:
 
         After a failure, whatever was queued is waited for: it may read the caller's memory.
         """
-        self._home.check(self.name, "make the backend after the fork")
+        self._home.check(f"{self.name} backend", "make the backend after the fork")
         if not self._lock.acquire(blocking=False):
             raise BackendError(
                 f"The {self.name} backend is running in another thread.",
