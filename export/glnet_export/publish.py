@@ -100,7 +100,7 @@ def _check_replaceable(target: Path) -> None:
         return
     why = "it is not a directory"
     if target.is_dir():
-        if target.is_mount():
+        if os.path.ismount(target):  # Path.is_mount is not there on Windows before Python 3.12
             why = "it is a mount point, which cannot be replaced as a whole"
         else:
             foreign = _foreign_entries(target)

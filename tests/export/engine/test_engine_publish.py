@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -19,6 +20,9 @@ from glnet_infer.bundle import Bundle
 # Stopping
 
 
+from_another_thread = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
 @pytest.fixture
 def interruptible():
     """Ctrl-C as on a terminal: shells make background processes deaf to it."""
@@ -27,6 +31,7 @@ def interruptible():
     signal.signal(signal.SIGINT, previous)
 
 
+@from_another_thread
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_build_is_cancelled_and_leaves_the_old_bundle(
     exported, retraced, small_checkpoint, tmp_path, rtx, ada, half, content
@@ -47,6 +52,7 @@ def test_an_interrupted_build_is_cancelled_and_leaves_the_old_bundle(
     assert content(old) == before and [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@from_another_thread
 @pytest.mark.usefixtures("interruptible")
 def test_a_crop_engine_that_is_interrupted_leaves_the_old_bundle(
     exported, retraced, small_checkpoint, tmp_path, monkeypatch, ada, half, content
