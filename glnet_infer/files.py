@@ -98,11 +98,11 @@ def read_json(path: Path, kind: type[GlnetError], *, fix: str, largest: float = 
     Args:
         path: The file.
         kind: The error's class.
-        fix: What the user can do about a file that is none.
+        fix: What the user can do about a file that cannot be read.
         largest: Bytes; a larger file is refused.
 
     Raises:
-        GlnetError: Of that class: the file is missing, too large or no JSON.
+        GlnetError: The file is missing, too large or no JSON; the class is ``kind``.
     """
     try:
         size = path.stat().st_size

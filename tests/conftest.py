@@ -84,11 +84,14 @@ def small_checkpoint(small_recovery, made_once):
 
 
 @pytest.fixture(scope="session")
-def shared_bundle(small_checkpoint, made_once):
-    """Its bundle, exported once; tests must not change it."""
+def shared_bundle(request, made_once):
+    """Its bundle, exported once; tests must not change it. Where nothing can be exported, GLNET_SMALL_BUNDLE names it."""
+    if given := os.environ.get("GLNET_SMALL_BUNDLE"):
+        return Path(given).resolve(strict=True)
     from glnet_export.pipeline import Source, export
 
-    return made_once("small", lambda path: export(Source(small_checkpoint), path))
+    checkpoint = request.getfixturevalue("small_checkpoint")
+    return made_once("small", lambda path: export(Source(checkpoint), path))
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
-from glnet_infer.backends.onnxruntime import import_onnxruntime
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import (
     GRAPH_NAME,
@@ -41,6 +40,7 @@ from glnet_infer.bundle.manifest import (
 )
 from glnet_infer.contract import graph_outputs
 from glnet_infer.errors import BodyError, ExportError, OutputError
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 from glnet_infer.version import __version__
 
 STAGES = ("load", "trace", "check", "parity", "publish")

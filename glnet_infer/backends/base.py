@@ -1,9 +1,7 @@
-"""What every inference backend can do, and what some can do beyond."""
+"""The protocol of inference backends, and of those that can do more."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,48 +21,11 @@ USUAL_BATCH_SIZE = 16
 """Crops in one call, for backends that do not say what suits them."""
 
 
-class HomeProcess:
-    """The process in which a backend was opened.
-
-    Threads and CUDA do not survive a fork: a child that went on with its parent's would wait for ever.
-    """
-
-    def __init__(self) -> None:
-        self._number = os.getpid()
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this is that process."""
-        return os.getpid() == self._number
-
-    def check(self, name: str, fix: str) -> None:
-        """Refuse to run in a forked child.
-
-        Args:
-            name: The backend's, for the message.
-            fix: What the user can do about it.
-
-        Raises:
-            BackendError: This is another process.
-        """
-        if not self.is_here:
-            raise BackendError(
-                f"The {name} backend was opened in another process.",
-                why="this process was forked from it, and threads and GPU contexts do not survive that",
-                fix=fix,
-            )
-
-
-def keep_for_ever(thing: Any) -> None:
-    """Never free an object, not even when Python exits: in a forked child, what its end would wait for is not there."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
 class DeviceOutputs(dict[str, NDArray[Any]]):
     """Outputs of a backend that leaves them on the GPU, too.
 
     Attributes:
-        device: Where they lie there, until the backend's next call; None where it ran in pieces.
+        device: The arrays on the GPU, valid until the backend's next call. None: the call ran in pieces.
     """
 
     def __init__(self, arrays: Outputs, device: DeviceMeshes | None) -> None:
@@ -80,7 +41,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs the graph and where, for messages and results: ``onnxruntime-cpu``, say."""
+        """What runs the graph, and where: ``onnxruntime-cpu``, for example. Messages and results show it."""
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
         """Run N >= 1 crops (N x C x C x 3) with their cameras (N x 4).
@@ -121,7 +82,7 @@ class FrameBackend(Protocol):
 
 
 def usual_batch_size(backend: Backend) -> int:
-    """How many crops suit a backend in one call: its own ``batch_size``, where it has one.
+    """Number of crops that suit a backend in one call: its own ``batch_size``, where it has one.
 
     Raises:
         BackendError: That is no number of crops.

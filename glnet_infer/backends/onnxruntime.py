@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.backends.base import USUAL_BATCH_SIZE, HomeProcess, Outputs, keep_for_ever
+from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
 from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
+from glnet_infer.forks import HomeProcess
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -31,8 +31,8 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 class OnnxRuntimeBackend:
     """A session on the bundle's graph. May be called from several threads at once.
 
-    On a CPU, as many crops as there are threads are run side by side, each by a thread of its own: threads that share a
-    crop wait for each other at every layer. That takes a second session, opened when it is first needed.
+    A CPU with N threads runs N crops side by side, one thread each: threads that share a crop wait for each other at every
+    layer. That takes a second session, opened when it is first needed.
 
     Args:
         bundle: The opened bundle.
@@ -43,7 +43,7 @@ class OnnxRuntimeBackend:
         BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
 
     Attributes:
-        batch_size: How many crops suit it in one call.
+        batch_size: Number of crops that suit it in one call.
     """
 
     def __init__(self, bundle: Bundle, device: str, threads: int | None = None) -> None:
@@ -70,7 +70,7 @@ class OnnxRuntimeBackend:
             content = bundle.graph_file.read()
             try:
                 session = onnxruntime.InferenceSession(content, options, providers=[(provider, provider_options)])
-                _sessions.add(session)
+                keep_through_forks(session)
                 return session
             except Exception as error:  # ONNX Runtime's exceptions share no base class but this
                 raise BackendError(
@@ -109,7 +109,9 @@ class OnnxRuntimeBackend:
         if session is None:
             raise BackendError(f"The {self.name} backend is closed.", fix="make a new MeshRecoverer")
         if self._has_threads:
-            self._home.check(self.name, "make the MeshRecoverer after the fork, or with threads=1 on the CPU before it")
+            self._home.check(
+                f"{self.name} backend", "make the MeshRecoverer after the fork, or with threads=1 on the CPU before it"
+            )
         try:
             for shares in self._shares(len(crops)):
                 feeds = [{"crops": crops[share], "cameras": cameras[share]} for share in shares]
@@ -130,7 +132,7 @@ class OnnxRuntimeBackend:
         return {name: np.concatenate(values) for name, *values in zip(self._names, *parts, strict=True)}
 
     def _shares(self, count: int) -> Iterator[list[slice]]:
-        """What is run side by side, one after the other: shares of as many crops; what is left over alone."""
+        """Groups of slices, run one after the other; the slices of a group run side by side and are equally long."""
         start = 0
         while start < count:
             left = count - start
@@ -153,12 +155,12 @@ class _Team:
 
     Args:
         open_session: Opens a session of one thread; several would be shared by all members, who then wait for them.
-        members: How many crops, or batches of them, are run at a time.
+        members: Number of crops, or batches of them, that run at a time.
         weights: Bytes of the graph's file.
 
     Attributes:
-        members: As given.
-        crops_each: How many crops suit a member in one call.
+        members: Number of crops, or batches of them, that run at a time.
+        crops_each: Number of crops that suit a member in one call.
     """
 
     def __init__(self, open_session: Callable[[], Any], members: int, weights: int) -> None:
@@ -181,41 +183,6 @@ class _Team:
         """Drop the session and let the workers go."""
         self._session = None
         self._workers.shutdown(wait=False)
-
-
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
-"""All that live in this process."""
-
-
-def _keep_sessions() -> None:
-    """In a forked child: a session's end would wait for threads that only the parent has, also when the child exits."""
-    for session in _sessions:
-        keep_for_ever(session)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_sessions)
-
-
-def import_onnxruntime() -> Any:
-    """ONNX Runtime, without its telemetry.
-
-    From version 1.32 on, its wheels write a device id into the user's folder and queue events for its maker. An environment
-    variable that is set before the import stops that; a value that the user gave it is kept.
-
-    Raises:
-        BackendError: It is not installed, or broken.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(
-            "ONNX Runtime is not installed.",
-            why=str(error),
-            fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
-        ) from error
-    return onnxruntime
 
 
 def obstacle_to_cuda() -> str:
@@ -268,14 +235,14 @@ _WEIGHTS_PER_THREAD = 80_000_000
 
 
 def cpu_batch_size(threads: int, weights: int) -> int:
-    """How many crops at once suit so many threads.
+    """Number of crops in one call that suits a number of threads.
 
     Batches spread the fixed cost of a call, which is much of a small network's time, and take memory. Measured on two
     threads (docs/benchmarks.md): a crop of w32 (166 MB) keeps them busy and batches gain nothing, the demo network (19 MB)
     takes 30 % less time in eights. That more threads want more crops is a guess.
 
     Args:
-        threads: Of ONNX Runtime. By itself it takes the physical cores, which may be half of what the system names.
+        threads: Threads of ONNX Runtime. Its own choice is the physical cores, maybe half of what the system names.
         weights: Bytes of the graph's file.
     """
     return min(max(threads * _WEIGHTS_PER_THREAD // max(weights, 1), 1), USUAL_BATCH_SIZE)

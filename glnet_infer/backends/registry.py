@@ -25,7 +25,7 @@ class BackendKind:
     """An entry of the table.
 
     Attributes:
-        name: What users ask for, such as ``onnxruntime-cpu``.
+        name: The name that users ask for, such as ``onnxruntime-cpu``.
         runs: What it runs and where, for help texts.
         open: Opens it on a bundle, with so many threads of CPU kernels (None: its own choice). Raises ``BackendError``.
         state: Whether it can start on this machine, in words, for ``glnet-doctor``.
@@ -147,7 +147,7 @@ def kinds() -> dict[str, BackendKind]:
 
 
 def _load(point: importlib.metadata.EntryPoint) -> BackendKind:
-    """What another package offers; a broken one says so where it is opened, and takes nothing else along."""
+    """The backend of another package. A broken one is refused when it is opened, and disturbs no other."""
     try:
         kind = point.load()
         if not isinstance(kind, BackendKind):
@@ -169,13 +169,13 @@ def _load(point: importlib.metadata.EntryPoint) -> BackendKind:
 
 
 def backend_names() -> tuple[str, ...]:
-    """What may be asked for: ``auto`` and the names of the table."""
+    """Names that users may ask for: ``auto`` and the names of the table."""
     return (AUTO, *kinds())
 
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """What ``auto`` stands for here.
+    """The backend that ``auto`` stands for on this machine.
 
     Attributes:
         name: One of the table's names.
@@ -200,7 +200,7 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
     Args:
         name: One of :func:`backend_names`. ``auto`` takes what :func:`open_fastest` does; a backend asked for by name is
             opened or refused, never replaced.
-        bundle: What to run.
+        bundle: The bundle to run.
         threads: Threads of CPU kernels. None: the backend's own choice.
 
     Raises:
@@ -245,7 +245,7 @@ def open_fastest(bundle: Bundle, threads: int | None = None) -> tuple[Backend, s
 
 
 def _candidates(bundle: Bundle) -> list[BackendChoice]:
-    """What ``auto`` tries, in this order, each with the reasons against what comes before; the last one starts surely."""
+    """Backends that ``auto`` tries in turn, each with the reasons against faster ones; the last one starts surely."""
     has_gpu = bool(devices.gpus())
     reasons: list[str] = []
     choices: list[BackendChoice] = []

@@ -1,4 +1,4 @@
-"""What the command-line tools share: results on stdout, talk on stderr, stable exit codes."""
+"""Shared by all command lines: results on stdout, messages on stderr, stable exit codes."""
 
 from __future__ import annotations
 

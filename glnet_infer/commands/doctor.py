@@ -66,7 +66,7 @@ def examine() -> dict[str, Any]:
 
 
 def examine_bundle(directory: Path) -> dict[str, str]:
-    """What a bundle holds, once all its files have been found to be what its manifest records.
+    """Contents of a bundle, after all its files were compared with its manifest.
 
     Raises:
         BundleError: One is not.

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from glnet_infer import BackendError, BundleError, MeshRecoverer
-from glnet_infer.backends.onnxruntime import import_onnxruntime
+from glnet_infer import BackendError, BundleError, MeshRecoverer, forks
 from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 BOX = [10, 10, 200, 400]
 
@@ -147,10 +147,8 @@ def test_telemetry_that_the_user_wants_is_left_on(monkeypatch):
 
 
 def test_a_tensorrt_backend_of_the_parent_is_refused(monkeypatch):
-    from glnet_infer.backends import base
-
-    home = base.HomeProcess()
+    home = forks.HomeProcess()
     home.check("tensorrt", "make the backend after the fork")
-    monkeypatch.setattr(base.os, "getpid", lambda: -1)
+    monkeypatch.setattr(forks.os, "getpid", lambda: -1)
     with pytest.raises(BackendError, match="opened in another process"):
         home.check("tensorrt", "make the backend after the fork")

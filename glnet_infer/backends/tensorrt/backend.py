@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.backends.base import DeviceOutputs, Frame, HomeProcess, keep_for_ever
+from glnet_infer.backends.base import DeviceOutputs, Frame
 from glnet_infer.backends.tensorrt import device_memory
 from glnet_infer.backends.tensorrt.choice import choose_engine
 from glnet_infer.backends.tensorrt.engines import EnginePair
@@ -25,6 +25,7 @@ from glnet_infer.backends.tensorrt.tensors import EngineTensor
 from glnet_infer.bundle import Bundle
 from glnet_infer.device_arrays import DeviceArray, DeviceFrame, DeviceMeshes, Lease
 from glnet_infer.errors import BackendError
+from glnet_infer.forks import HomeProcess, keep_for_ever
 
 
 class TensorRtBackend:
@@ -87,7 +88,7 @@ class TensorRtBackend:
 
     @property
     def batch_size(self) -> int:
-        """How many crops suit it in one call: what the engine takes at most."""
+        """Number of crops that suit it in one call: the most that the engine takes."""
         return self._engine.main.most_crops
 
     def __repr__(self) -> str:
@@ -133,8 +134,8 @@ class TensorRtBackend:
         """The crops that :meth:`run_frame` would run: to look at, or to compare. Results on the GPU stay what they are.
 
         Args:
-            frame: As there.
-            squares: As there.
+            frame: The frame, as in :meth:`run_frame`.
+            squares: The crops' places, as in :meth:`run_frame`.
 
         Returns:
             N x C x C x 3, RGB.
@@ -165,10 +166,10 @@ class TensorRtBackend:
         """Run all crops, piece by piece.
 
         Args:
-            execution: What runs them.
-            cameras: Of all crops.
+            execution: Runs the engine.
+            cameras: Cameras of all crops, N x 4.
             fill: Brings some rows' crops into place.
-            steps: What the execution does then.
+            steps: The steps of the execution.
         """
         count = len(cameras)
         results = {
@@ -248,7 +249,7 @@ class TensorRtBackend:
 
         After a failure, whatever was queued is waited for: it may read the caller's memory.
         """
-        self._home.check(self.name, "make the backend after the fork")
+        self._home.check(f"{self.name} backend", "make the backend after the fork")
         if not self._lock.acquire(blocking=False):
             raise BackendError(
                 f"The {self.name} backend is running in another thread.",

@@ -25,7 +25,7 @@ class EngineChoice:
     """An engine that fits this machine.
 
     Attributes:
-        record: Of the bundle's manifest.
+        record: The engine's record in the manifest.
         trt: TensorRT's module that runs it.
         gpu: The GPU that it runs on.
     """
@@ -96,8 +96,8 @@ def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleTyp
     """The installed module that runs an engine.
 
     Args:
-        record: Of the engine.
-        gpu: What it shall run on.
+        record: The engine's record.
+        gpu: The GPU that shall run it.
         directory: The bundle's, for messages.
 
     Raises:
@@ -138,7 +138,7 @@ def _same_version(built: str, installed: str) -> bool:
 
 
 def export_command(record: EngineRecord, directory: Path) -> str:
-    """What builds an engine of the same kind, for messages."""
+    """The command that builds an engine of the same kind, for messages."""
     return f"glnet-export CHECKPOINT -o {directory} --trt{' --lean' if record.lean else ''}"
 
 

@@ -124,3 +124,9 @@ def test_a_contact_sheet_shows_the_crops_that_a_training_sees(tmp_path):
     assert (cv2.imread(str(tmp_path / "skeletons.png")) != picture).any()
     failed = CliRunner().invoke(app, [*arguments, str(tmp_path / "sheet.foo")])
     assert failed.exit_code == OutputError.exit_code and "Cannot write" in failed.stderr
+
+
+def test_a_sheet_that_cannot_be_written_says_what_is_wrong(tmp_path):
+    result = CliRunner().invoke(app, ["sheet", "-o", str(tmp_path / "no" / "sheet.png"), "--count", "1"])
+    assert result.exit_code == OutputError.exit_code == 9
+    assert "Cannot write" in result.stderr and "mkdir -p" in result.stderr
