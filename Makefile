@@ -20,8 +20,15 @@ demo: $(VENV)/.export
 	@echo "$(DEMO)/person.glb opens in any 3D viewer."
 
 test: lint
-	$(BIN)/pytest -q
+	$(PYTEST)
 	$(BIN)/glnet-train smoke
+
+# Bounds must hold on every x86-64 CPU: older ones, as far as this one can be told to behave like them, and more threads.
+test-cpus: $(VENV)/.dev
+	$(SSE4) $(PYTEST) $(TESTS)
+	$(AVX2) OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 $(PYTEST) $(TESTS)
+	$(AVX512) $(PYTEST) $(TESTS)
+	OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 $(PYTEST) $(TESTS)
 
 # The runtime with the lowest versions that pyproject.toml allows, on a bundle that today's export made. uv finds or fetches
 # that Python.
