@@ -8,9 +8,9 @@ from torch._dynamo.testing import CompileCounter
 
 from glnet_bench.machine.clocks import HostClock
 from glnet_bench.measure import scene
-from glnet_bench.measure.staged import StagedCalls
 from glnet_bench.runners.base import Options, open_runner
 from glnet_bench.runners.onnxruntime_runner import BoundSteps
+from glnet_bench.runners.staged import StagedCalls
 from glnet_bench.runners.torch_runners import EagerSteps
 from glnet_bench.settings import Frame
 from glnet_infer import BackendError

@@ -5,8 +5,8 @@ import weakref
 
 import pytest
 
+from glnet_bench.estimates import Summary
 from glnet_bench.measure.sampling import Case, Plan, measure, warm_up
-from glnet_bench.statistics import Summary
 
 PLAN = Plan(samples=20, least=5, seconds=100, visit=4, warm_up_seconds=60)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from glnet_bench.machine.clocks import HostClock
-from glnet_bench.measure import staged
 from glnet_bench.measure.cases import staged_call
-from glnet_bench.measure.staged import StagedCalls, WholeCalls
+from glnet_bench.runners import staged
 from glnet_bench.runners.base import Runner, on_cpu
+from glnet_bench.runners.staged import StagedCalls, WholeCalls
 from glnet_infer.contract import GRAPH_OUTPUTS
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from glnet_bench.estimates import Summary
 from glnet_bench.floor import ceilings, operations
 from glnet_bench.machine import hardware as machine
 from glnet_bench.machine.nvidia import open_nvml
@@ -22,7 +23,6 @@ from glnet_bench.measure.sampling import Case, Measured, Plan, measure
 from glnet_bench.record import Record
 from glnet_bench.runners.base import TORCH, Options, Runner, open_runner
 from glnet_bench.settings import Frame, Settings
-from glnet_bench.statistics import Summary
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import MANIFEST_NAME
 from glnet_infer.devices import cores

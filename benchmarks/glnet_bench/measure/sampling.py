@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from glnet_bench.statistics import FEWEST_TURNS
+from glnet_bench.estimates import FEWEST_TURNS
 
 Timed = dict[str, float]
 """Milliseconds by the name of what they were spent on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from glnet_bench.statistics import FEWEST_TURNS, Interval, ratio_of_medians, turns
+from glnet_bench.estimates import FEWEST_TURNS, Interval, ratio_of_medians, turns
 
 
 @dataclass(frozen=True)

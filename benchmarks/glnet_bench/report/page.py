@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from glnet_bench.estimates import FEWEST_TURNS, Interval
 from glnet_bench.measure.cases import HOST, STAGES
 from glnet_bench.measure.processes import ALLOWED_GROWTH
 from glnet_bench.measure.run import TIMED_REGION
 from glnet_bench.report.disturbances import STEADY, warnings
 from glnet_bench.report.scaling import faster_than_eager, scalings
 from glnet_bench.runners.base import EAGER
-from glnet_bench.statistics import FEWEST_TURNS, Interval
 from glnet_infer.errors import OutputError
 
 _ORDER = ("min", "p50", "p90", "p99", "max")

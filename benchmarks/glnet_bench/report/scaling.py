@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from glnet_bench.estimates import Interval, Visits, ratio_of_medians, turns
 from glnet_bench.runners.base import EAGER
-from glnet_bench.statistics import Interval, Visits, ratio_of_medians, turns
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glnet_bench.machine.clocks import HostClock
-from glnet_bench.measure.staged import Staged, WholeCalls
+from glnet_bench.runners.staged import Staged, WholeCalls
 from glnet_infer.backends import Backend, open_backend, usual_batch_size
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import BackendError, first_line, install_hint

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from glnet_bench.machine.clocks import CudaEvents
 from glnet_bench.machine.nvidia import CudaDriver
-from glnet_bench.measure.staged import StagedCalls
 from glnet_bench.runners.base import Options, Runner
+from glnet_bench.runners.staged import StagedCalls
 from glnet_infer.backends import Outputs, open_backend
 from glnet_infer.backends.onnxruntime import PROVIDERS
 from glnet_infer.bundle import Bundle
@@ -74,7 +74,7 @@ class BoundSteps:
         self._binding: Any = None
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._binding = self._session.io_binding()
         for name, array in (("crops", crops), ("cameras", cameras)):
             self._binding.bind_ortvalue_input(name, self._values.ortvalue_from_numpy(array, "cuda", 0))
@@ -82,13 +82,13 @@ class BoundSteps:
             self._binding.bind_output(name, "cuda", 0)
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._session.run_with_iobinding(self._binding)
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._binding = self._session = None

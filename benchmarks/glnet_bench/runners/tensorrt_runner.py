@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from glnet_bench.machine.clocks import CudaEvents, Stopwatch
 from glnet_bench.machine.nvidia import CudaDriver
-from glnet_bench.measure.staged import StagedCalls
 from glnet_bench.runners.base import Runner
+from glnet_bench.runners.staged import StagedCalls
 from glnet_infer.backends import Outputs
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.backends.tensorrt.choice import choose_engine
@@ -69,7 +69,7 @@ class SessionSteps:
         self._count = 0
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._count = len(crops)
         self._execution.inputs["crops"][: self._count] = crops
         self._execution.inputs["cameras"][: self._count] = cameras
@@ -77,12 +77,12 @@ class SessionSteps:
             self._execution.queue(self._count, Steps.CROPS | Steps.CAMERAS)
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         with self._memory.active():
             self._execution.queue(self._count, Steps.ENGINE)
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         with self._memory.active():
             self._execution.queue(self._count, Steps.OUTPUTS)
             self._memory.synchronize()

@@ -17,8 +17,8 @@ from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery, Recovery
 from glnet_bench.machine.clocks import CudaEvents
 from glnet_bench.machine.nvidia import CudaDriver
-from glnet_bench.measure.staged import StagedCalls
 from glnet_bench.runners.base import Options, Runner, on_cpu
+from glnet_bench.runners.staged import StagedCalls
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import Backend, Outputs
 from glnet_infer.bundle import Bundle, record_file
@@ -142,21 +142,21 @@ class EagerSteps:
         self._outputs: Recovery | None = None
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._inputs = (torch.from_numpy(crops).cuda(), torch.from_numpy(cameras).cuda())
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         with torch.inference_mode():
             self._outputs = self._module(*self._inputs)
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         assert self._outputs is not None
         return {name: value.cpu().numpy() for name, value in self._outputs._asdict().items()}
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._inputs, self._outputs = (), None
 
 
@@ -173,7 +173,7 @@ class GraphSteps:
         self._size = 0
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._size = len(crops)
         given = torch.from_numpy(crops), torch.from_numpy(cameras)
         if self._size not in self._graphs:
@@ -182,15 +182,15 @@ class GraphSteps:
             target.copy_(source)
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._graphs[self._size][0].replay()
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         return {name: value.cpu().numpy() for name, value in self._graphs[self._size][2]._asdict().items()}
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._graphs.clear()
 
     def _capture(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, tuple[torch.Tensor, ...], Recovery]:

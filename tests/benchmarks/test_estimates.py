@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from glnet_bench.statistics import FEWEST_TURNS, Interval, Summary, pooled, ratio_of_medians, turns
+from glnet_bench.estimates import FEWEST_TURNS, Interval, Summary, pooled, ratio_of_medians, turns
 
 
 def test_a_summary_is_what_numpy_and_scipy_say():
