@@ -6,7 +6,7 @@ import pytest
 
 from glnet_bench.machine import nvidia
 from glnet_bench.machine.clocks import CudaEvents
-from glnet_bench.machine.nvidia import CudaDriver, Nvml
+from glnet_bench.machine.cuda import CudaDriver, Nvml
 from glnet_infer import BackendError
 
 
@@ -130,7 +130,7 @@ def test_nvml_without_the_gpu_is_an_os_error():
 
 
 def test_the_structures_have_nvmls_sizes():
-    from glnet_bench.machine.nvidia import _Memory, _Utilization, _Violation
+    from glnet_bench.machine.cuda import _Memory, _Utilization, _Violation
 
     assert [ctypes.sizeof(kind) for kind in (_Memory, _Utilization, _Violation)] == [24, 8, 16]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from glnet_bench.record import Record, differences, read
+from glnet_bench.record.files import Record, differences, read
 from glnet_infer import InputError, OutputError
 
 HEAD = {

@@ -16,7 +16,7 @@ from glnet.config import GLNetConfig
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery, Recovery
 from glnet_bench.machine.clocks import CudaEvents
-from glnet_bench.machine.nvidia import CudaDriver
+from glnet_bench.machine.cuda import CudaDriver
 from glnet_bench.runners.base import Options, Runner, on_cpu
 from glnet_bench.runners.staged import StagedCalls
 from glnet_export.textures import textured_crops
@@ -62,19 +62,23 @@ def open_torch(name: str, bundle: Bundle, options: Options) -> Runner:
     recovery.to(device)
     call: Any = _compiled(recovery) if name == "torch-compile" else recovery
     precision = "mixed" if mixed else "fp32"
-    says = f"PyTorch {torch.__version__}, {weights}"
+    description = f"PyTorch {torch.__version__}, {weights}"
     if device == "cpu":
-        says = f"{says}, {torch.get_num_threads()} threads"
-        runner = on_cpu(name, TorchBackend(call), precision, says)
+        description = f"{description}, {torch.get_num_threads()} threads"
+        runner = on_cpu(name, TorchBackend(call), precision, description)
     else:
         steps = GraphSteps(recovery) if name == "torch-cuda-graph" else EagerSteps(call)
         stopwatch = CudaEvents(CudaDriver().start(), torch.cuda.current_stream().cuda_stream)
         calls = StagedCalls(name, steps, stopwatch)
-        runner = Runner(name, calls, calls, device, precision, stopwatch.what, says, None, steps.close)
+        runner = Runner(name, calls, calls, device, precision, stopwatch.what, description, None, calls.close)
     if name == "torch-compile":
-        # Constants come to the GPU in an eager call; else every compiled call would copy them.
-        _call_once(TorchBackend(recovery), bundle)
-        _compile(runner.backend, bundle)
+        try:
+            # Constants come to the GPU in an eager call; else every compiled call would copy them.
+            _call_once(TorchBackend(recovery), bundle)
+            _compile(runner.backend, bundle)
+        except BaseException:
+            runner.close()
+            raise
     return runner
 
 
@@ -133,7 +137,7 @@ class EagerSteps:
     """A module on the GPU, eager or compiled.
 
     Args:
-        module: Takes crops and cameras.
+        module: Module that takes crops and cameras.
     """
 
     def __init__(self, module: Callable[[torch.Tensor, torch.Tensor], Recovery]) -> None:
@@ -164,7 +168,7 @@ class GraphSteps:
     """A module replayed from CUDA graphs, one for each batch size, captured when the size first comes.
 
     Args:
-        module: On the GPU.
+        module: Module on the GPU.
     """
 
     def __init__(self, module: MeshRecovery) -> None:
@@ -198,7 +202,7 @@ class GraphSteps:
         # A capture that fails leaves its own stream current: all that follows would run, and be timed, beside it.
         with torch.inference_mode(), torch.cuda.stream(current):
             # PyTorch's recipe: a few runs on a side stream let libraries choose kernels and workspaces before the capture.
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(current)
             with torch.cuda.stream(side):
                 for _ in range(3):
