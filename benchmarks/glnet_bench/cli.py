@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from glnet_infer.errors import BackendError, CheckpointError, InputError, first_
 
 if TYPE_CHECKING:
     from glnet_bench.record.run import RunRecord
+    from glnet_bench.runners.base import Options
 
 MEASURE = "measure"
 
@@ -111,18 +113,15 @@ def measure_command(
     signal.signal(signal.SIGTERM, _interrupt)
     with errors_reported(as_json):
         _need("onnx")
-        from glnet_bench.machine import hardware, provenance
-        from glnet_bench.machine.nvml import open_nvml
-        from glnet_bench.measure.run import Run, describe_bundle
         from glnet_bench.record.codec import encode
-        from glnet_bench.record.files import RunFile
-        from glnet_bench.record.run import RunRecord
         from glnet_bench.runners.base import Options
-        from glnet_infer.bundle import Bundle, record_file
+        from glnet_infer.bundle import record_file
 
-        opened = Bundle.open(bundle)
         if checkpoint is not None and not checkpoint.is_file():
             raise CheckpointError(f"There is no checkpoint {checkpoint}.", fix="check the path")
+        path = output or Path(f"bench-{bundle.resolve().name}.json")
+        if path.suffix != ".json":
+            raise InputError(f"{path} does not end in .json.", fix="name the run's file -o NAME.json")
         scope = FULL if full else QUICK
         settings = Settings(
             backends=_names(backends, scope),
@@ -135,35 +134,21 @@ def measure_command(
             threads=threads,
             checkpoint_sha256=record_file(checkpoint).sha256 if checkpoint else "",
         )
-        path = output or Path(f"bench-{bundle.resolve().name}.json")
-        if path.suffix != ".json":
-            raise InputError(f"{path} does not end in .json.", fix="name the run's file -o NAME.json")
-        nvml = open_nvml()
-        machine = hardware.describe(nvml)
-        begun = RunRecord(settings=settings, bundle=describe_bundle(opened), machine=machine, code=provenance.describe())
-        file = RunFile.open(path, begun, replace=fresh)
-        if file.resumed:
-            _say(f"going on with {path}")
-        if machine.gpus and nvml is None:
-            _say(f"The GPU's clocks, temperature and power stay unknown: nvidia-ml-py reads them. {install_hint('bench')}")
-        for line in _plan(file.run, {} if backends else scope.left_out):
-            _say(line)
-        try:
-            with _Progress(file.run) as listener:
-                asked = any(given is not None for given in (batch, persons, frame, samples, seconds)) or soak
-                budget = None if asked else scope.budget
-                Run(opened, Options(threads, checkpoint), file, listener, budget)()
-        except KeyboardInterrupt:
-            _say(f"finished parts are in {path}; the same command goes on")
-            raise
-        text, written = _report(file.run, path)
+        # Who says what to measure gets all of it.
+        asked = any(given is not None for given in (batch, persons, frame, samples, seconds)) or soak > 0
+        if asked:
+            scope = dataclasses.replace(scope, budget=None)
+        if backends:
+            scope = dataclasses.replace(scope, left_out={})
+        run = _measured(bundle, settings, scope, Options(threads, checkpoint), path, replace=fresh)
+        text, written = _report(run, path)
         if as_json:
-            print_json(encode(file.run))
+            print_json(encode(run))
         else:
             print_result(text)
         for each in (path, *written):
             _say(str(each))
-        reasons = {name: entry.reason for name, entry in file.run.backends.items()}
+        reasons = {name: entry.reason for name, entry in run.backends.items()}
         if all(reasons.values()):
             raise BackendError(
                 "None of the backends ran.",
@@ -202,20 +187,55 @@ def compare_command(
         print_result(table(rows, confidence))
 
 
-def _plan(run: RunRecord, left_out: dict[str, str]) -> list[str]:
+def _measured(bundle: Path, settings: Settings, scope: Scope, options: Options, path: Path, *, replace: bool) -> RunRecord:
+    """Measure what the run's file lacks."""
+    from glnet_bench.machine import hardware, nvml, provenance
+    from glnet_bench.measure.run import Run, describe_bundle
+    from glnet_bench.record.files import RunFile
+    from glnet_bench.record.run import RunRecord
+    from glnet_infer.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    with nvml.opened() as gpu:
+        machine, code = hardware.describe(gpu), provenance.describe()
+        begun = RunRecord(settings=settings, bundle=describe_bundle(opened), machine=machine, code=code)
+        file = RunFile.open(path, begun, replace=replace)
+        if file.resumed:
+            _say(f"going on with {path}")
+        if machine.gpus and gpu is None:
+            _say(f"The GPU's clocks, temperature and power stay unknown: nvidia-ml-py reads them. {install_hint('bench')}")
+        for line in _plan(file.run, scope):
+            _say(line)
+        try:
+            with _Progress(file.run) as listener:
+                Run(opened, options, file, listener, nvml=gpu, budget=scope.budget)()
+        except KeyboardInterrupt:
+            _say(f"finished parts are in {path}; the same command goes on")
+            raise
+    return file.run
+
+
+def _plan(run: RunRecord, scope: Scope) -> list[str]:
     """What a run will do, for its user."""
     settings: Settings = run.settings
-    batches, persons = (", ".join(map(str, counts)) for counts in (settings.batches, settings.persons))
     frames = ", ".join(frame.name for frame in settings.frames)
+    soak = f"; memory over {settings.soak} frames" if settings.soak else ""
     lines = [
         f"To measure: {', '.join(settings.backends)}.",
-        f"Each: its start and memory, the network with {batches} crops in a call, frames ({frames}) with {persons} persons"
-        + (f", memory over {settings.soak} frames." if settings.soak else "."),
+        f"Of each: start and memory; the network, {_counted(settings.batches, 'crop')} in a call; whole frames ({frames}) "
+        f"with {_counted(settings.persons, 'person')}{soak}.",
     ]
-    lines += [f"Left out: {name} ({why}). --full measures it, and more sizes." for name, why in left_out.items()]
+    lines += [f"Left out: {name} ({why}). --full measures it, and more sizes." for name, why in scope.left_out.items()]
     if len(run.starts) < len(settings.backends):
         lines.append("First each backend starts once, in a process of its own; then follows how long the rest takes.")
     return lines
+
+
+def _counted(counts: tuple[int, ...], noun: str) -> str:
+    """``1 and 4 crops``."""
+    *first, last = map(str, counts)
+    joined = f"{', '.join(first)} and {last}" if first else last
+    return f"{joined} {noun}" if counts == (1,) else f"{joined} {noun}s"
 
 
 def _report(run: RunRecord, path: Path) -> tuple[str, list[Path]]:

@@ -1,5 +1,6 @@
 """The program, run in the test's process on stand-ins for what takes seconds."""
 
+import dataclasses
 import signal
 
 import pytest
@@ -12,7 +13,9 @@ from glnet_bench.machine import provenance
 from glnet_bench.measure import processes
 from glnet_bench.measure import run as runs
 from glnet_bench.record.results import Reading, Soak, StartSeconds
-from glnet_bench.record.surroundings import Code
+from glnet_bench.record.run import RunRecord
+from glnet_bench.record.surroundings import Code, Machine, MeasuredBundle
+from glnet_bench.settings import Frame, Settings
 from glnet_infer import BackendError
 
 
@@ -59,3 +62,21 @@ def bench(signals_as_they_were, no_ceilings_and_no_processes):
         return result
 
     return run
+
+
+@pytest.fixture
+def new_run():
+    """A run without results, of other settings where they are given."""
+
+    def make(**changes):
+        settings = {"backends": ("one",), "batches": (1,), "persons": (1, 8), "frames": (Frame("1080p", 1920, 1080),)}
+        bundle = MeasuredBundle("ab" * 32, "cd" * 32, "small", "random", "", "demo", 12408, 64, "fp32", {})
+        machine = Machine("Linux", "3.11", "one", 2, None, None, (), None, {"numpy": "2.0"})
+        run = RunRecord(
+            settings=Settings(**settings), bundle=bundle, machine=machine, code=Code("c0" * 20, False, "50" * 32)
+        )
+        for section, values in changes.items():
+            setattr(run, section, dataclasses.replace(getattr(run, section), **values))
+        return run
+
+    return make

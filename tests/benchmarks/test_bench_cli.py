@@ -224,7 +224,7 @@ import sys
 from glnet_bench.runners.base import Options
 from glnet_bench.runners.registry import open_runner
 from glnet_infer.bundle import Bundle
-import glnet_bench.cli, glnet_bench.measure.run, glnet_bench.measure.start
+import glnet_bench.cli, glnet_bench.measure.run, glnet_bench.measure.alone
 import glnet_bench.report.page, glnet_bench.report.chart
 open_runner("onnxruntime-cpu", Bundle.open({str(shared_bundle)!r}), Options(threads=1)).close()
 print("torch" in sys.modules)

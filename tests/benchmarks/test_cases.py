@@ -1,5 +1,6 @@
 """Which calls take turns, and how a GPU's are prepared."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -7,6 +8,7 @@ import types
 
 import pytest
 
+from glnet_bench.machine import nvml as nvmls
 from glnet_bench.measure import cases
 from glnet_bench.measure import run as runs
 from glnet_bench.measure.cases import Cases
@@ -49,7 +51,7 @@ def test_a_gpus_clocks_are_kept_and_shown_where_they_wander(bench, shared_bundle
     opened, readings = runs.open_runner, itertools.cycle([1980, 900])
     monkeypatch.setattr(cases, "GPU_SETTLE", 0)
     nvml = types.SimpleNamespace(sm_clock=lambda: next(readings), state=GpuState, driver=lambda: None, bus=None)
-    monkeypatch.setattr(runs, "open_nvml", lambda: nvml)
+    monkeypatch.setattr(nvmls, "opened", lambda: contextlib.nullcontext(nvml))
     monkeypatch.setattr(runs, "open_runner", lambda *given: dataclasses.replace(opened(*given), device="cuda"))
     arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
     path = tmp_path / "r.json"

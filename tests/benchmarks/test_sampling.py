@@ -73,7 +73,7 @@ def test_the_first_call_counts_whole(clock):
         clock.work(90_000)
         return clock.work(10)
 
-    assert warm_up(call, PLAN, clock).first == pytest.approx(90_010)
+    assert warm_up(call, PLAN, clock).first_ms == pytest.approx(90_010)
 
 
 def test_a_single_slow_call_does_not_prolong_warm_up(clock):

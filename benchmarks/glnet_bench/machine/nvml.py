@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 from glnet_bench.machine.cuda import CudaDriver
@@ -99,13 +101,17 @@ class Nvml:
             return None
 
 
-def open_nvml(bus: str | None = None) -> Nvml | None:
-    """NVML, or None on a machine without it.
+@contextlib.contextmanager
+def opened(bus: str | None = None) -> Iterator[Nvml | None]:
+    """NVML until the end of the block, or None on a machine without it.
 
     Args:
         bus: The GPU's PCI address; where it is not given, CUDA is started to learn its first GPU's.
     """
     try:
-        return Nvml(bus or CudaDriver().bus())
+        nvml = Nvml(bus or CudaDriver().bus())
     except (BackendError, ImportError, OSError):
-        return None
+        yield None
+        return
+    with contextlib.closing(nvml):
+        yield nvml

@@ -6,6 +6,7 @@ Started by :mod:`glnet_bench.measure.processes`, which reads the JSON document t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from glnet_bench.machine import hardware as machine
-from glnet_bench.machine.nvml import Nvml, open_nvml
+from glnet_bench.machine import nvml as nvmls
+from glnet_bench.machine.nvml import Nvml
 from glnet_bench.measure.failures import is_out_of_memory
 from glnet_bench.measure.scene import Scene
 from glnet_bench.record.codec import encode
@@ -101,20 +103,21 @@ def main() -> None:
 def _measured(given: argparse.Namespace) -> Soak:
     entered = time.monotonic()
     scene = Scene.make(parse_frames(given.frame)[0], given.persons)
-    nvml = open_nvml(given.bus) if given.bus else None  # by address: CUDA is for the backend to start
-    before = nvml.used_memory() if nvml else None
-    # Making the picture is our business, and no part of anyone's start.
-    spawned = given.spawned + (time.monotonic() - entered)
-    options = Options(given.threads, given.checkpoint)
-    recoverer, seconds = start_up(given.bundle, given.backend, options, scene, spawned)
-    peak, after = machine.peak_memory(), nvml.used_memory() if nvml else None
-    return Soak(
-        seconds=seconds,
-        host_peak=peak,
-        device=None if after is None or before is None else max(0, after - before),
-        persons=given.persons,
-        readings=soak(recoverer, scene, given.frames, nvml) if given.frames else (),
-    )
+    # By address: CUDA is for the backend to start.
+    with nvmls.opened(given.bus) if given.bus else contextlib.nullcontext() as nvml:
+        before = nvml.used_memory() if nvml else None
+        # Making the picture is our business, and no part of anyone's start.
+        spawned = given.spawned + (time.monotonic() - entered)
+        options = Options(given.threads, given.checkpoint)
+        recoverer, seconds = start_up(given.bundle, given.backend, options, scene, spawned)
+        peak, after = machine.peak_memory(), nvml.used_memory() if nvml else None
+        return Soak(
+            seconds=seconds,
+            host_peak=peak,
+            device=None if after is None or before is None else max(0, after - before),
+            persons=given.persons,
+            readings=soak(recoverer, scene, given.frames, nvml) if given.frames else (),
+        )
 
 
 if __name__ == "__main__":

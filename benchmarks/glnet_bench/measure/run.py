@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from glnet_bench.estimates import Summary
 from glnet_bench.machine import hardware as machine
-from glnet_bench.machine.nvml import open_nvml
+from glnet_bench.machine.nvml import Nvml
 from glnet_bench.measure.cases import Cases
 from glnet_bench.measure.failures import ProcessDiedError, failed
 from glnet_bench.measure.floors import measure_floor
@@ -78,17 +78,25 @@ class Run:
         options: Options for opening backends.
         file: Where results go; finished parts in it are kept, but those that failed for want of memory or time.
         listener: Who is told.
+        nvml: NVML of the GPU, where there is one.
         budget: Seconds that the run should take; parts of many crops are left out for it. None: as long as it takes.
     """
 
     def __init__(
-        self, bundle: Bundle, options: Options, file: RunFile, listener: Listener, budget: float | None = None
+        self,
+        bundle: Bundle,
+        options: Options,
+        file: RunFile,
+        listener: Listener,
+        *,
+        nvml: Nvml | None = None,
+        budget: float | None = None,
     ) -> None:
         self._bundle, self._options, self._file, self._listener = bundle, options, file, listener
         self._budget, self._begin = budget, time.monotonic()
         self._record, self._settings = file.run, file.run.settings
         self._plan = MeasuringPlan.of(self._settings)
-        self._nvml = open_nvml()
+        self._nvml = nvml
         self._runners: dict[str, Runner] | None = None
 
     def __call__(self) -> None:

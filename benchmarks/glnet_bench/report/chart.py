@@ -137,10 +137,14 @@ def figure(drawn: list[Panel]) -> Figure:
         raise NoChartError(
             "The chart was left out: matplotlib is not installed.", why=first_line(error), fix=install_hint("bench")
         ) from error
-    found = Figure(figsize=(WIDTH, HEIGHT * max(1, len(drawn))), dpi=DPI, layout="constrained")
+    found = Figure(figsize=(WIDTH, HEIGHT * max(1, len(drawn))), dpi=DPI)
     if not drawn:
         found.text(0.5, 0.5, "nothing was measured", ha="center")
         return found
+    # By hand: matplotlib's own layout draws everything twice. The legend stands on the right.
+    height, below, above = HEIGHT * len(drawn), 0.6, 0.4
+    gap = (below + above) / (HEIGHT - below - above)
+    found.subplots_adjust(left=0.09, right=0.76, bottom=below / height, top=1 - above / height, hspace=gap)
     for panel, axes in zip(drawn, found.subplots(len(drawn), 1, squeeze=False)[:, 0], strict=True):
         _draw_panel(axes, panel)
     return found

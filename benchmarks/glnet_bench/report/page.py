@@ -9,7 +9,7 @@ from glnet_bench.record.surroundings import Code, Note
 from glnet_bench.report import tables
 from glnet_bench.report.disturbances import warnings
 from glnet_bench.report.markdown import plain, table
-from glnet_bench.report.scaling import faster_than_eager
+from glnet_bench.report.scaling import Gains, gains
 
 TIMED_REGION = (
     "Network: from inputs in the memory of the device that runs it to outputs there. End-to-end: one call of "
@@ -27,13 +27,14 @@ def markdown(run: RunRecord, *, picture: str | None = None) -> str:
         run: What was measured.
         picture: File name of the chart, for a link to it.
     """
+    gained = gains(run)
     sections = [
         f"# glnet-bench: {plain(run.bundle.network)}",
-        _summary(run),
+        _summary(run, gained),
         _surroundings(run),
         f"![Chart]({picture})" if picture else "",
         tables.backends(run),
-        tables.batches(run),
+        tables.batches(run, gained),
         tables.floor(run),
         tables.frames(run),
         tables.growth(run),
@@ -44,29 +45,31 @@ def markdown(run: RunRecord, *, picture: str | None = None) -> str:
     return "\n\n".join(section for section in sections if section)
 
 
-def _summary(run: RunRecord) -> str:
+def _summary(run: RunRecord, gained: Gains) -> str:
     """The one table of four columns."""
     body = []
-    few = False
     for part, backend, row in run.rows_of(Kind.BATCH):
         if NETWORK not in row.times:
             continue
-        gain = faster_than_eager(run, backend, part)
-        turns = min(count_turns(run.rows[part][name].turns(NETWORK)) for name in (backend, EAGER) if name in run.rows[part])
-        few = few or (gain is not None and turns < FEWEST_TURNS)
-        times = f"{gain.value:.2f} ({gain.low:.2f} to {gain.high:.2f})" if gain else "1" if backend == EAGER else ""
-        body.append([backend, str(part.count), f"{row.times[NETWORK].summary.p50:.1f}", times])
-    omitted = f"Left out, since a default run has no time: {', '.join(map(str, run.left_out))}. --full measures them."
+        gain = gained.get((part, backend))
+        cell = "1" if backend == EAGER else ""
+        if gain:
+            turns = min(count_turns(run.rows[part][name].turns(NETWORK)) for name in (backend, EAGER))
+            cell = f"{gain.value:.2f} ({gain.low:.2f} to {gain.high:.2f}){'' if turns >= FEWEST_TURNS else ' (few turns)'}"
+        body.append([backend, str(part.count), f"{row.times[NETWORK].summary.p50:.1f}", cell])
     if not body:
         return "Nothing was timed: the table of backends says why."
-    lines = table(["backend", "crops", "ms p50", "x eager"], body, right=(1, 2))
     said = (
         "ms p50: median time of the network for one call with so many crops. x eager: how many times as fast as eager "
         f"PyTorch ({EAGER}), with the 95 % bootstrap interval."
     )
-    if few:
-        said += f" An interval of fewer than {FEWEST_TURNS} turns is too narrow."
-    return "\n".join([*lines, "", said, *(["", omitted] if run.left_out else [])])
+    if any("few turns" in line[-1] for line in body):
+        said += f" Few turns: an interval that rests on fewer than {FEWEST_TURNS} is too narrow."
+    lines = [*table(["backend", "crops", "ms p50", "x eager"], body, right=(1, 2)), "", said]
+    if run.left_out:
+        omitted = ", ".join(map(str, run.left_out))
+        lines += ["", f"Left out, since a default run has no time for it: {omitted}. --full measures it."]
+    return "\n".join(lines)
 
 
 def _surroundings(run: RunRecord) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glnet_bench.estimates import Interval, Turns, count_turns, ratio
-from glnet_bench.record.names import EAGER, END_TO_END, NETWORK, Part
+from glnet_bench.record.names import EAGER, END_TO_END, NETWORK, Kind, Part
 from glnet_bench.record.run import RunRecord
+
+Gains = dict[tuple[Part, str], Interval]
+"""How many times as fast as eager PyTorch the network is, by part of the run and backend."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ def scalings(run: RunRecord) -> list[Scaling]:
             if any((entry.per_person, entry.by_network, entry.by_frame)):
                 found.append(entry)
     return found
+
+
+def gains(run: RunRecord) -> Gains:
+    """The gain of every batch and backend that has one."""
+    found = {(part, name): faster_than_eager(run, name, part) for part, name, _ in run.rows_of(Kind.BATCH)}
+    return {key: gain for key, gain in found.items() if gain}
 
 
 def faster_than_eager(run: RunRecord, backend: str, part: Part) -> Interval | None:

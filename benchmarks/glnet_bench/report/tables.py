@@ -8,7 +8,7 @@ from glnet_bench.record.results import ALLOWED_GROWTH, Outcome, Row, Times
 from glnet_bench.record.run import RunRecord
 from glnet_bench.report.disturbances import STEADY
 from glnet_bench.report.markdown import interval, mebibytes, plain, section, table
-from glnet_bench.report.scaling import faster_than_eager, scalings
+from glnet_bench.report.scaling import Gains, scalings
 
 _ORDER = ("min", "p50", "p90", "p99", "max")
 
@@ -28,7 +28,7 @@ def backends(run: RunRecord) -> str:
     return section("Backends", header, body)
 
 
-def batches(run: RunRecord) -> str:
+def batches(run: RunRecord, gained: Gains) -> str:
     """Times of the network and of whole calls, by the crops in a call."""
     header = ["backend", "crops", *(f"network {name}" for name in _ORDER), "crops/s", "x floor", "x by layer", "x eager"]
     header += [*(f"end-to-end {name}" for name in _ORDER), "persons/s", "note"]
@@ -39,7 +39,7 @@ def batches(run: RunRecord) -> str:
         ratios = ["", ""]
         if network and floor_times:
             ratios = [f"{network.summary.p50 / floor:.1f}" for floor in (floor_times.bound, floor_times.by_layer)]
-        eager = interval(faster_than_eager(run, backend, part))
+        eager = interval(gained.get((part, backend)))
         cells = [backend, str(part.count), *_times(network), _rate(network), *ratios, eager]
         body.append([*cells, *_times(whole), _rate(whole), _note(row)])
     for backend, entry in run.backends.items():
