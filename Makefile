@@ -4,8 +4,10 @@ VENV ?= .venv
 DEMO ?= demo-output
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+LOWEST := $(VENV)/lowest
+LOWEST_PYTHON ?= 3.10
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-lowest lint format clean
 
 demo: $(VENV)/.export
 	$(BIN)/glnet-export models/demo/checkpoint.pth -o $(DEMO)/bundle
@@ -20,6 +22,12 @@ demo: $(VENV)/.export
 test: lint
 	$(BIN)/pytest -q
 	$(BIN)/glnet-train smoke
+
+# The runtime with the lowest versions that pyproject.toml allows, on a bundle that today's export made. uv finds or fetches
+# that Python.
+test-lowest: $(VENV)/.dev $(LOWEST)/.installed
+	$(BIN)/pytest -q --basetemp=$(LOWEST)/pytest tests/runtime/test_bundle.py::test_a_good_bundle_opens
+	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(LOWEST)/bin/pytest -q tests/runtime
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -39,6 +47,16 @@ $(VENV)/.export: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+# uv resolves to lowest versions, which pip cannot. The tests' own packages are as new as these allow.
+$(LOWEST)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -r pyproject.toml --extra cpu
+	$(BIN)/uv pip freeze --quiet --python $(LOWEST) > $(LOWEST)/versions.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST) -c $(LOWEST)/versions.txt pytest pytest-xdist filelock scipy trimesh onnx
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --no-deps -e .
 	@touch $@
 
 $(BIN)/python:

@@ -1,4 +1,4 @@
-"""Where SMPL body files are looked for; reading them is the export's business."""
+"""Places where SMPL body files are looked for. The export reads them."""
 
 import os
 from pathlib import Path

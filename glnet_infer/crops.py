@@ -18,7 +18,7 @@ from glnet_infer.contract import CropSpec
 
 @dataclass(frozen=True)
 class CropSquares:
-    """Where in the image N crops lie.
+    """Places of N crops in the image.
 
     Attributes:
         centers: N x 2, image pixels.
@@ -60,7 +60,7 @@ def cut_crops(image: NDArray[np.uint8], squares: CropSquares) -> NDArray[np.uint
 
     Args:
         image: H x W x 3 uint8, BGR.
-        squares: Where the N crops lie.
+        squares: Places of the N crops.
 
     Returns:
         N x size x size x 3 uint8, RGB.

@@ -38,7 +38,7 @@ class DeviceFrame:
     """Another library's array on the backend's GPU; the library keeps it for as long as this lives.
 
     Attributes:
-        address: Of its first element.
+        address: Address of its first element.
         strides: Elements from one to the next along each axis; None where it is C-contiguous.
         owner: Holds on to it.
     """
@@ -51,7 +51,7 @@ class DeviceFrame:
 
 
 class Lease:
-    """How long results on the GPU are what they say: until the backend runs again or is closed."""
+    """The time for which results on the GPU are valid: until the backend runs again or is closed."""
 
     def __init__(self) -> None:
         self._end = ""
@@ -82,10 +82,10 @@ class DeviceArray:
     of it earlier cannot be called back, and must not be used any more then.
 
     Args:
-        address: Of the first element.
+        address: Address of the first element.
         shape: Persons first.
-        dtype: Of the elements.
-        lease: How long it lasts.
+        dtype: Type of the elements.
+        lease: The time for which it is valid.
         strided: Makes an object that exports DLPack.
     """
 

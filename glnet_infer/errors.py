@@ -4,6 +4,10 @@ Each says what happened, why, and what to do. Command-line tools exit with the c
 of the interface and documented in ``docs/errors.md``.
 """
 
+from pathlib import Path
+
+_CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"  # which a checkout has, and an installed wheel has not
+
 
 class GlnetError(Exception):
     """Base of all errors of this library.
@@ -80,8 +84,11 @@ class TrainingError(GlnetError):
 
 
 def install_hint(extra: str) -> str:
-    """How to install an optional part of this library."""
-    return f"pip install -c constraints.txt -e '.[{extra}]' in the checkout (README, Install)"
+    """How to install an optional part of this library: from its checkout, or beside its wheel."""
+    # Double quotes, which all shells understand.
+    if _CONSTRAINTS.is_file():
+        return f'pip install -c constraints.txt -e ".[{extra}]" in the checkout (README, Install)'
+    return f'pip install "glnet-infer[{extra}]"'
 
 
 def first_line(error: BaseException) -> str:

@@ -1,11 +1,13 @@
-"""From an image and boxes to meshes: the runtime in one class."""
+"""From images and boxes to meshes: the runtime in one class."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +26,7 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import GRID_STRIDE, TensorSpec
 from glnet_infer.crops import CropSquares, cut_crops
+from glnet_infer.detection import Detector, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_device_image, check_image
@@ -33,42 +36,75 @@ MAXIMUM_THREADS = 1024
 """More than any machine has; starting a hundred thousand takes minutes."""
 
 
+@dataclass(frozen=True, eq=False)
+class Persons:
+    """The persons of one image, ready for the network.
+
+    Attributes:
+        boxes: N x 4 float64, x1, y1, x2, y2 in image pixels.
+        squares: Places of their crops.
+        cameras: N x 4 float32, the image's camera as each crop sees it.
+        intrinsics: The image's camera.
+        image_size: Width and height in pixels.
+        crops: N x C x C x 3 uint8, RGB; None where the backend cuts them out of the frame.
+        frame: The image, where the backend cuts the crops; else None, so that nothing holds on to it.
+    """
+
+    boxes: NDArray[np.float64]
+    squares: CropSquares
+    cameras: NDArray[np.float32]
+    intrinsics: Intrinsics
+    image_size: tuple[int, int]
+    crops: NDArray[np.uint8] | None
+    frame: Frame | None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
 class MeshRecoverer:
     """Recovers meshes of the persons in images.
 
     Args:
-        bundle: Directory that ``glnet-export`` made.
-        backend: A name from ``glnet_infer.backends.BACKENDS``, or a backend of your own. What is asked for by name is
-            used or refused, never replaced; ``repr`` and every result say what runs.
+        bundle: Directory that ``glnet-export`` made, or a :class:`glnet_infer.bundle.Bundle` that is open already.
+        backend: A name from :func:`glnet_infer.backends.backend_names`, or a backend of your own. What is asked for by name
+            is used or refused, never replaced; ``repr`` and every result say what runs.
         batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory. None: what
             suits the backend, :func:`usual_batch_size`. A backend that cuts crops from the frame itself gets all boxes at
             once, and bounds memory by its engine.
         threads: Threads of CPU kernels; the backend's own choice where None.
+        detector: Finds the persons of images that come without boxes: a name or file as
+            :func:`glnet_infer.detection.open_detector` takes it, or a detector of your own. None: one person fills such an
+            image.
 
     Raises:
         BundleError: The bundle is missing, damaged or changed.
-        BackendError: The backend is not installed or cannot start.
+        BackendError: The backend or the detector is not installed or cannot start.
+        InputError: There is no such detector.
 
     With ONNX Runtime, one recoverer may be called from several threads at once. With TensorRT, give each thread its own, on
-    a clone of the backend (docs/backends.md).
+    a clone of the backend (docs/backends.md). A process that is forked from this one makes its own.
 
     Attributes:
         backend_reason: Why ``auto`` took nothing faster although there is a GPU; empty where nothing is lost.
+        detector: The detector; None where there is none.
     """
 
     def __init__(
         self,
-        bundle: str | Path,
+        bundle: Bundle | str | Path,
         backend: str | Backend = "auto",
         *,
         batch_size: int | None = None,
         threads: int | None = None,
+        detector: Detector | str | Path | None = None,
     ) -> None:
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise InputError(f"batch_size is {batch_size!r}.", why="it counts crops", fix="use 1 or more, or None")
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
-        self.bundle = Bundle.open(bundle)
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.detector = open_detector(detector, threads=threads) if isinstance(detector, str | Path) else detector
         self.backend_reason = ""
         if backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
@@ -77,7 +113,7 @@ class MeshRecoverer:
 
     @property
     def backend(self) -> str:
-        """What runs the network, and where."""
+        """What runs the network, and where: ``onnxruntime-cpu``, for example."""
         return self._backend.name
 
     def __repr__(self) -> str:
@@ -96,47 +132,139 @@ class MeshRecoverer:
         Args:
             image: H x W x 3 uint8, BGR, as ``cv2.imread`` gives it; or such an array on the GPU, of any library that speaks
                 ``__cuda_array_interface__`` or DLPack, for the backend ``tensorrt`` (docs/backends.md).
-            boxes: N rows of x1, y1, x2, y2 in image pixels; a box may reach over the image's edge. None: one person
-                fills the image.
+            boxes: N rows of x1, y1, x2, y2 in image pixels; a box may reach over the image's edge. None: the persons that
+                the detector finds; without a detector, one person fills the image.
             intrinsics: The image's camera, as :class:`Intrinsics` or 3 x 3 matrix. None:
                 :meth:`Intrinsics.guess`, whose distances are only as good as the guess.
 
         Returns:
-            Meshes in the order of the boxes; none for no boxes.
+            Meshes in the order of the boxes, or of the detector's scores; none for no boxes.
 
         Raises:
             InputError: Image, boxes or intrinsics cannot be used.
-            BackendError: The backend failed.
+            BackendError: The backend or the detector failed.
+        """
+        return self.recover([self.prepare(image, boxes, intrinsics)])[0]
+
+    def recover_many(
+        self,
+        images: Iterable[Any],
+        boxes: Iterable[ArrayLike | None] | None = None,
+        intrinsics: Intrinsics | ArrayLike | None = None,
+    ) -> Iterator[Meshes]:
+        """Recover the persons of many images: a video, or photographs with few persons each.
+
+        Crops are run in batches across images, which is faster than one image at a time. Only the crops of one batch are
+        held, never the images. A backend that cuts crops from the frame itself runs image by image.
+
+        Args:
+            images: Images of one or several sizes, each as :meth:`__call__` takes it. They are taken when they are needed.
+            boxes: The boxes of each image, as :meth:`__call__` takes them. None: none are known, of any image.
+            intrinsics: The camera of all images. None: :meth:`Intrinsics.guess` of each image's size.
+
+        Yields:
+            The meshes of each image, in order, up to a batch behind ``images``.
+
+        Raises:
+            InputError: An image, its boxes or the camera cannot be used, or there are not as many boxes as images.
+            BackendError: The backend or the detector failed.
+        """
+        pairs = zip(images, repeat(None)) if boxes is None else _pairs(images, boxes)
+        prepared = (self.prepare(image, each, intrinsics) for image, each in pairs)
+        for group in in_groups(prepared, self.fits):
+            yield from self.recover(group)
+
+    def fits(self, images: Sequence[Persons]) -> bool:
+        """Whether :meth:`recover` runs the persons of so many images in one call of the backend."""
+        return sum(map(len, images)) <= self.batch_size and all(persons.crops is not None for persons in images)
+
+    def prepare(
+        self,
+        image: Any,
+        boxes: ArrayLike | None = None,
+        intrinsics: Intrinsics | ArrayLike | None = None,
+    ) -> Persons:
+        """Check one image and cut its crops: the first half of :meth:`__call__`, with its arguments.
+
+        Raises:
+            InputError: Image, boxes or intrinsics cannot be used.
+            BackendError: The detector failed.
         """
         frame = self._frame(image)
         height, width = frame.shape[:2]
+        if boxes is None and self.detector is not None:
+            boxes = self._found(frame, self.detector)
         checked = check_boxes(boxes, width, height)
         if intrinsics is None:
             intrinsics = Intrinsics.guess(width, height)
         elif not isinstance(intrinsics, Intrinsics):
             intrinsics = Intrinsics.from_matrix(intrinsics)
         squares = CropSquares.around(checked, self.bundle.manifest.crop)
-        outputs, device = self._run(frame, squares, squares.cameras(intrinsics))
+        crops = None
+        if not isinstance(self._backend, FrameBackend) or self._backend.frame_obstacle(width, height):
+            crops = cut_crops(cast(NDArray[np.uint8], frame), squares)  # frames of the GPU have met no obstacle
+        return Persons(
+            checked,
+            squares,
+            squares.cameras(intrinsics),
+            intrinsics,
+            (width, height),
+            crops,
+            frame if crops is None else None,
+        )
+
+    def recover(self, images: Sequence[Persons]) -> list[Meshes]:
+        """Run the network on the persons of several images: the second half of :meth:`__call__`.
+
+        Args:
+            images: The persons of each image, from :meth:`prepare`.
+
+        Returns:
+            The meshes of each image, in the order of its boxes.
+
+        Raises:
+            BackendError: The backend failed.
+        """
+        crops = [persons.crops for persons in images if persons.crops is not None]
+        cameras = [persons.cameras for persons in images if persons.crops is not None]
+        batched = self._run_crops(np.concatenate(crops), np.concatenate(cameras)) if crops else {}
+        single = len(images) == 1
+        results, start = [], 0
+        for persons in images:
+            if persons.crops is None:
+                outputs = self._run_frame(persons)
+            elif single:
+                outputs = batched
+            else:
+                stop = start + len(persons)
+                # Copies: who keeps one image's meshes shall not keep those of all.
+                outputs = {name: array[start:stop].copy() for name, array in batched.items()}
+                start = stop
+            device = outputs.device if isinstance(outputs, DeviceOutputs) else None
+            results.append(self._meshes(persons, outputs, device))
+        return results
+
+    def _meshes(self, persons: Persons, outputs: Outputs, device: DeviceMeshes | None) -> Meshes:
         cells = outputs["reference_pixel"].astype(np.float64)
         return Meshes(
             vertices=outputs["vertices"],
             joints=outputs["joints"],
-            keypoints_2d=squares.to_image(outputs["keypoints_2d"]).astype(np.float32),
+            keypoints_2d=persons.squares.to_image(outputs["keypoints_2d"]).astype(np.float32),
             rotations=outputs["rotations"],
             betas=outputs["betas"],
             translation=outputs["translation"],
             confidence=outputs["confidence"],
-            reference_points=squares.to_image((cells + 0.5) * GRID_STRIDE).astype(np.float32),
-            boxes=checked,
-            intrinsics=intrinsics,
-            image_size=(width, height),
+            reference_points=persons.squares.to_image((cells + 0.5) * GRID_STRIDE).astype(np.float32),
+            boxes=persons.boxes,
+            intrinsics=persons.intrinsics,
+            image_size=persons.image_size,
             faces=self.bundle.faces,
             backend=self.backend,
             device=device,
         )
 
     def _frame(self, image: Any) -> Frame:
-        """What crops are cut from, checked.
+        """The image that crops are cut from, checked.
 
         Raises:
             InputError: It is no image, or it lies on the GPU and the backend cannot cut crops from it there.
@@ -160,32 +288,50 @@ class MeshRecoverer:
             )
         return frame
 
-    def _run(self, frame: Frame, squares: CropSquares, cameras: NDArray[np.float32]) -> tuple[Outputs, DeviceMeshes | None]:
-        """Outputs of all crops, and where they lie on the GPU after a single call of the backend."""
-        specs = self.bundle.manifest.outputs
-        if not len(cameras):
-            return {spec.name: self._empty(spec) for spec in specs}, None
-        batches = list(self._batches(frame, squares, cameras))
-        if len(batches) == 1:
-            (outputs,) = batches
-            return outputs, outputs.device if isinstance(outputs, DeviceOutputs) else None
-        return {spec.name: np.concatenate([batch[spec.name] for batch in batches]) for spec in specs}, None
+    @staticmethod
+    def _found(frame: Frame, detector: Detector) -> ArrayLike:
+        """Boxes of the persons that a detector finds.
 
-    def _batches(self, frame: Frame, squares: CropSquares, cameras: NDArray[np.float32]) -> Iterator[Outputs]:
-        """Outputs batch by batch; all at once where the backend cuts the crops out of the frame."""
-        height, width = frame.shape[:2]
-        backend = self._backend
-        if isinstance(backend, FrameBackend) and not backend.frame_obstacle(width, height):
-            outputs = backend.run_frame(frame, squares.in_frame(width, height), cameras)
-            self._check(outputs, len(cameras))
-            yield outputs
-            return
-        crops = cut_crops(cast(NDArray[np.uint8], frame), squares)  # frames of the GPU have met no obstacle
+        Raises:
+            InputError: The image lies on the GPU.
+            BackendError: The detector failed.
+        """
+        if not isinstance(frame, np.ndarray):
+            raise InputError(
+                "The image on the GPU came without boxes.",
+                why="the detector takes images of the host",
+                fix=f"give the persons' boxes, or {COPY_TO_HOST}",
+            )
+        return detector(frame).boxes
+
+    def _run_frame(self, persons: Persons) -> Outputs:
+        """Outputs of the crops that the backend cuts out of a frame, all at once."""
+        if not len(persons):
+            return self._nobody()
+        width, height = persons.image_size
+        backend = cast(FrameBackend, self._backend)
+        outputs = backend.run_frame(cast(Frame, persons.frame), persons.squares.in_frame(width, height), persons.cameras)
+        self._check(outputs, len(persons))
+        return outputs
+
+    def _run_crops(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
+        """Outputs of N >= 0 crops, in batches."""
+        batches = []
         for start in range(0, len(crops), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            outputs = backend.run(crops[batch], cameras[batch])
+            outputs = self._backend.run(crops[batch], cameras[batch])
             self._check(outputs, len(crops[batch]))
-            yield outputs
+            batches.append(outputs)
+        if not batches:
+            return self._nobody()
+        if len(batches) == 1:
+            return batches[0]
+        specs = self.bundle.manifest.outputs
+        return {spec.name: np.concatenate([batch[spec.name] for batch in batches]) for spec in specs}
+
+    def _nobody(self) -> Outputs:
+        """Outputs without rows."""
+        return {spec.name: self._empty(spec) for spec in self.bundle.manifest.outputs}
 
     def _check(self, outputs: Outputs, count: int) -> None:
         """Refuse outputs that are not what the manifest promises, or not numbers."""
@@ -220,3 +366,31 @@ class MeshRecoverer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+_Item = TypeVar("_Item")
+
+
+def in_groups(items: Iterable[_Item], fits: Callable[[list[_Item]], bool]) -> Iterator[list[_Item]]:
+    """Neighbours in groups that fit, as large as they can be; what does not fit by itself is a group of its own."""
+    group: list[_Item] = []
+    for item in items:
+        if group and not fits([*group, item]):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _pairs(images: Iterable[Any], boxes: Iterable[ArrayLike | None]) -> Iterator[tuple[Any, ArrayLike | None]]:
+    try:
+        yield from zip(images, boxes, strict=True)
+    except ValueError as error:
+        if "zip()" not in str(error):
+            raise
+        raise InputError(
+            "There are not as many boxes as images.",
+            why=str(error),
+            fix="give one list of boxes for each image; an empty one where nobody is",
+        ) from error

@@ -1,15 +1,43 @@
 """Fixtures that several packages' tests share. Exporting takes seconds, so one small bundle serves them all."""
 
+import os
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
+
+# Several workers share the cores, and on networks this small threads wait for each other longer than they compute. Only
+# what is loaded later obeys: torch here, NumPy too in the workers and in programs that tests start.
+for library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 pytest.register_assert_rewrite("tensorrt_stand_in")  # what its checks find is shown as a test's own assertions are
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Makes a file or folder once for all workers: the first to ask has ``make(path)`` write it, the others wait."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in that of the run
+        folder = folder.parent
+    folder /= "made-once"
+    folder.mkdir(exist_ok=True)
+
+    def get(name: str, make) -> Path:
+        path = folder / name
+        with FileLock(folder / f".{name}.lock"):
+            if not path.exists():
+                unfinished = tmp_path_factory.mktemp("unfinished") / name
+                make(unfinished)
+                unfinished.rename(path)
+        return path
+
+    return get
 
 
 @pytest.fixture(scope="session")
@@ -48,23 +76,22 @@ def small_recovery(small_config, demo_body):
 
 
 @pytest.fixture(scope="session")
-def small_checkpoint(small_recovery, tmp_path_factory):
+def small_checkpoint(small_recovery, made_once):
     """Its checkpoint, as a file."""
     from glnet.checkpoint import Checkpoint
 
-    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
-    Checkpoint.of(small_recovery.network).save(path)
-    return path
+    return made_once("small.pth", Checkpoint.of(small_recovery.network).save)
 
 
 @pytest.fixture(scope="session")
-def shared_bundle(small_checkpoint, tmp_path_factory):
-    """Its bundle, exported once; tests must not change it."""
+def shared_bundle(request, made_once):
+    """Its bundle, exported once; tests must not change it. Where nothing can be exported, GLNET_SMALL_BUNDLE names it."""
+    if given := os.environ.get("GLNET_SMALL_BUNDLE"):
+        return Path(given).resolve(strict=True)
     from glnet_export.pipeline import Source, export
 
-    path = tmp_path_factory.mktemp("bundle") / "small"
-    export(Source(small_checkpoint), path)
-    return path
+    checkpoint = request.getfixturevalue("small_checkpoint")
+    return made_once("small", lambda path: export(Source(checkpoint), path))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ FOLDERS = {
     "glnet_bench": "benchmarks/glnet_bench",
 }
 
-GROUND = {"errors", "skeleton", "version", "devices", "files", "contract", "bodies"}
+GROUND = {"errors", "skeleton", "version", "devices", "files", "contract", "bodies", "forks", "onnxruntime_sessions"}
 PIXELS = {"images", "crops", "camera", "device_arrays"}
 
 # A room of the runtime, and the rooms below it that it may import.

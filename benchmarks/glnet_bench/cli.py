@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from glnet_bench.settings import FULL, QUICK, Scope, Settings, parse_counts, parse_frames
-from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
+from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, say, talk
 from glnet_infer.errors import BackendError, CheckpointError, InputError, first_line, install_hint
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def measure_command(
         else:
             print_result(text)
         for each in (path, *written):
-            _say(str(each))
+            say(str(each))
         reasons = {name: entry.reason for name, entry in run.backends.items()}
         if all(reasons.values()):
             raise BackendError(
@@ -177,13 +177,13 @@ def compare_command(
         changed = differences(*runs)
         for name, run in zip("AB", runs, strict=True):
             for text in warnings(run.watched, run.machine.cores):
-                talk.print(f"WARNING: {name}: {plain(text)}", style="yellow", markup=False, soft_wrap=True)
+                say(f"WARNING: {name}: {plain(text)}", style="yellow")
         rows = compare(*runs, confidence=confidence)
         if as_json:
             print_json(document(rows, changed, confidence))
             return
         for line in changed:
-            _say(plain(line))
+            say(plain(line))
         print_result(table(rows, confidence))
 
 
@@ -201,16 +201,16 @@ def _measured(bundle: Path, settings: Settings, scope: Scope, options: Options, 
         begun = RunRecord(settings=settings, bundle=describe_bundle(opened), machine=machine, code=code)
         file = RunFile.open(path, begun, replace=replace)
         if file.resumed:
-            _say(f"going on with {path}")
+            say(f"going on with {path}")
         if machine.gpus and gpu is None:
-            _say(f"The GPU's clocks, temperature and power stay unknown: nvidia-ml-py reads them. {install_hint('bench')}")
+            say(f"The GPU's clocks, temperature and power stay unknown: nvidia-ml-py reads them. {install_hint('bench')}")
         for line in _plan(file.run, scope):
-            _say(line)
+            say(line)
         try:
             with _Progress(file.run) as listener:
                 Run(opened, options, file, listener, nvml=gpu, budget=scope.budget)()
         except KeyboardInterrupt:
-            _say(f"finished parts are in {path}; the same command goes on")
+            say(f"finished parts are in {path}; the same command goes on")
             raise
     return file.run
 
@@ -249,7 +249,7 @@ def _report(run: RunRecord, path: Path) -> tuple[str, list[Path]]:
     try:
         draw(run, picture)
     except NoChartError as error:
-        _say(f"{error.what} {error.fix}")
+        say(f"{error.what} {error.fix}")
         written.remove(picture)
     text = markdown(run, picture=picture.name if picture in written else None)
     replace_file(page, (text + "\n").encode())
@@ -258,13 +258,12 @@ def _report(run: RunRecord, path: Path) -> tuple[str, list[Path]]:
 
 def _names(given: list[str] | None, scope: Scope) -> tuple[str, ...]:
     """Backends, in the order of the report."""
-    from glnet_bench.runners.base import BACKENDS
-    from glnet_bench.runners.registry import check_backend
+    from glnet_bench.runners.registry import backend_names, check_backend
 
     asked = [name.strip() for text in given or () for name in text.split(",")]
     for name in asked:
         check_backend(name)
-    return tuple(name for name in BACKENDS if (name in asked if given else name not in scope.left_out))
+    return tuple(name for name in backend_names() if (name in asked if given else name not in scope.left_out))
 
 
 def _need(module: str) -> None:
@@ -272,10 +271,6 @@ def _need(module: str) -> None:
         __import__(module)
     except ImportError as error:
         raise InputError(f"{module} is not installed.", why=first_line(error), fix=install_hint("export")) from error
-
-
-def _say(text: str) -> None:
-    talk.print(text, markup=False, soft_wrap=True)
 
 
 class _Progress:
@@ -303,11 +298,11 @@ class _Progress:
         index = self._names.index(measurement)
         self._bar.update(self._task, description=measurement, completed=index)
         if not talk.is_terminal:
-            _say(f"{index + 1}/{len(self._names)} {measurement}")
+            say(f"{index + 1}/{len(self._names)} {measurement}")
 
     def says(self, text: str) -> None:
         """See ``glnet_bench.measure.run.Listener``."""
-        _say(text)
+        say(text)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -34,7 +34,7 @@ class Settings:
     """Everything that decides what is measured; a run is resumed only with the same.
 
     Attributes:
-        backends: Names from ``glnet_bench.runners.base.BACKENDS``.
+        backends: Names from ``glnet_bench.runners.registry.backend_names``.
         batches: Crops in a call, for times of the network.
         persons: Persons in a frame, for end-to-end times.
         frames: Frames, for end-to-end times.

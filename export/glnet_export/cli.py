@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from glnet_export.engines.options import EngineOptions, parse_compute_capabilities, parse_frame, parse_profile
-from glnet_infer.commands.console import Version, errors_reported, new_app, print_json, print_result, talk
+from glnet_infer.commands.console import Version, errors_reported, new_app, print_json, print_result, say, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
 app = new_app()
@@ -279,7 +279,7 @@ class _Stages:
             said, tables = [text for text in found if "\n" not in text], [text for text in found if "\n" in text]
             line = f"{label:<12} {outcome:<7} {time.monotonic() - start:6.1f} s  {'; '.join(said)}"
             for text in (line.rstrip(), *(textwrap.indent(table, " " * 14) for table in tables)):
-                talk.print(text, markup=False, soft_wrap=True)
+                say(text)
 
     def advance(self, phase: str, fraction: float) -> None:
         """Fill the present stage's bar; may be called from any thread."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from glnet.body import Body, find_body, load_body
@@ -41,6 +40,7 @@ from glnet_infer.bundle.manifest import (
 )
 from glnet_infer.contract import graph_outputs
 from glnet_infer.errors import BodyError, ExportError, OutputError
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 from glnet_infer.version import __version__
 
 STAGES = ("load", "trace", "check", "parity", "publish")
@@ -207,7 +207,7 @@ def _manifest(
             "python": platform.python_version(),
             "torch": torch.__version__,
             "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": import_onnxruntime().__version__,
         },
         network=network,
         body=BodyRecord(body.name, vertices, body_file, record_file(directory / TOPOLOGY_NAME)),

@@ -1,4 +1,4 @@
-"""What every inference backend can do, and what some can do beyond."""
+"""The protocol of inference backends, and of those that can do more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DeviceOutputs(dict[str, NDArray[Any]]):
     """Outputs of a backend that leaves them on the GPU, too.
 
     Attributes:
-        device: Where they lie there, until the backend's next call; None where it ran in pieces.
+        device: The arrays on the GPU, valid until the backend's next call. None: the call ran in pieces.
     """
 
     def __init__(self, arrays: Outputs, device: DeviceMeshes | None) -> None:
@@ -41,7 +41,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs the graph and where, for messages and results: ``onnxruntime-cpu``, say."""
+        """What runs the graph, and where: ``onnxruntime-cpu``, for example. Messages and results show it."""
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
         """Run N >= 1 crops (N x C x C x 3) with their cameras (N x 4).
@@ -82,7 +82,7 @@ class FrameBackend(Protocol):
 
 
 def usual_batch_size(backend: Backend) -> int:
-    """How many crops suit a backend in one call: its own ``batch_size``, where it has one.
+    """Number of crops that suit a backend in one call: its own ``batch_size``, where it has one.
 
     Raises:
         BackendError: That is no number of crops.

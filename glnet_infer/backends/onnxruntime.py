@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.bundle import Bundle
-from glnet_infer.devices import cores
-from glnet_infer.errors import BackendError, GlnetError, install_hint, one_line
+from glnet_infer.devices import cores, gpus
+from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
+from glnet_infer.forks import HomeProcess
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -29,8 +31,8 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 class OnnxRuntimeBackend:
     """A session on the bundle's graph. May be called from several threads at once.
 
-    On a CPU, as many crops as there are threads are run side by side, each by a thread of its own: threads that share a
-    crop wait for each other at every layer. That takes a second session, opened when it is first needed.
+    A CPU with N threads runs N crops side by side, one thread each: threads that share a crop wait for each other at every
+    layer. That takes a second session, opened when it is first needed.
 
     Args:
         bundle: The opened bundle.
@@ -41,18 +43,11 @@ class OnnxRuntimeBackend:
         BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
 
     Attributes:
-        batch_size: How many crops suit it in one call.
+        batch_size: Number of crops that suit it in one call.
     """
 
     def __init__(self, bundle: Bundle, device: str, threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendError(
-                "ONNX Runtime is not installed.",
-                why=str(error),
-                fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
-            ) from error
+        onnxruntime = import_onnxruntime()
         missing = load_cuda(onnxruntime) if device == "cuda" else ""
         provider, provider_options = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
@@ -71,8 +66,12 @@ class OnnxRuntimeBackend:
             if device == "cpu" and half:
                 # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            # From the bytes that were checked: the bundle may be replaced before the second session is opened.
+            content = bundle.graph_file.read()
             try:
-                return onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(provider, provider_options)])
+                session = onnxruntime.InferenceSession(content, options, providers=[(provider, provider_options)])
+                keep_through_forks(session)
+                return session
             except Exception as error:  # ONNX Runtime's exceptions share no base class but this
                 raise BackendError(
                     f"ONNX Runtime does not load {bundle.graph}.",
@@ -80,6 +79,7 @@ class OnnxRuntimeBackend:
                     fix="export the checkpoint again, or update onnxruntime",
                 ) from error
 
+        self._home = HomeProcess()
         session = open_session(threads)
         if session.get_providers()[0] != provider:
             got = session.get_providers()[0]
@@ -90,6 +90,7 @@ class OnnxRuntimeBackend:
                 "with backend='onnxruntime-cpu'",
             )
         self._session: Any = session
+        self._has_threads = device == "cuda" or threads != 1
         self._names = [output.name for output in bundle.manifest.outputs]
         self.name = f"onnxruntime-{device}"
         self._team: _Team | None = None
@@ -107,6 +108,10 @@ class OnnxRuntimeBackend:
         session, team, parts = self._session, self._team, []
         if session is None:
             raise BackendError(f"The {self.name} backend is closed.", fix="make a new MeshRecoverer")
+        if self._has_threads:
+            self._home.check(
+                f"{self.name} backend", "make the MeshRecoverer after the fork, or with threads=1 on the CPU before it"
+            )
         try:
             for shares in self._shares(len(crops)):
                 feeds = [{"crops": crops[share], "cameras": cameras[share]} for share in shares]
@@ -127,7 +132,7 @@ class OnnxRuntimeBackend:
         return {name: np.concatenate(values) for name, *values in zip(self._names, *parts, strict=True)}
 
     def _shares(self, count: int) -> Iterator[list[slice]]:
-        """What is run side by side, one after the other: shares of as many crops; what is left over alone."""
+        """Groups of slices, run one after the other; the slices of a group run side by side and are equally long."""
         start = 0
         while start < count:
             left = count - start
@@ -150,12 +155,12 @@ class _Team:
 
     Args:
         open_session: Opens a session of one thread; several would be shared by all members, who then wait for them.
-        members: How many crops, or batches of them, are run at a time.
+        members: Number of crops, or batches of them, that run at a time.
         weights: Bytes of the graph's file.
 
     Attributes:
-        members: As given.
-        crops_each: How many crops suit a member in one call.
+        members: Number of crops, or batches of them, that run at a time.
+        crops_each: Number of crops that suit a member in one call.
     """
 
     def __init__(self, open_session: Callable[[], Any], members: int, weights: int) -> None:
@@ -178,6 +183,30 @@ class _Team:
         """Drop the session and let the workers go."""
         self._session = None
         self._workers.shutdown(wait=False)
+
+
+def obstacle_to_cuda() -> str:
+    """Why ONNX Runtime cannot use the GPU; empty where it can, as far as shows before it starts."""
+    try:
+        onnxruntime = import_onnxruntime()
+    except BackendError as error:  # opening the CPU backend then says what to install
+        return error.why
+    if PROVIDERS["cuda"][0] in onnxruntime.get_available_providers():
+        return ""
+    return f"this ONNX Runtime {onnxruntime.__version__} is built without it; onnxruntime-gpu has it"
+
+
+def describe(device: str) -> str:
+    """Whether ONNX Runtime can start on a device, ``cpu`` or ``cuda``, in words."""
+    try:
+        providers = import_onnxruntime().get_available_providers()
+    except Exception as error:  # a broken installation is what glnet-doctor is for
+        return f"cannot be loaded: {error.why if isinstance(error, BackendError) else first_line(error)}"
+    if device == "cpu":
+        return "available"
+    if PROVIDERS["cuda"][0] not in providers:
+        return "this ONNX Runtime is built without CUDA"
+    return "built with CUDA; whether its libraries load shows when it starts" if gpus() else "no GPU"
 
 
 _loading = threading.Lock()
@@ -206,14 +235,14 @@ _WEIGHTS_PER_THREAD = 80_000_000
 
 
 def cpu_batch_size(threads: int, weights: int) -> int:
-    """How many crops at once suit so many threads.
+    """Number of crops in one call that suits a number of threads.
 
     Batches spread the fixed cost of a call, which is much of a small network's time, and take memory. Measured on two
     threads (docs/benchmarks.md): a crop of w32 (166 MB) keeps them busy and batches gain nothing, the demo network (19 MB)
     takes 30 % less time in eights. That more threads want more crops is a guess.
 
     Args:
-        threads: Of ONNX Runtime. By itself it takes the physical cores, which may be half of what the system names.
+        threads: Threads of ONNX Runtime. Its own choice is the physical cores, maybe half of what the system names.
         weights: Bytes of the graph's file.
     """
     return min(max(threads * _WEIGHTS_PER_THREAD // max(weights, 1), 1), USUAL_BATCH_SIZE)

@@ -1,4 +1,4 @@
-"""What the command-line tools share: results on stdout, talk on stderr, stable exit codes."""
+"""Shared by all command lines: results on stdout, messages on stderr, stable exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ from glnet_infer.errors import GlnetError, OutputError
 from glnet_infer.version import __version__
 
 talk = Console(stderr=True, highlight=False)
-"""For progress and messages to people."""
+"""For progress bars; messages go through :func:`say`."""
+
+
+def say(text: str, style: str = "") -> None:
+    """A message to people on stderr, printed as it is.
+
+    No line is broken, so paths can be copied and searched for; no bracket in a path is markup.
+
+    Args:
+        text: One line, or several.
+        style: Such as ``yellow``, where there is a terminal.
+    """
+    talk.out(text, style=style)
 
 
 def print_result(text: str) -> None:
@@ -44,9 +56,9 @@ def print_json(document: Any) -> None:
 def print_error(error: GlnetError) -> None:
     """An error for people."""
     lines = str(error).splitlines()
-    talk.print(f"error: {lines[0]}", style="bold red", markup=False, soft_wrap=True)
+    say(f"error: {lines[0]}", style="bold red")
     for line in lines[1:]:
-        talk.print(line, markup=False, soft_wrap=True)
+        say(line)
 
 
 def error_document(error: GlnetError) -> dict[str, Any]:
@@ -73,7 +85,7 @@ def errors_reported(as_json: bool = False) -> Iterator[None]:
             print_json(error_document(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        talk.print("interrupted")
+        say("interrupted")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         # The reader of our results has gone; Python would complain once more when it closes stdout.

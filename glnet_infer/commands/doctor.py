@@ -9,33 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from glnet_infer.backends.tensorrt.device_memory import import_cuda_core
-from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES, load_runtime
+from glnet_infer.backends import kinds
 from glnet_infer.bodies import body_search_path, installed_body_files
 from glnet_infer.bundle import Bundle
 from glnet_infer.commands.console import Version, errors_reported, new_app, print_json
 from glnet_infer.devices import cores, gpus, newest_cuda
-from glnet_infer.errors import BackendError, first_line
 from glnet_infer.version import __version__
 
-DISTRIBUTIONS = (
-    "numpy",
-    "opencv-python-headless",
-    "opencv-python",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "onnx",
-    "onnxscript",
-    "tensorrt",
-    "tensorrt-lean",
-    "tensorrt-rtx",
-    "cuda-core",
-    "cuda-bindings",
-    "nvidia-cudnn-cu13",
-    "nvidia-cudnn-cu12",
-    "smplx",
-)
+OTHERS = ("numpy", "opencv-python-headless", "opencv-python", "torch", "onnx", "onnxscript", "smplx")
+"""Distributions that matter to all backends, or to the export."""
 
 app = new_app()
 
@@ -76,7 +58,7 @@ def examine() -> dict[str, Any]:
             "cpu cores": cores(),
             "nvidia driver": f"runs CUDA up to {newest_cuda()}" if newest_cuda() else "none",
         },
-        "packages": {name: _version(name) for name in DISTRIBUTIONS},
+        "packages": {name: _version(name) for name in _distributions()},
         "backends": _backends(),
         "gpus": [f"{gpu.name}, compute capability {gpu.compute_capability}" for gpu in gpus()],
         "bodies": _bodies(),
@@ -84,7 +66,7 @@ def examine() -> dict[str, Any]:
 
 
 def examine_bundle(directory: Path) -> dict[str, str]:
-    """What a bundle holds, once all its files have been found to be what its manifest records.
+    """Contents of a bundle, after all its files were compared with its manifest.
 
     Raises:
         BundleError: One is not.
@@ -104,6 +86,10 @@ def examine_bundle(directory: Path) -> dict[str, str]:
     }
 
 
+def _distributions() -> list[str]:
+    return [*OTHERS, *(package for kind in kinds().values() for package in kind.packages)]
+
+
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
@@ -113,37 +99,7 @@ def _version(distribution: str) -> str:
 
 def _backends() -> dict[str, str]:
     """Each backend, and whether it can start here."""
-    return {"tensorrt": _tensorrt(), **_onnxruntime()}
-
-
-def _tensorrt() -> str:
-    """Whether TensorRT can start here; a bundle's engine must have been built for the GPU and the version."""
-    found, missing = [], []
-    for runtime, title in TITLES.items():
-        try:
-            module = load_runtime(runtime)
-            import_cuda_core(EXTRAS[runtime])
-        except BackendError as error:
-            missing.append(f"{error.what} {error.fix}")
-        else:
-            found.append(f"{title} {module.__version__}")
-    if not found:
-        return "; ".join(missing)
-    return f"available: {', '.join(found)}" if gpus() else f"no GPU ({', '.join(found)})"
-
-
-def _onnxruntime() -> dict[str, str]:
-    try:
-        import onnxruntime
-
-        providers = onnxruntime.get_available_providers()
-    except Exception as error:  # a broken installation is what a doctor is for
-        reason = f"cannot be loaded: {first_line(error)}"
-        return {"onnxruntime-cpu": reason, "onnxruntime-cuda": reason}
-    cuda = "this ONNX Runtime is built without CUDA"
-    if "CUDAExecutionProvider" in providers:
-        cuda = "built with CUDA; whether its libraries load shows when it starts" if gpus() else "no GPU"
-    report = {"onnxruntime-cpu": "available", "onnxruntime-cuda": cuda}
+    report = {kind.name: kind.state() for kind in kinds().values()}
     if all(_version(name) != "not installed" for name in ("onnxruntime", "onnxruntime-gpu")):
         report["warning"] = "onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one"
     return report

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from glnet_infer.backends import backend_names
 from glnet_infer.commands.console import Version, errors_reported, new_app
+from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, detector_names
 
 app = new_app()
 
@@ -32,7 +34,7 @@ def infer(
     boxes: Annotated[
         list[str] | None,
         typer.Option(
-            help="A person's box x1,y1,x2,y2 in pixels; repeat it for every person. None: one person fills each image.",
+            help="A person's box x1,y1,x2,y2 in pixels; repeat it for every person. None: the detector finds them.",
             show_default=False,
         ),
     ] = None,
@@ -44,6 +46,20 @@ def infer(
             readable=False,
         ),
     ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What finds the persons: {', '.join(detector_names())} or FILE.onnx. none: one person fills each image.",
+            show_default=DEFAULT_DETECTOR,
+        ),
+    ] = None,
+    detector_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least score of what counts as a person.", show_default=str(DEFAULT_THRESHOLD)),
+    ] = None,
+    max_persons: Annotated[
+        int | None, typer.Option(min=1, help="Most persons in an image: the surest.", show_default="all")
+    ] = None,
     intrinsics: Annotated[
         str | None,
         typer.Option(help="The camera fx,fy,cx,cy in pixels.", show_default="focal length = image diagonal"),
@@ -54,7 +70,7 @@ def infer(
             "--format", "-f", help="overlay, glb, obj, ply, npz or json; repeatable.", show_default="overlay, glb, npz"
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime-cuda or onnxruntime-cpu.")] = "auto",
+    backend: Annotated[str, typer.Option(help=f"What runs the network: {', '.join(backend_names())}.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of CPU kernels.", show_default="the backend's")
     ] = None,
@@ -74,6 +90,9 @@ def infer(
             output=output,
             boxes=boxes or [],
             boxes_file=boxes_file,
+            detector=detector,
+            threshold=detector_threshold,
+            most=max_persons,
             intrinsics=intrinsics,
             formats=formats or ["overlay", "glb", "npz"],
         )

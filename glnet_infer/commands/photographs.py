@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.commands.console import error_document, print_error, print_json, print_result, talk
+from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
+from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, open_detector
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
 from glnet_infer.images import read_image, write_image
-from glnet_infer.recoverer import MeshRecoverer
+from glnet_infer.recoverer import MeshRecoverer, Persons
 from glnet_infer.results.meshes import Meshes
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 OVERLAY_SUFFIX = ".overlay.jpg"
+MOST_PIXELS = 100_000_000
+"""Pixels of photographs that wait for one batch; three bytes each."""
+
 BOXES_FORM = '{"photo.jpg": [[x1, y1, x2, y2], ...], ...}'
 FORMATS = ("overlay", "glb", "obj", "ply", "npz", "json")
 
@@ -34,7 +39,10 @@ class Job:
     Attributes:
         images: Files, each with a name of its own.
         output: Directory for results.
-        boxes: Boxes by image; None where one person fills the image.
+        boxes: Boxes by image; None where the detector finds them.
+        detector: Name or file of the detector; None where all boxes are given.
+        threshold: Least score of what counts as a person.
+        most: Most persons of an image that are taken from the detector; None: all.
         intrinsics: The camera of all images, if known.
         formats: Which files to write.
     """
@@ -42,6 +50,9 @@ class Job:
     images: list[Path]
     output: Path
     boxes: dict[Path, list[list[float]] | None]
+    detector: str | None
+    threshold: float
+    most: int | None
     intrinsics: Intrinsics | None
     formats: list[str]
 
@@ -53,6 +64,9 @@ class Job:
         output: Path,
         boxes: list[str],
         boxes_file: Path | None,
+        detector: str | None,
+        threshold: float | None,
+        most: int | None,
         intrinsics: str | None,
         formats: list[str],
     ) -> Job:
@@ -66,6 +80,10 @@ class Job:
             raise InputError(
                 f"There is no format {unknown[0]!r}.", fix=f"formats: {', '.join(FORMATS)}; for several, repeat --format"
             )
+        _check_detection(
+            given="--boxes" if boxes else "--boxes-file" if boxes_file is not None else "",
+            wanted={"--detector": detector, "--detector-threshold": threshold, "--max-persons": most},
+        )
         files = _image_files(images)
         by_image: dict[Path, list[list[float]] | None]
         if boxes_file is not None:
@@ -73,10 +91,10 @@ class Job:
                 raise InputError("Both --boxes and --boxes-file were given.", fix="give one of them")
             table = _read_boxes(boxes_file)
             by_image = {file: table.get(file.name, []) for file in files}
-            strangers = sorted(set(table) - {file.name for file in files})
-            if strangers:
+            unknown_names = sorted(set(table) - {file.name for file in files})
+            if unknown_names:
                 raise InputError(
-                    f"{boxes_file} has boxes for {strangers[0]!r}, which is not among the images.",
+                    f"{boxes_file} has boxes for {unknown_names[0]!r}, which is not among the images.",
                     fix="use file names without folders as keys, and name every image on the command line",
                 )
         elif boxes:
@@ -90,7 +108,10 @@ class Job:
         else:
             by_image = dict.fromkeys(files)
         camera = None if intrinsics is None else Intrinsics(*_numbers(intrinsics, "camera", "fx,fy,cx,cy"))
-        return cls(files, output, by_image, camera, list(dict.fromkeys(formats)))
+        if None in by_image.values():
+            detector = detector or DEFAULT_DETECTOR
+        threshold = DEFAULT_THRESHOLD if threshold is None else threshold
+        return cls(files, output, by_image, detector, threshold, most, camera, list(dict.fromkeys(formats)))
 
 
 def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> GlnetError | None:
@@ -102,27 +123,23 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
     Raises:
         GlnetError: Nothing could be started.
     """
-    entries: list[dict[str, Any]] = []
-    failure: GlnetError | None = None
+    detector = None if job.detector is None else open_detector(job.detector, threshold=job.threshold, threads=threads)
     with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
         make_directory(job.output)
-        talk.print(repr(recoverer), markup=False, soft_wrap=True)
+        say(repr(recoverer))
         if recoverer.backend_reason:
-            talk.print(f"It could be faster: {recoverer.backend_reason}", style="yellow", markup=False, soft_wrap=True)
+            say(f"It could be faster: {recoverer.backend_reason}", style="yellow")
         if recoverer.bundle.manifest.network.weights == "random":
-            talk.print("These weights are random: the meshes mean nothing.", style="yellow")
+            say("These weights are random: the meshes mean nothing.", style="yellow")
+        work = _Work(recoverer, detector, job, as_json)
         for path in _with_progress(job.images):
-            entries.append({"image": str(path)})
-            try:
-                _recover(recoverer, path, job, as_json, entries[-1])
-            except GlnetError as error:
-                failure = failure or error
-                talk.print(f"{path}:", markup=False)
-                print_error(error)
-                entries[-1].update(error_document(error))
+            work.add(path)
+        work.finish()
         if as_json:
-            print_json({"bundle": str(bundle), "backend": recoverer.backend, "images": entries})
-    return failure
+            print_json(
+                {"bundle": str(bundle), "backend": recoverer.backend, "detector": job.detector, "images": work.entries}
+            )
+    return work.failure
 
 
 def _with_progress(images: list[Path]) -> Iterator[Path]:
@@ -135,21 +152,104 @@ def _with_progress(images: list[Path]) -> Iterator[Path]:
         yield from progress.track(images, description="recovering")
 
 
-def _recover(recoverer: MeshRecoverer, path: Path, job: Job, as_json: bool, entry: dict[str, Any]) -> None:
-    """Recover one image's meshes and write its files; ``entry`` learns what is said about it, file by file."""
-    boxes = job.boxes[path]
-    image = read_image(path)
-    if boxes == []:
-        talk.print(f"{path}: no boxes, so no persons", markup=False, soft_wrap=True)
-    meshes = recoverer(image, boxes, job.intrinsics)
-    entry.update(persons=len(meshes), confidence=meshes.confidence.tolist(), files=[])
-    try:
-        for name in job.formats:
-            entry["files"].append(str(_write(meshes, image, job.output, path.stem, name)))
-    finally:
-        if not as_json:  # when all are written: a reader who has read enough costs none of them
-            for file in entry["files"]:
-                print_result(file)
+@dataclass
+class _Photograph:
+    """One that was read and waits for the network; its results go into ``entry``, file by file."""
+
+    path: Path
+    image: NDArray[np.uint8]
+    persons: Persons
+    scores: list[float] | None
+    entry: dict[str, Any]
+
+
+class _Work:
+    """Photographs one after the other, their crops run in batches across them. A failure is one photograph's alone.
+
+    Attributes:
+        entries: The results of each photograph, or its error, as ``--json`` prints them.
+    """
+
+    def __init__(self, recoverer: MeshRecoverer, detector: Detector | None, job: Job, as_json: bool) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self._failures: dict[Path, GlnetError] = {}
+        self._recoverer = recoverer
+        self._detector = detector
+        self._job = job
+        self._as_json = as_json
+        self._waiting: list[_Photograph] = []
+
+    def add(self, path: Path) -> None:
+        """Read a photograph and find its persons; run those that wait where it does not fit beside them."""
+        entry: dict[str, Any] = {"image": str(path)}
+        self.entries.append(entry)
+        with self._reported(path, entry):
+            boxes: ArrayLike | None = self._job.boxes[path]
+            scores = None
+            image = read_image(path)
+            if boxes is None and self._detector is not None:
+                found = self._detector(image).best(self._job.most)
+                boxes, scores = found.boxes, found.scores.tolist()
+                if not len(found):
+                    say(f"{path}: nobody was found; a lower --detector-threshold finds more")
+            elif boxes == []:
+                say(f"{path}: no boxes, so no persons")
+            persons = self._recoverer.prepare(image, boxes, self._job.intrinsics)
+            photograph = _Photograph(path, image, persons, scores, entry)
+            if not self._fits(photograph):
+                self.finish()
+            self._waiting.append(photograph)
+
+    def finish(self) -> None:
+        """Run what waits, and write its files."""
+        waiting, self._waiting = self._waiting, []
+        try:
+            results = self._recoverer.recover([photograph.persons for photograph in waiting])
+        except GlnetError as error:
+            if len(waiting) > 1:  # whose fault it is shows when each is run alone
+                for photograph in waiting:
+                    self._waiting = [photograph]
+                    self.finish()
+            else:
+                with self._reported(waiting[0].path, waiting[0].entry):
+                    raise error
+            return
+        for photograph, meshes in zip(waiting, results, strict=True):
+            with self._reported(photograph.path, photograph.entry):
+                self._write_files(photograph, meshes)
+
+    @property
+    def failure(self) -> GlnetError | None:
+        """The failure of the first photograph that failed, in their order."""
+        return next((self._failures[path] for path in self._job.images if path in self._failures), None)
+
+    def _fits(self, photograph: _Photograph) -> bool:
+        together = [*self._waiting, photograph]
+        pixels = sum(each.image.shape[0] * each.image.shape[1] for each in together)
+        return pixels <= MOST_PIXELS and self._recoverer.fits([each.persons for each in together])
+
+    def _write_files(self, photograph: _Photograph, meshes: Meshes) -> None:
+        entry, path = photograph.entry, photograph.path
+        entry.update(persons=len(meshes), boxes=meshes.boxes.tolist(), scores=photograph.scores)
+        entry.update(confidence=meshes.confidence.tolist(), files=[])
+        try:
+            for name in self._job.formats:
+                entry["files"].append(str(_write(meshes, photograph.image, self._job.output, path.stem, name)))
+        finally:
+            if not self._as_json:  # when all are written: a reader who has read enough costs none of them
+                for file in entry["files"]:
+                    print_result(file)
+
+    @contextmanager
+    def _reported(self, path: Path, entry: dict[str, Any]) -> Iterator[None]:
+        """A photograph's failure is said and kept, and the work goes on."""
+        try:
+            yield
+        except GlnetError as error:
+            self._failures[path] = error
+            say(f"{path}:")
+            print_error(error)
+            entry.update(error_document(error))
 
 
 def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:
@@ -158,6 +258,22 @@ def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, na
     path = folder / f"{stem}{OVERLAY_SUFFIX}"
     write_image(path, meshes.overlay(image))
     return path
+
+
+def _check_detection(*, given: str, wanted: dict[str, Any]) -> None:
+    """Refuse options of the detector where no detector finds anything.
+
+    Args:
+        given: The option that gives the boxes; empty where none does.
+        wanted: The detector's options; None where one was not typed.
+    """
+    typed = [option for option, value in wanted.items() if value is not None]
+    if given and typed:
+        raise InputError(f"Both {given} and {typed[0]} were given.", why="boxes need no detector", fix="give one of them")
+    if wanted["--detector"] == "none" and len(typed) > 1:
+        raise InputError(
+            f"{typed[1]} was given with --detector none.", why="then one person fills the image", fix="give one of them"
+        )
 
 
 def _image_files(arguments: list[Path]) -> list[Path]:

@@ -1,15 +1,15 @@
 """Shaded triangle meshes drawn onto an image with NumPy and OpenCV: no OpenGL, no display, no GPU.
 
-Painter's algorithm: the front faces of all persons together are sorted by distance and drawn far to near, so a nearer
-person covers a farther one. Triangles that cut through each other are not resolved: where two persons touch, the seam
-follows whole triangles.
+OpenCV 5 has a rasterizer with a depth buffer. Earlier versions fill triangles from far to near (painter's algorithm), where
+triangles that cut through each other are not resolved: where two persons touch, the seam follows whole triangles. The look
+is the same: the same triangles, light, canvas and edges.
 
 Frames: vertices are in the camera's (x right, y down, z forward, metres; right-handed). Pixels are continuous: the
-image spans [0, W] x [0, H] and the centre of the top-left pixel is (0.5, 0.5). ``cv2`` puts that centre at (0, 0)
-instead, so half a pixel is taken off where its drawing functions are called, and nowhere else.
+image spans [0, W] x [0, H] and the centre of the top-left pixel is (0.5, 0.5).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.errors import InputError
+from glnet_infer.results.filling import FILL, Surface
 
 DEFAULT_COLORS: tuple[tuple[int, int, int], ...] = (
     (226, 166, 112),
@@ -36,18 +37,18 @@ NEAR = 0.05
 _AMBIENT = 0.3
 """Share of the light that reaches a surface seen edge-on; the rest is a headlight at the camera."""
 
-_SUPERSAMPLING = 2
-"""Canvas pixels per image pixel and axis. OpenCV's filled polygons include their outline, about half a pixel too wide
-(which is what closes the cracks between neighbours): at twice the resolution it is a quarter, and edges are smooth."""
+_FINEST = 2.0
+"""Most canvas pixels per image pixel and axis. Edges are smooth where a canvas is finer than the image."""
 
-_SHIFT = 4
-"""Fractional bits of the coordinates handed to ``cv2.fillConvexPoly``: sixteenths of a canvas pixel."""
+_CANVAS = 250_000
+"""Canvas pixels for each person. A person who fills a 1080p frame is drawn somewhat coarser than the image: light changes
+slowly over a body, the edges are smoothed, and the time stays that of a person at half the frame's height."""
 
 _FAR_AWAY = float(1 << 20)
 """Pixels. Coordinates are clamped to this, far inside what OpenCV's 32-bit fixed point holds."""
 
 
-def vertex_normals(vertices: NDArray[Any], faces: NDArray[Any]) -> NDArray[np.float64]:
+def vertex_normals(vertices: NDArray[Any], faces: NDArray[Any]) -> NDArray[np.float32]:
     """Area-weighted vertex normals.
 
     Args:
@@ -57,17 +58,18 @@ def vertex_normals(vertices: NDArray[Any], faces: NDArray[Any]) -> NDArray[np.fl
     Returns:
         (V,3) unit vectors that point outwards, same frame; (0, 0, -1) at vertices of no face or only degenerate ones.
     """
-    corners = np.asarray(vertices, np.float64)[faces]
+    points = np.ascontiguousarray(np.asarray(vertices, np.float32).T)
+    first, second, third = faces.T
+    # Relative to a corner before anything is multiplied: a body at ten metres keeps its millimetres in float32.
+    (ax, ay, az), (bx, by, bz) = points[:, second] - points[:, first], points[:, third] - points[:, first]
     # The cross product's length is twice the triangle's area: adding it unnormalised is the weighting.
-    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    index = np.ravel(faces)
-    count = len(vertices)
-    sums = [np.bincount(index, np.repeat(face_normals[:, axis], 3), minlength=count) for axis in range(3)]
-    normals = np.stack(sums, axis=1)
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    usable = length > np.finfo(np.float64).tiny
-    fallback = np.array([0.0, 0.0, -1.0])
-    return np.where(usable, normals / np.where(usable, length, 1.0), fallback)
+    normals = np.empty((len(vertices), 3), np.float32)
+    index = np.concatenate([first, second, third])
+    for axis, component in enumerate((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)):
+        normals[:, axis] = np.bincount(index, np.tile(component, 3), minlength=len(vertices))
+    length = np.sqrt(np.einsum("vc,vc->v", normals, normals))[:, None]
+    usable = length > np.finfo(np.float32).tiny
+    return np.where(usable, normals / np.where(usable, length, 1), np.array((0, 0, -1), np.float32))
 
 
 def draw_meshes(
@@ -101,76 +103,111 @@ def draw_meshes(
     """
     camera, palette = _checked(image, vertices, faces, intrinsics_matrix, colors, opacity)
     result = np.array(image, copy=True, order="C")
-    pixels, order, shades = _visible_triangles(
-        np.asarray(vertices, np.float64), faces, camera, palette, (image.shape[1], image.shape[0])
-    )
-    if not len(order):
-        return result
-    pixels, shades = pixels[order], shades[order]
-
-    # Only the part of the image that the meshes can reach is drawn; one pixel more for the outlines.
-    low = np.maximum(np.floor(pixels.min(axis=(0, 1))).astype(int) - 1, 0)
-    high = np.minimum(np.ceil(pixels.max(axis=(0, 1))).astype(int) + 1, (image.shape[1], image.shape[0]))
-    width, height = (high - low).tolist()
-    # Colour and coverage together, both zero outside: averaged, they give colours already weighted by coverage.
-    canvas = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING, 4), np.uint8)
-    drawn = (pixels - low) * _SUPERSAMPLING - 0.5
-    for triangle, shade in zip(np.rint(drawn * (1 << _SHIFT)).astype(np.int32), shades.tolist(), strict=True):
-        cv2.fillConvexPoly(canvas, triangle, shade, cv2.LINE_8, _SHIFT)
-
-    layer = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-    region = result[low[1] : high[1], low[0] : high[0]]
-    behind = region * (1.0 - layer[:, :, 3:] * np.float32(opacity / 255.0))
-    region[...] = np.minimum(behind + layer[:, :, :3] * np.float32(opacity) + np.float32(0.5), 255.0).astype(np.uint8)
+    persons = [
+        person
+        for mesh, color in zip(np.asarray(vertices, np.float32), palette, strict=True)
+        if (person := _seen(mesh, faces, camera, color, (image.shape[1], image.shape[0]))) is not None
+    ]
+    for group in _touching(persons):
+        _draw(result, group, opacity)
     return result
 
 
-def _visible_triangles(
-    vertices: NDArray[np.float64],
+@dataclass(frozen=True, eq=False)
+class _Person:
+    """What the camera sees of a person.
+
+    Attributes:
+        pixels: (V,2) continuous pixels.
+        depths: (V,) metres.
+        faces: (T,3) int32, those that face the camera.
+        colors: (V,3) BGR 0..255, with light.
+        box: Left, top, right, bottom: whole pixels of the image that the faces can reach.
+    """
+
+    pixels: NDArray[np.float32]
+    depths: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    colors: NDArray[np.float32]
+    box: tuple[int, int, int, int]
+
+
+def _seen(
+    mesh: NDArray[np.float32],
     faces: NDArray[Any],
     camera: NDArray[np.float64],
-    palette: NDArray[np.float64],
+    color: NDArray[np.float64],
     size: tuple[int, int],
-) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.uint8]]:
-    """Select, order and colour what is to be drawn.
+) -> _Person | None:
+    """A person as the camera sees it; None where nothing of it is in the image."""
+    usable = np.isfinite(mesh).all(axis=1) & (mesh[:, 2] >= NEAR)
+    points = np.where(usable[:, None], mesh, np.array((0, 0, 1), np.float32))
+    projected = points @ camera.T.astype(np.float32)
+    pixels = np.clip(projected[:, :2] / projected[:, 2:], -_FAR_AWAY, _FAR_AWAY)
+    columns, rows = np.ascontiguousarray(pixels.T)
+    # Corner by corner: NumPy is slow along an axis of three.
+    x, y = [columns[corner] for corner in faces.T], [rows[corner] for corner in faces.T]
+    front = (x[1] - x[0]) * (y[2] - y[0]) < (y[1] - y[0]) * (x[2] - x[0])
+    left, right = np.minimum(np.minimum(*x[:2]), x[2]), np.maximum(np.maximum(*x[:2]), x[2])
+    top, bottom = np.minimum(np.minimum(*y[:2]), y[2]), np.maximum(np.maximum(*y[:2]), y[2])
+    kept = front & (right > 0) & (left < size[0]) & (bottom > 0) & (top < size[1])
+    if not usable.all():
+        kept &= usable[faces].all(axis=1)
+    if not kept.any():
+        return None
+    box = (
+        max(int(np.floor(left[kept].min())) - 1, 0),
+        max(int(np.floor(top[kept].min())) - 1, 0),
+        min(int(np.ceil(right[kept].max())) + 1, size[0]),
+        min(int(np.ceil(bottom[kept].max())) + 1, size[1]),
+    )
+    normals = vertex_normals(points, faces)
+    # The headlight is at the camera, the origin: light and view direction are the same.
+    facing = -np.einsum("vc,vc->v", normals, points) / np.sqrt(np.einsum("vc,vc->v", points, points))
+    light = _AMBIENT + (1 - _AMBIENT) * np.clip(facing, 0, 1)
+    return _Person(pixels, points[:, 2], faces[kept].astype(np.int32), np.outer(light, color).astype(np.float32), box)
 
-    Args:
-        vertices: (N,V,3) metres, camera coordinates.
-        faces: (F,3).
-        camera: (3,3).
-        palette: (N,3) BGR 0..255.
-        size: Image width and height in pixels.
 
-    Returns:
-        (T,3,2) corners in continuous pixels, (T,) their order from far to near, (T,4) BGR and a full coverage of 255.
-    """
-    parts: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
-    for person, color in zip(vertices, palette, strict=True):
-        depth = person[:, 2]
-        usable = np.isfinite(person).all(axis=1) & (depth >= NEAR)
-        points = np.where(usable[:, None], person, (0.0, 0.0, 1.0))
-        projected = points @ camera.T
-        uv = np.clip(projected[:, :2] / projected[:, 2:], -_FAR_AWAY, _FAR_AWAY)
-        corners = uv[faces]
-        edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        front = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0] < 0
-        reaches = ((corners.max(axis=1) > 0) & (corners.min(axis=1) < size)).all(axis=1)
-        keep = np.flatnonzero(front & reaches & usable[faces].all(axis=1))
-        if not len(keep):
-            continue
-        normals = vertex_normals(points, faces)
-        # The headlight is at the camera, the origin: light and view direction are the same.
-        facing = -np.einsum("vc,vc->v", normals, points) / np.linalg.norm(points, axis=1)
-        light = _AMBIENT + (1.0 - _AMBIENT) * np.clip(facing, 0.0, 1.0)
-        visible = faces[keep]
-        parts.append((corners[keep], depth[visible].mean(axis=1), light[visible].mean(axis=1)[:, None] * color))
-    if not parts:
-        return np.zeros((0, 3, 2)), np.zeros(0, np.intp), np.zeros((0, 4), np.uint8)
-    pixels, depths, bgr = (np.concatenate(part) for part in zip(*parts, strict=True))
-    # Stable: triangles at one distance keep the order of persons and faces, so the result is the same every time.
-    order = np.argsort(-depths, kind="stable")
-    shades = np.concatenate([np.rint(bgr), np.full((len(bgr), 1), 255.0)], axis=1).astype(np.uint8)
-    return pixels, order, shades
+def _touching(persons: list[_Person]) -> list[list[_Person]]:
+    """Persons in groups whose boxes overlap, directly or through others: only they can hide each other."""
+    groups: list[list[_Person]] = []
+    for person in persons:
+        near = [group for group in groups if any(_overlap(person.box, other.box) for other in group)]
+        groups = [group for group in groups if not any(group is each for each in near)]
+        groups.append([*(other for group in near for other in group), person])
+    return groups
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _draw(image: NDArray[np.uint8], persons: list[_Person], opacity: float) -> None:
+    """Draw persons who may hide each other into the part of the image that they reach."""
+    boxes = np.array([person.box for person in persons])
+    left, top = boxes[:, :2].min(axis=0).tolist()
+    right, bottom = boxes[:, 2:].max(axis=0).tolist()
+    width, height = right - left, bottom - top
+    fineness = min(_FINEST, float(np.sqrt(_CANVAS * len(persons) / (width * height))))
+    size = max(round(width * fineness), 1), max(round(height * fineness), 1)
+    scale = np.array((size[0] / width, size[1] / height), np.float32)
+    surfaces = [
+        Surface((person.pixels - np.array((left, top), np.float32)) * scale, person.depths, person.faces, person.colors)
+        for person in persons
+    ]
+    # Colour weighted by coverage, and coverage: averaged, both are right at the edges too.
+    colour, covered = FILL(size, surfaces)
+    filter_ = cv2.INTER_AREA if fineness > 1 else cv2.INTER_LINEAR
+    colour = np.asarray(cv2.resize(colour, (width, height), interpolation=filter_), np.uint8)
+    covered = np.asarray(cv2.resize(covered, (width, height), interpolation=filter_), np.uint8)
+    region = image[top:bottom, left:right]
+    mixed = cv2.addWeighted(region, 1 - opacity, colour, opacity, 0)
+    inside = covered == 255
+    edge = np.nonzero((covered != 0) ^ inside)
+    share = covered[edge].astype(np.float32)[:, None] * np.float32(opacity / 255)
+    at_edge = region[edge] * (1 - share) + colour[edge] * np.float32(opacity)
+    cv2.copyTo(mixed, inside.view(np.uint8), region)
+    region[edge] = np.minimum(at_edge + np.float32(0.5), 255).astype(np.uint8)
 
 
 def _checked(
@@ -184,21 +221,21 @@ def _checked(
     """Check ``draw_meshes``' arguments; return the camera matrix (3,3) and one colour per person (N,3)."""
     camera = np.asarray(intrinsics_matrix, np.float64)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError("Cannot draw on this image.", why=f"It is {image.dtype} {image.shape}, not uint8 (H,W,3).")
+        raise InputError("Cannot draw on this image.", why=f"it is {image.dtype} {image.shape}, not uint8 (H,W,3)")
     if vertices.ndim != 3 or vertices.shape[2] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        why = f"Vertices are {vertices.shape}, not (N,V,3), or faces are {faces.shape}, not (F,3)."
+        why = f"vertices are {vertices.shape}, not (N,V,3), or faces are {faces.shape}, not (F,3)"
         raise InputError("Cannot draw these meshes.", why=why)
     if faces.size and (faces.dtype.kind not in "iu" or faces.min() < 0 or faces.max() >= vertices.shape[1]):
-        why = f"Faces are {faces.dtype} and must be vertex numbers from 0 to {vertices.shape[1] - 1}."
+        why = f"faces are {faces.dtype} and must be vertex numbers from 0 to {vertices.shape[1] - 1}"
         raise InputError("Cannot draw these meshes.", why=why)
     if camera.shape != (3, 3) or not np.isfinite(camera).all():
-        raise InputError("Cannot use this camera.", why="The intrinsics matrix must be (3,3) and finite.")
+        raise InputError("Cannot use this camera.", why="the intrinsics matrix must be (3,3) and finite")
     if not 0.0 <= opacity <= 1.0:
-        raise InputError(f"Cannot draw with opacity {opacity}.", fix="Give a number from 0 to 1.")
+        raise InputError(f"Cannot draw with opacity {opacity}.", fix="give a number from 0 to 1")
     count = len(vertices)
     if colors is None:
         return camera, np.array([DEFAULT_COLORS[i % len(DEFAULT_COLORS)] for i in range(count)], np.float64).reshape(-1, 3)
     palette = np.asarray(colors, np.float64)
     if palette.shape != (count, 3) or not ((palette >= 0) & (palette <= 255)).all():
-        raise InputError("Cannot use these colours.", why=f"{count} BGR triples from 0 to 255 are needed.")
+        raise InputError("Cannot use these colours.", why=f"{count} BGR triples from 0 to 255 are needed")
     return camera, palette

@@ -86,7 +86,7 @@ class Meshes:
 
         Args:
             image: The BGR image that the meshes were recovered from; it is not changed.
-            opacity: Of the meshes, 0 to 1.
+            opacity: Opacity of the meshes, 0 to 1.
 
         Raises:
             InputError: The image has another size.

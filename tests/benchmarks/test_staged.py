@@ -6,7 +6,7 @@ import pytest
 from glnet_bench.machine.clocks import HostClock
 from glnet_bench.measure.cases import staged_call
 from glnet_bench.runners import staged
-from glnet_bench.runners.base import Runner, on_cpu
+from glnet_bench.runners.base import Runner, whole_calls
 from glnet_bench.runners.staged import StagedCalls, WholeCalls
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import GRAPH_OUTPUTS
@@ -136,7 +136,7 @@ def test_both_backends_run_as_many_crops_at_once_as_the_product_does(shared_bund
     backend = Backend()
     if size is not None:
         backend.batch_size = size
-    runner = on_cpu("onnxruntime-cpu", backend, "fp32", "counts")
+    runner = whole_calls("onnxruntime-cpu", backend, "fp32", "counts")
     assert runner.at_once == (size or 16)
     boxes, opened = np.tile([[2.0, 2, 30, 40]], (7, 1)), Bundle.open(shared_bundle)
     for each in (runner.backend, runner.staged):

@@ -134,8 +134,8 @@ def test_there_is_one_sampling_in_float32(graph):
 @pytest.fixture
 def rtx(monkeypatch):
     module = pytest.importorskip("tensorrt_rtx", reason="compiles without a GPU; install it with the extra rtx")
-    for place in ("toolkit", "engine"):
-        monkeypatch.setattr(f"glnet_export.{place}.gpus", list)
+    for place in ("toolkit", "build"):
+        monkeypatch.setattr(f"glnet_export.engines.{place}.gpus", list)
     return module
 
 

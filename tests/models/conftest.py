@@ -15,15 +15,6 @@ from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SKELETON_JOINTS
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """For networks this small, handing work to threads takes longer than the work, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240)

@@ -17,8 +17,6 @@ from glnet.network import GLNet
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import CheckpointError, GlnetError, OutputError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def checkpoint(recovery):

@@ -7,8 +7,6 @@ from torch import nn
 from glnet.config import PRESETS
 from glnet.hrnet import HRNet, initialize, load_backbone_weights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def small_backbone(tiny_config):

@@ -11,8 +11,6 @@ from glnet.parts import PARTS
 from glnet.sampling import sample_by_gather, sample_by_grid
 from glnet_infer.skeleton import MIRROR_PAIRS, SKELETON_JOINTS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 GRID = 16
 
 

@@ -15,8 +15,6 @@ from glnet.parts import PARTS
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet_infer.skeleton import SKELETON_JOINTS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MM = 1e-3
 SWITCHES = list(itertools.product([True, False], [True, False], ["pixel", "coarse"], [29, 34]))
 
@@ -243,22 +241,18 @@ def test_points_are_computed_in_float32(lively_recovery, tiny_config, random_cro
 
 
 def test_mixed_precision_moves_the_mesh_by_little(recovery, mixed, random_crops):
-    crops, cameras = random_crops(6), default_cameras(6)
+    crops, cameras = random_crops(24), default_cameras(24)
     with torch.no_grad():
         pixels, reduced = (everywhere(each.network, crops)[1] for each in (recovery, mixed))
         full, half = recovery(crops, cameras), mixed(crops, cameras)
-        # Close rivals may change places, so estimates are compared pixel by pixel, and meshes where they agree.
-        # Measured 0.009, of crop sides, depth ranges, twists and betas alike.
-        assert (pixels - reduced).abs().max() < 0.02
-        assert (pixels - reduced).abs().max() > 0
-        same = (full.reference_pixel == half.reference_pixel).all(1)
-        assert same.sum() >= 4
-        relative = [r.vertices[same] - r.translation[same][:, None] for r in (full, half)]
-    # Measured 12 mm at the worst of 74,000 vertices and 2 mm on average, on a network whose pixels differ by 0.1 for no
-    # reason; a trained one is steadier.
-    distances = (relative[0] - relative[1]).norm(dim=-1)
-    assert distances.max() < 25 * MM
-    assert distances.mean() < 5 * MM
+    # Close rivals may change places, so estimates are compared pixel by pixel, and meshes where they agree.
+    differences = pixels - reduced
+    assert differences.abs().max() > 0
+    assert differences.square().mean().sqrt() < 0.0025
+    same = (full.reference_pixel == half.reference_pixel).all(1)
+    assert same.sum() >= 12
+    relative = [r.vertices[same] - r.translation[same][:, None] for r in (full, half)]
+    assert (relative[0] - relative[1]).norm(dim=-1).mean(1).median() < 5 * MM
 
 
 # Beginnings

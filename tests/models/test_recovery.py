@@ -11,8 +11,6 @@ from glnet.estimate import Estimate, default_cameras, lift, project
 from glnet.recovery import Decoder, MeshRecovery, standing_estimate
 from glnet_infer.skeleton import JOINT_NAMES, SKELETON_JOINTS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MM = 1e-3
 JOINT = {name: i for i, name in enumerate(JOINT_NAMES)}
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import trimesh
 
 from glnet_infer import Intrinsics, Meshes, MeshRecoverer
 
@@ -35,6 +34,7 @@ def many_boxes() -> np.ndarray:
 @pytest.fixture
 def meshes() -> Meshes:
     """Two spheres of 0.3 m radius at known places in front of a known camera, in a 320 x 240 image."""
+    trimesh = pytest.importorskip("trimesh")
     sphere = trimesh.creation.icosphere(subdivisions=3)
     generator = np.random.default_rng(5)
 

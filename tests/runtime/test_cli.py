@@ -377,7 +377,7 @@ def test_doctor_says_whether_tensorrt_can_start(monkeypatch, gpus, cuda_core, ex
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__="1.7.1"))
     monkeypatch.setitem(sys.modules, "cuda.core", SimpleNamespace() if cuda_core else None)
-    monkeypatch.setattr(glnet_infer.commands.doctor, "gpus", lambda: gpus)
+    monkeypatch.setattr(glnet_infer.devices, "gpus", lambda: gpus)
     assert expected in json.loads(doctor("--json"))["backends"]["tensorrt"]
 
 

@@ -22,10 +22,18 @@ def test_importing_the_runtime_loads_numpy_and_opencv_only():
     assert not [name for name in ("glnet", "glnet_export") if name in loaded]
 
 
-def test_importing_the_runtime_takes_at_most_a_third_of_a_second():
-    code = "import time; t = time.perf_counter(); import glnet_infer; print(time.perf_counter() - t)"
-    # The best of five: other work on the machine only ever adds.
-    assert min(in_fresh_python(code) for _ in range(5)) <= 0.3  # s
+def test_importing_the_runtime_costs_less_than_importing_numpy_and_opencv():
+    code = """
+import time
+start = time.process_time()
+import numpy, cv2
+half_way = time.process_time()
+import glnet_infer
+print((time.process_time() - half_way) / (half_way - start))
+"""
+    # Processor time against processor time of the same process, so slow or busy machines give the same: 0.3 to 0.5. The
+    # best of five: the first may compile.
+    assert min(in_fresh_python(code) for _ in range(5)) < 1
 
 
 def test_a_recoverer_on_a_backend_of_ones_own_loads_no_onnx_runtime(shared_bundle):

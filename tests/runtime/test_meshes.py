@@ -59,7 +59,7 @@ def test_unknown_suffix_lists_the_known_ones_and_writes_nothing(meshes, tmp_path
 
 
 def test_a_directory_that_does_not_exist_is_named(meshes, tmp_path):
-    with pytest.raises(OutputError, match="does not exist"):
+    with pytest.raises(OutputError, match="there is no directory"):
         meshes.save(tmp_path / "missing" / "two.npz")
 
 

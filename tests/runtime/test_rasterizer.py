@@ -6,12 +6,22 @@ import pytest
 import trimesh
 
 from glnet_infer.errors import InputError
+from glnet_infer.results import drawing, filling
 from glnet_infer.results.drawing import DEFAULT_COLORS, draw_meshes, vertex_normals
 
 WIDTH, HEIGHT = 640, 480
 CAMERA = np.array([[500.0, 0.0, 320.0], [0.0, 500.0, 240.0], [0.0, 0.0, 1.0]])
 SPHERE = trimesh.creation.icosphere(subdivisions=5)
 RED, BLUE = (0.0, 0.0, 255.0), (255.0, 0.0, 0.0)
+
+
+@pytest.fixture(autouse=True, params=["by depth", "by order"])
+def fill(request, monkeypatch):
+    """Every test holds for OpenCV 5's rasterizer and for the painter of earlier versions."""
+    if request.param == "by depth" and not hasattr(cv2, "triangleRasterize"):
+        pytest.skip("this OpenCV has no rasterizer")
+    monkeypatch.setattr(drawing, "FILL", filling.fill_by_depth if request.param == "by depth" else filling.fill_by_order)
+    return request.param
 
 
 def sphere(center, radius=0.5):
@@ -52,7 +62,7 @@ def test_silhouette_of_a_sphere_is_the_analytic_one(center):
     assert (a & b).sum() / (a | b).sum() > 0.99
     assert np.abs(centroid(drawn) - centroid(exact)).max() < 0.1
     radius_error = np.sqrt(drawn.sum() / np.pi) - np.sqrt(exact.sum() / np.pi)
-    assert 0.0 <= radius_error < 0.4
+    assert -0.05 < radius_error < 0.4  # a polyhedron in the sphere is smaller; the painter's outlines are half a pixel wide
 
 
 def test_skewed_camera_with_two_focal_lengths():
@@ -175,6 +185,52 @@ def test_shading_is_brightest_where_the_surface_faces_the_camera():
     row = drawn[240, 320:400, 0].astype(int)
     assert row[0] == pytest.approx(200, abs=2)
     assert (np.diff(row) <= 2).all() and 60 <= row[-1] < 120
+
+
+def test_a_person_who_fills_a_large_frame_is_drawn_where_it_is():
+    """On a canvas that is coarser than the image."""
+    camera = np.array([[1500.0, 0, 960], [0, 1500, 540], [0, 0, 1]])
+    black = np.zeros((1080, 1920, 3), np.uint8)
+    drawn = draw_meshes(black, sphere((0.1, 0.02, 1.6))[None], SPHERE.faces, camera, opacity=1.0)
+    x, y = np.meshgrid(np.arange(1920) + 0.5, np.arange(1080) + 0.5)
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(camera).T
+    center = np.array([0.1, 0.02, 1.6])
+    exact = (rays @ center) ** 2 >= (rays**2).sum(-1) * (center @ center - 0.25)
+    found = drawn.any(axis=2)
+    assert exact.sum() > 700_000
+    assert (found & exact).sum() / (
+        found | exact
+    ).sum() > 0.99  # half a canvas pixel all around is 0.3 %, the outlines as much
+
+
+@pytest.mark.parametrize("depths", [(3.0, 2.0, 5.0), (11.3, 10.7, 10.1), (2.9, 3.7, 4.3), (7.7, 6.1, 5.3)])
+def test_persons_who_overlap_leave_the_rest_of_the_image_alone(depths):
+    image = noise()
+    centers = [(0.1 * index * depth, 0.05 * depth, depth) for index, depth in enumerate(depths)]
+    drawn = draw_meshes(image, np.stack([sphere(center) for center in centers]), SPHERE.faces, CAMERA)
+    reached = np.max([exact_silhouette(center, 0.5) for center in centers], axis=0) > 0
+    outside = cv2.dilate(reached.astype(np.uint8), np.ones((5, 5))) == 0
+    assert np.array_equal(drawn[outside], image[outside])
+
+
+def test_bodies_that_cut_through_each_other_show_the_nearer_part(fill):
+    if fill == "by order":
+        pytest.skip("the painter draws whole triangles")
+    black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pair = np.stack([sphere((-0.2, 0, 3.0)), sphere((0.2, 0, 3.0))])
+    drawn = draw_meshes(black, pair, SPHERE.faces, CAMERA, colors=[RED, BLUE], opacity=1.0)
+    # By symmetry, the seam is the plane x = 0: column 320.
+    row = drawn[200:280]
+    assert (row[:, 260:318, 2] > 0).all() and not row[:, 260:318, 0].any()
+    assert (row[:, 322:380, 0] > 0).all() and not row[:, 322:380, 2].any()
+
+
+def test_persons_far_apart_are_drawn_as_if_alone():
+    image = noise()
+    pair = np.stack([sphere((-1.0, 0, 3.0), 0.3), sphere((1.0, 0.2, 4.0), 0.3)])
+    both = draw_meshes(image, pair, SPHERE.faces, CAMERA, colors=[RED, BLUE])
+    one = draw_meshes(image, pair[:1], SPHERE.faces, CAMERA, colors=[RED])
+    assert np.array_equal(both, draw_meshes(one, pair[1:], SPHERE.faces, CAMERA, colors=[BLUE]))
 
 
 def test_opacity_mixes_with_the_image():

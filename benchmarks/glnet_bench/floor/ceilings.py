@@ -18,6 +18,7 @@ from glnet_bench.machine.cuda import CudaDriver
 from glnet_bench.record.results import Ceilings, FloorTimes
 from glnet_infer.backends.onnxruntime import load_cuda
 from glnet_infer.errors import BackendError, first_line
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 CPU_SIDES, GPU_SIDES = (512, 1024, 2048), (2048, 4096, 8192)
 """Sides of the square matrices; which is fastest depends on caches and clocks, so the best of them counts."""
@@ -80,8 +81,8 @@ def _cpu_rate(side: int, threads: int) -> tuple[float, str]:
 
 def _cpu_product(matrices: list[Any], threads: int) -> tuple[Callable[[], None], str]:
     try:
-        import onnxruntime
-    except ImportError:
+        onnxruntime = import_onnxruntime()
+    except BackendError:
         left, right = matrices
         result = np.empty_like(left)
         return lambda: np.matmul(left, right, out=result), "NumPy"
@@ -153,8 +154,7 @@ def _torch_product(side: int, half: bool) -> Callable[[], None]:
 
 
 def _onnxruntime_product(side: int, half: bool) -> Callable[[], None]:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     missing = load_cuda(onnxruntime)
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise BackendError("It is built without CUDA.")

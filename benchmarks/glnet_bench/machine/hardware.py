@@ -9,25 +9,14 @@ from pathlib import Path
 
 from glnet_bench.machine.nvml import Nvml
 from glnet_bench.record.surroundings import Machine, Note, ProcessorTime
+from glnet_infer.backends.registry import kinds
 from glnet_infer.devices import cores, gpus
 from glnet_infer.version import __version__
 
 _PROC, _CPU = Path("/proc"), Path("/sys/devices/system/cpu/cpu0")
 
-DISTRIBUTIONS = (
-    "numpy",
-    "opencv-python-headless",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "tensorrt",
-    "tensorrt-lean",
-    "tensorrt-rtx",
-    "cuda-core",
-    "cuda-bindings",
-)
-"""Packages that times depend on."""
+OTHERS = ("numpy", "opencv-python-headless", "onnx", "torch")
+"""Packages that times depend on, beside those of the backends."""
 
 
 def describe(nvml: Nvml | None) -> Machine:
@@ -103,7 +92,7 @@ def _processor_time() -> ProcessorTime | None:
 
 def _versions() -> dict[str, str]:
     found = {"glnet-infer": __version__}
-    for name in DISTRIBUTIONS:
+    for name in (*OTHERS, *(package for kind in kinds().values() for package in kind.packages)):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -40,13 +40,14 @@ def start_up(
 
     Args:
         bundle: Directory of the bundle.
-        backend: One of ``glnet_bench.runners.base.BACKENDS``.
+        backend: One of ``glnet_bench.runners.registry.backend_names``.
         options: Options for opening it.
         scene: What to call it on.
         spawned: When this process was started, seconds of the monotonic clock.
     """
     entered = time.monotonic()
-    recoverer = MeshRecoverer(bundle, open_product(backend, Bundle.open(bundle), options))
+    opened = Bundle.open(bundle)  # once, as a product does: it reads every file for its hash
+    recoverer = MeshRecoverer(opened, open_product(backend, opened, options))
     loaded = time.monotonic()
     recoverer(scene.image, scene.boxes)
     called = time.monotonic()

@@ -37,7 +37,7 @@ def run_alone(
 
     Args:
         bundle: Directory of the bundle.
-        backend: One of ``glnet_bench.runners.base.BACKENDS``.
+        backend: One of ``glnet_bench.runners.registry.backend_names``.
         options: Options for opening it.
         frame: Frame that it is called on.
         persons: Persons in the frame.

@@ -16,12 +16,6 @@ from glnet_infer.recoverer import MeshRecoverer
 TORCH = (EAGER, "torch-mixed", "torch-compile", "torch-cuda-graph")
 """PyTorch's rows, the baseline."""
 
-PRODUCTS = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
-"""Backends of the runtime; TensorRT's two products run engines of their own."""
-
-BACKENDS = (*TORCH, *PRODUCTS)
-"""All rows, in the order of the report."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -41,7 +35,7 @@ class Runner:
     """An opened backend.
 
     Attributes:
-        name: One of :data:`BACKENDS`.
+        name: One of :func:`glnet_bench.runners.registry.backend_names`.
         backend: The backend as a product runs it, for end-to-end times.
         staged: The same network, timed in stages; may be the same object.
         device: ``cpu`` or ``cuda``.
@@ -69,14 +63,14 @@ class Runner:
 
     def recoverer(self, bundle: Bundle, backend: Backend) -> MeshRecoverer:
         """A recoverer on one of the two backends, in batches as a product runs them."""
-        return MeshRecoverer(bundle.directory, backend, batch_size=self.at_once)
+        return MeshRecoverer(bundle, backend, batch_size=self.at_once)
 
     @property
     def times_itself(self) -> bool:
         """Whether the staged backend does the same work as the product's, so that one call is enough for both."""
-        return self.device == "cpu" or self.backend is self.staged
+        return isinstance(self.staged, WholeCalls) or self.backend is self.staged
 
 
-def on_cpu(name: str, backend: Backend, precision: str, description: str) -> Runner:
-    """A backend whose whole call is the network's."""
-    return Runner(name, backend, WholeCalls(backend), "cpu", precision, HostClock.what, description, None, backend.close)
+def whole_calls(name: str, backend: Backend, precision: str, description: str, device: str = "cpu") -> Runner:
+    """A backend whose whole call is the network's: on a CPU there is nothing else, of another's we see nothing else."""
+    return Runner(name, backend, WholeCalls(backend), device, precision, HostClock.what, description, None, backend.close)

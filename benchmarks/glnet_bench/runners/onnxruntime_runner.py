@@ -15,6 +15,7 @@ from glnet_bench.runners.staged import StagedCalls
 from glnet_infer.backends import Outputs, open_backend
 from glnet_infer.backends.onnxruntime import PROVIDERS
 from glnet_infer.bundle import Bundle
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 NAME = "onnxruntime-cuda"
 
@@ -27,15 +28,14 @@ def open_cuda(bundle: Bundle, options: Options) -> Runner:
     """
     with contextlib.ExitStack() as opened:
         backend = opened.enter_context(contextlib.closing(open_backend(NAME, bundle, options.threads)))
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         stopwatch = CudaEvents(CudaDriver().start())
         opened.callback(stopwatch.close)
         provider, provider_options = PROVIDERS["cuda"]
         session_options = onnxruntime.SessionOptions()
         session_options.log_severity_level = 4
         session = onnxruntime.InferenceSession(
-            str(bundle.graph),
+            bundle.graph_file.read(),
             session_options,
             # Events must be on the stream that the kernels are on.
             providers=[(provider, {**provider_options, "user_compute_stream": str(stopwatch.stream)})],

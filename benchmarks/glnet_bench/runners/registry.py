@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from glnet_bench.runners.base import BACKENDS, TORCH, Options, Runner, on_cpu
+from glnet_bench.runners.base import TORCH, Options, Runner, whole_calls
 from glnet_infer.backends import Backend, open_backend
+from glnet_infer.backends.registry import BUILT_IN, kinds
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.manifest import ENGINE_FLAVORS
 from glnet_infer.devices import gpus
 from glnet_infer.errors import BackendError, first_line, install_hint
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
-_ON_GPUS = ("torch-cuda-graph", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
+_GRAPH, _CUDA, _ENGINES = "torch-cuda-graph", "onnxruntime-cuda", "tensorrt"
+
+
+def backend_names() -> tuple[str, ...]:
+    """All rows in the order of the report: PyTorch's, then the runtime's backends, the slowest first, then other packages'.
+
+    The runtime's backend for TensorRT runs engines of both products; here each product has a row.
+    """
+    built_in = [kind.name for kind in reversed(BUILT_IN)]
+    others = [name for name in kinds() if name not in built_in]
+    rows = [ENGINE_FLAVORS if name == _ENGINES else (name,) for name in (*built_in, *others)]
+    return (*TORCH, *(name for names in rows for name in names))
+
+
+def check_backend(name: str) -> None:
+    """Refuse what is not the name of a row.
+
+    Raises:
+        BackendError: It is not.
+    """
+    if name not in backend_names():
+        raise BackendError(f"There is no backend {name!r}.", fix=f"backends: {', '.join(backend_names())}")
 
 
 def obstacle(name: str, bundle: Bundle) -> str:
     """Why a backend cannot run here, as far as shows without starting a process for it; empty where nothing shows."""
     if name in ENGINE_FLAVORS and not any(record.flavor == name for record in bundle.manifest.engines):
         return f"The bundle has no {name} engine."
-    if name in _ON_GPUS and not gpus():
+    kind = kinds().get(name)
+    if (name == _GRAPH or name in ENGINE_FLAVORS or (kind and kind.needs_gpu)) and not gpus():
         return "There is no NVIDIA GPU, or its driver does not offer it to this process."
-    return ""
+    return kind.obstacle(bundle) if kind and name not in ENGINE_FLAVORS else ""
 
 
 def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
@@ -36,18 +60,20 @@ def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
         except (ImportError, OSError) as error:  # a broken torch raises OSError
             raise BackendError("PyTorch is not installed.", why=first_line(error), fix=install_hint("export")) from error
         return open_torch(name, bundle, options)
-    if name == "onnxruntime-cuda":
+    if name == _CUDA:
         from glnet_bench.runners.onnxruntime_runner import open_cuda
 
         return open_cuda(bundle, options)
-    if name.startswith("tensorrt"):
+    if name in ENGINE_FLAVORS:
         from glnet_bench.runners.tensorrt_runner import open_tensorrt
 
         return open_tensorrt(_with_engines_of(bundle, name))
-    backend = open_backend(name, bundle, options.threads)
-    import onnxruntime
-
-    return on_cpu(name, backend, bundle.manifest.graph.precision, f"ONNX Runtime {onnxruntime.__version__}")
+    kind = kinds()[name]
+    backend = kind.open(bundle, options.threads)
+    is_ours = name.startswith("onnxruntime-")
+    description = f"ONNX Runtime {import_onnxruntime().__version__}" if is_ours else kind.runs
+    device = "cuda" if kind.needs_gpu else "cpu"
+    return whole_calls(name, backend, bundle.manifest.graph.precision, description, device)
 
 
 def open_product(name: str, bundle: Bundle, options: Options) -> Backend:
@@ -56,23 +82,11 @@ def open_product(name: str, bundle: Bundle, options: Options) -> Backend:
     Raises:
         GlnetError: It cannot run here.
     """
-    if name.startswith("tensorrt"):
-        from glnet_infer.backends.tensorrt import TensorRtBackend
-
-        return TensorRtBackend(_with_engines_of(bundle, name))
     if name in TORCH:
         return open_runner(name, bundle, options).backend
+    if name in ENGINE_FLAVORS:
+        return open_backend(_ENGINES, _with_engines_of(bundle, name), options.threads)
     return open_backend(name, bundle, options.threads)
-
-
-def check_backend(name: str) -> None:
-    """Refuse what is no name of a backend.
-
-    Raises:
-        BackendError: It is none.
-    """
-    if name not in BACKENDS:
-        raise BackendError(f"There is no backend {name!r}.", fix=f"backends: {', '.join(BACKENDS)}")
 
 
 def _with_engines_of(bundle: Bundle, flavor: str) -> Bundle:

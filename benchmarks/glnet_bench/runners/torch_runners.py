@@ -17,7 +17,7 @@ from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery, Recovery
 from glnet_bench.machine.clocks import CudaEvents
 from glnet_bench.machine.cuda import CudaDriver
-from glnet_bench.runners.base import Options, Runner, on_cpu
+from glnet_bench.runners.base import Options, Runner, whole_calls
 from glnet_bench.runners.staged import StagedCalls
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import Backend, Outputs
@@ -65,7 +65,7 @@ def open_torch(name: str, bundle: Bundle, options: Options) -> Runner:
     description = f"PyTorch {torch.__version__}, {weights}"
     if device == "cpu":
         description = f"{description}, {torch.get_num_threads()} threads"
-        runner = on_cpu(name, TorchBackend(call), precision, description)
+        runner = whole_calls(name, TorchBackend(call), precision, description)
     else:
         steps = GraphSteps(recovery) if name == "torch-cuda-graph" else EagerSteps(call)
         stopwatch = CudaEvents(CudaDriver().start(), torch.cuda.current_stream().cuda_stream)
@@ -202,7 +202,7 @@ class GraphSteps:
         # A capture that fails leaves its own stream current: all that follows would run, and be timed, beside it.
         with torch.inference_mode(), torch.cuda.stream(current):
             # PyTorch's recipe: a few runs on a side stream let libraries choose kernels and workspaces before the capture.
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side = torch.cuda.Stream()
             side.wait_stream(current)
             with torch.cuda.stream(side):
                 for _ in range(3):

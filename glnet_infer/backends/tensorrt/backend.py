@@ -25,6 +25,7 @@ from glnet_infer.backends.tensorrt.tensors import EngineTensor
 from glnet_infer.bundle import Bundle
 from glnet_infer.device_arrays import DeviceArray, DeviceFrame, DeviceMeshes, Lease
 from glnet_infer.errors import BackendError
+from glnet_infer.forks import HomeProcess, keep_for_ever
 
 
 class TensorRtBackend:
@@ -60,6 +61,7 @@ class TensorRtBackend:
 
     def _start(self, engine: EnginePair, memory: device_memory.DeviceMemory) -> None:
         """Take over a share of an engine, given back if that fails, and memory for it."""
+        self._home = HomeProcess()
         self._lock = threading.Lock()
         self._runner: int | None = None  # the thread that runs it
         self._closes_after_run = False
@@ -77,7 +79,7 @@ class TensorRtBackend:
             engine.release()
             raise
         # Also for who forgets to close: compiled kernels are kept, and TensorRT's threads are gone before the interpreter.
-        self._let_go = weakref.finalize(self, _let_go, self._execution, self._cropper, engine, memory)
+        self._let_go = weakref.finalize(self, _let_go, self._home, self._execution, self._cropper, engine, memory)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -86,7 +88,7 @@ class TensorRtBackend:
 
     @property
     def batch_size(self) -> int:
-        """How many crops suit it in one call: what the engine takes at most."""
+        """Number of crops that suit it in one call: the most that the engine takes."""
         return self._engine.main.most_crops
 
     def __repr__(self) -> str:
@@ -132,8 +134,8 @@ class TensorRtBackend:
         """The crops that :meth:`run_frame` would run: to look at, or to compare. Results on the GPU stay what they are.
 
         Args:
-            frame: As there.
-            squares: As there.
+            frame: The frame, as in :meth:`run_frame`.
+            squares: The crops' places, as in :meth:`run_frame`.
 
         Returns:
             N x C x C x 3, RGB.
@@ -164,10 +166,10 @@ class TensorRtBackend:
         """Run all crops, piece by piece.
 
         Args:
-            execution: What runs them.
-            cameras: Of all crops.
+            execution: Runs the engine.
+            cameras: Cameras of all crops, N x 4.
             fill: Brings some rows' crops into place.
-            steps: What the execution does then.
+            steps: The steps of the execution.
         """
         count = len(cameras)
         results = {
@@ -247,6 +249,7 @@ class TensorRtBackend:
 
         After a failure, whatever was queued is waited for: it may read the caller's memory.
         """
+        self._home.check(f"{self.name} backend", "make the backend after the fork")
         if not self._lock.acquire(blocking=False):
             raise BackendError(
                 f"The {self.name} backend is running in another thread.",
@@ -303,9 +306,17 @@ def _queue_crops(cropper: FrameCropper, execution: Execution, squares: NDArray[n
 
 
 def _let_go(
-    execution: Execution, cropper: FrameCropper | None, engine: EnginePair, memory: device_memory.DeviceMemory
+    home: HomeProcess,
+    execution: Execution,
+    cropper: FrameCropper | None,
+    engine: EnginePair,
+    memory: device_memory.DeviceMemory,
 ) -> None:
     """Free what a backend holds: contexts before the engine and its kernels, which they use, and memory last."""
+    if not home.is_here:  # all of it is the parent's
+        for part in (execution, cropper, engine, memory):
+            keep_for_ever(part)
+        return
     try:
         with memory.active():
             memory.settle()

@@ -25,7 +25,7 @@ class EngineChoice:
     """An engine that fits this machine.
 
     Attributes:
-        record: Of the bundle's manifest.
+        record: The engine's record in the manifest.
         trt: TensorRT's module that runs it.
         gpu: The GPU that it runs on.
     """
@@ -76,12 +76,28 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
     ) from refusals[0]
 
 
+def describe_runtimes() -> str:
+    """Whether TensorRT can start here, in words; a bundle's engine must have been built for the GPU and the version."""
+    found, missing = [], []
+    for runtime, title in TITLES.items():
+        try:
+            module = load_runtime(runtime)
+            import_cuda_core(EXTRAS[runtime])
+        except BackendError as error:
+            missing.append(f"{error.what} {error.fix}")
+        else:
+            found.append(f"{title} {module.__version__}")
+    if not found:
+        return "; ".join(missing)
+    return f"available: {', '.join(found)}" if devices.gpus() else f"no GPU ({', '.join(found)})"
+
+
 def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleType:
     """The installed module that runs an engine.
 
     Args:
-        record: Of the engine.
-        gpu: What it shall run on.
+        record: The engine's record.
+        gpu: The GPU that shall run it.
         directory: The bundle's, for messages.
 
     Raises:
@@ -122,7 +138,7 @@ def _same_version(built: str, installed: str) -> bool:
 
 
 def export_command(record: EngineRecord, directory: Path) -> str:
-    """What builds an engine of the same kind, for messages."""
+    """The command that builds an engine of the same kind, for messages."""
     return f"glnet-export CHECKPOINT -o {directory} --trt{' --lean' if record.lean else ''}"
 
 

@@ -1,4 +1,4 @@
-"""What sessions and croppers do alike with TensorRT's contexts, every status checked."""
+"""TensorRT's contexts: made, bound to shapes and buffers, every status checked."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def bind_shapes(engine: LoadedEngine, context: Any, crops: int, shapes: Mapping[
 
     Args:
         engine: The context's engine.
-        context: What to bind.
-        crops: How many, for messages.
-        shapes: Of all tensors, by name.
+        context: The context to bind.
+        crops: Number of crops, for messages.
+        shapes: Shapes of all tensors, by name.
 
     Raises:
         BackendError: TensorRT refuses them, or would give others.

@@ -22,7 +22,7 @@ def import_cuda_core(extra: str) -> Any:
     """The module ``cuda.core``.
 
     Args:
-        extra: What of this library brings it, for the message.
+        extra: The extra of this library that installs it, for the message.
 
     Raises:
         BackendError: It is not installed, or cannot be loaded.
@@ -44,7 +44,7 @@ class DeviceMemory:
     Used by one thread at a time, within :meth:`active`. What is allocated lives until :meth:`close`.
 
     Args:
-        extra: What of this library brings cuda-core, for the message.
+        extra: The extra of this library that installs cuda-core, for the message.
         ordinal: Which GPU, in CUDA's order.
 
     Raises:
@@ -208,7 +208,7 @@ class DeviceMemory:
                 work()
                 graph = builder.end_building().complete()
             except BaseException:
-                with contextlib.suppress(Exception):  # the first failure is the one to tell
+                with contextlib.suppress(Exception):  # the first failure is the one to report
                     builder.close()  # else the stream would go on capturing
                 raise
             builder.close()

@@ -10,7 +10,7 @@ from glnet_infer.backends.tensorrt.choice import EngineChoice, export_command
 from glnet_infer.backends.tensorrt.kernel_cache import RuntimeCacheFile
 from glnet_infer.backends.tensorrt.products import TITLES, log_of
 from glnet_infer.backends.tensorrt.tensors import EngineFile, crop_engine, main_engine, problems_of
-from glnet_infer.bundle import Bundle, check_file
+from glnet_infer.bundle import Bundle, CheckedFile
 from glnet_infer.bundle.manifest import EngineRecord
 from glnet_infer.errors import BackendError
 
@@ -22,8 +22,8 @@ class LoadedEngine:
 
     Args:
         bundle: Holds the engine.
-        choice: What runs it.
-        promised: Which file, and what the manifest says of it.
+        choice: The module that runs it.
+        recorded: The file, and what the manifest records of it.
         cuda_graphs: Whether TensorRT for RTX shall replay CUDA graphs of its own.
         specialize: Whether it shall compile kernels for every shape that comes, beside the general ones.
         cache_directory: Where TensorRT for RTX keeps compiled kernels; see :class:`RuntimeCacheFile`.
@@ -42,22 +42,22 @@ class LoadedEngine:
         self,
         bundle: Bundle,
         choice: EngineChoice,
-        promised: EngineFile,
+        recorded: EngineFile,
         *,
         cuda_graphs: bool,
         specialize: bool,
         cache_directory: Path | None,
     ) -> None:
         self.log = log_of(choice.trt)
-        self.tensors = promised.tensors
-        self.most_crops = promised.most_crops
+        self.tensors = recorded.tensors
+        self.most_crops = recorded.most_crops
         self.captures_itself = False
         self._trt: Any = choice.trt
         self._title = f"{TITLES[choice.record.runtime]} {choice.trt.__version__}"
-        self._file = promised.record.file
+        self._file = recorded.record.file
         self._command = export_command(choice.record, bundle.directory)
         self._lock = threading.Lock()
-        data = check_file(bundle.directory, promised.record).read_bytes()
+        data = CheckedFile(bundle.directory, recorded.record).read()
         mark = self.log.mark()
         self._runtime: Any = self._trt.Runtime(self.log.logger)
         self._engine: Any = self._runtime.deserialize_cuda_engine(data)
@@ -67,7 +67,7 @@ class LoadedEngine:
                 why=self.log.since(mark),
                 fix=f"update the NVIDIA driver, or rebuild with {self._command}",
             )
-        problems = problems_of(self._engine, self._trt, promised)
+        problems = problems_of(self._engine, self._trt, recorded)
         if problems:
             raise BackendError(
                 f"The engine {self._file} is not of this bundle's graph.",
@@ -76,7 +76,7 @@ class LoadedEngine:
             )
         self._config: Any = None
         self._cache: Any = None
-        self._cache_file = RuntimeCacheFile(bundle, promised.record, choice.gpu, cache_directory)
+        self._cache_file = RuntimeCacheFile(bundle, recorded.record, choice.gpu, cache_directory)
         if choice.record.flavor == "tensorrt-rtx":
             self._configure(cuda_graphs, specialize)
 
@@ -117,7 +117,7 @@ class LoadedEngine:
                 self._cache_file.write(bytes(memoryview(content)))
 
     def _configure(self, cuda_graphs: bool, specialize: bool) -> None:
-        """What TensorRT for RTX offers beyond TensorRT: CUDA graphs of its own, and kernels kept between runs."""
+        """Use what only TensorRT for RTX offers: CUDA graphs of its own, and kernels kept between runs."""
         mark = self.log.mark()
         config = self._engine.create_runtime_config()
         if config is None:
@@ -147,7 +147,7 @@ class EnginePair:
 
     Args:
         bundle: Holds the engines.
-        choice: Which engine, and what runs it.
+        choice: The engine, and the module that runs it.
         cuda_graphs: Whether work shall be replayed from CUDA graphs.
         cache_directory: Where TensorRT for RTX keeps compiled kernels.
 
@@ -156,7 +156,7 @@ class EnginePair:
         BackendError: TensorRT refuses an engine, or it is not what the manifest promises.
 
     Attributes:
-        record: Of the manifest.
+        record: The engine's record in the manifest.
         main: Runs the graph.
         crop: Cuts crops out of frames; None in bundles of earlier versions.
     """
@@ -171,11 +171,11 @@ class EnginePair:
         self._lock = threading.Lock()
         self._users = 1
 
-        def load(promised: EngineFile, cuda_graphs: bool, specialize: bool) -> LoadedEngine:
+        def load(recorded: EngineFile, cuda_graphs: bool, specialize: bool) -> LoadedEngine:
             return LoadedEngine(
                 bundle,
                 choice,
-                promised,
+                recorded,
                 cuda_graphs=cuda_graphs,
                 specialize=specialize,
                 cache_directory=cache_directory,

@@ -15,7 +15,7 @@ from glnet_infer.contract import DEFAULT_CAMERA
 
 
 class Steps(enum.Flag):
-    """What is done with a batch, in this order."""
+    """The steps of a batch, in their order."""
 
     CROPS = enum.auto()
     """Copy the crops to the GPU."""
@@ -49,16 +49,16 @@ class Execution:
     """Runs batches of an engine's bucket sizes between fixed buffers. Used by one thread at a time.
 
     Args:
-        engine: What to run.
+        engine: The engine to run.
         memory: The GPU's memory, which the execution uses alone; who closes it frees what is allocated here.
-        crops: Buffer on the GPU that holds the crops, if something else writes there; one of the execution's own where None.
+        crops: Buffer on the GPU that holds the crops, if something else writes there. None: it makes one.
 
     Raises:
         BackendError: TensorRT or CUDA refuses.
 
     Attributes:
         inputs: Pinned arrays for the largest batch, by name: fill the first rows, then :meth:`run`.
-        outputs: Likewise; the first rows are the results, until the next run.
+        outputs: Arrays on the host, by name; the first rows are the results, until the next run.
         sizes: The buckets.
     """
 

@@ -15,7 +15,7 @@ from glnet_infer.errors import OutputError
 from glnet_infer.files import make_directory, replace_file
 
 CACHE_FOLDER = "cache"
-"""In the bundle; nothing in it is part of the bundle, and all of it may be deleted."""
+"""A folder in the bundle. Nothing in it is part of the bundle, and all of it may be deleted."""
 
 
 class RuntimeCacheFile:
@@ -24,8 +24,8 @@ class RuntimeCacheFile:
     Args:
         bundle: Holds the engine.
         engine: The engine's file.
-        gpu: What the kernels are for.
-        directory: Where to keep it. None: the bundle's own ``cache`` folder, or the user's cache directory where the bundle
+        gpu: The GPU that the kernels are for.
+        directory: Folder to keep it in. None: the bundle's own ``cache`` folder, or the user's cache directory where that
             cannot be written.
     """
 

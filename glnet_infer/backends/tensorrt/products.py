@@ -16,7 +16,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-lean": "tensorrt_lean", "tensorrt-r
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt-lean": "TensorRT's lean runtime", "tensorrt-rtx": "TensorRT for RTX"}
 EXTRAS = {"tensorrt": "trt", "tensorrt-lean": "lean", "tensorrt-rtx": "rtx"}
-"""What to install of this library, by runtime."""
+"""The extra of this library that installs each runtime."""
 
 _KEPT_LINES = 200
 
@@ -65,7 +65,7 @@ class TensorRtLog:
             return self._count
 
     def since(self, mark: int) -> str:
-        """What TensorRT said since a mark: its errors, or its warnings where there are none."""
+        """TensorRT's messages since a mark: its errors, or its warnings where there are none."""
         with self._lock:
             lines = [(is_error, text) for number, is_error, text in self._lines if number > mark]
         said = [text for is_error, text in lines if is_error] or [text for _, text in lines]

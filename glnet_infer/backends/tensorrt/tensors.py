@@ -1,4 +1,4 @@
-"""What a bundle promises of its engines' inputs and outputs, and whether an engine keeps it."""
+"""Inputs and outputs that a bundle records for its engines, compared with those that an engine has."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = {
 """NumPy's names of TensorRT's types; others, bfloat16 say, NumPy has not."""
 
 ANY = -1
-"""In a shape: not fixed by the engine."""
+"""Marks a side of a shape that the engine does not fix."""
 
 Shape = tuple[int, ...]
 
@@ -34,7 +34,7 @@ class EngineTensor:
     """An input or output of an engine.
 
     Attributes:
-        name: As in the manifest.
+        name: Name in the manifest.
         dtype: NumPy's name of its type.
         shape: With :data:`ANY` for the batch, and for what else is not fixed.
         is_input: Or else an output.
@@ -64,7 +64,7 @@ class EngineFile:
     """An engine's file, and what the manifest promises of it.
 
     Attributes:
-        most_crops: Of one call.
+        most_crops: Most crops of one call.
     """
 
     record: FileRecord
@@ -86,11 +86,11 @@ def crop_engine(bundle: Bundle, record: EngineRecord) -> EngineFile | None:
     return EngineFile(record.crop.file, _tensors(bundle, record, CROP_INPUTS, CROP_OUTPUTS), record.profile[2])
 
 
-def problems_of(engine: Any, trt: Any, promised: EngineFile) -> list[str]:
-    """What of TensorRT's engine is not as promised, in words."""
+def problems_of(engine: Any, trt: Any, recorded: EngineFile) -> list[str]:
+    """Differences between TensorRT's engine and the record, in words."""
     modes = trt.TensorIOMode
     found = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    expected = {tensor.name: tensor for tensor in promised.tensors}
+    expected = {tensor.name: tensor for tensor in recorded.tensors}
     problems = [f"it lacks {name}" for name in expected if name not in found]
     problems += [f"it has {name}, which the graph has not" for name in found if name not in expected]
     for name in found:

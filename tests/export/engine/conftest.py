@@ -1,6 +1,7 @@
 """What the engines' tests share: one real export with an engine, on a machine without GPU and classic TensorRT."""
 
 import contextlib
+import json
 import shutil
 import sys
 
@@ -33,7 +34,7 @@ def machine(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
 
     def have(*gpus):
-        for module in ("toolkit", "engine", "engine_stages"):
+        for module in ("engines.toolkit", "engines.build", "engine_stages"):
             monkeypatch.setattr(f"glnet_export.{module}.gpus", lambda: list(gpus))
 
     have()
@@ -41,12 +42,19 @@ def machine(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def exported(rtx, small_checkpoint, shared_bundle, tmp_path_factory):
-    """The one real export with an engine: its bundle, what was told of its stages, and of its progress.
+def exported(rtx, small_checkpoint, shared_bundle, made_once):
+    """The one real export with an engine: its bundle, what was told of its stages, and of its progress."""
+    folder = made_once("engine", lambda folder: export_with_engine(small_checkpoint, shared_bundle, folder))
+    return folder / "small", *json.loads((folder / "said.json").read_text())
 
-    The float32 graph is the shared bundle's, which spares tracing it again.
+
+def export_with_engine(checkpoint, bundle, folder):
+    """Fill the folder: the bundle, and in ``said.json`` what its export said.
+
+    The float32 graph is that of the given bundle, which spares tracing it again.
     """
-    path, told, progress = tmp_path_factory.mktemp("engine") / "small", {}, {}
+    folder.mkdir()
+    told, progress = {}, {}
 
     @contextlib.contextmanager
     def stage(name):
@@ -55,23 +63,23 @@ def exported(rtx, small_checkpoint, shared_bundle, tmp_path_factory):
 
     def retrace(recovery, path, **options):
         if path.name == "model.onnx":
-            shutil.copy(shared_bundle / path.name, path)
+            shutil.copy(bundle / path.name, path)
         else:
             trace(recovery, path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("toolkit", "engine", "engine_stages"):
+        for module in ("engines.toolkit", "engines.build", "engine_stages"):
             patch.setattr(f"glnet_export.{module}.gpus", list)
         for module in ("pipeline", "engine_stages"):
             patch.setattr(f"glnet_export.{module}.trace", retrace)
         export(
-            Source(small_checkpoint),
-            path,
+            Source(checkpoint),
+            folder / "small",
             engine=ADA,
             stage=stage,
             progress=lambda *each: progress.setdefault(list(told)[-1], []).append(each),
         )
-    return path, told, progress
+    (folder / "said.json").write_text(json.dumps([told, progress]))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,5 @@
 """What pictures are made of: regions and light, patterns, backgrounds, occluders, camera faults, contact sheets."""
 
-import subprocess
-import sys
-
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -151,28 +147,3 @@ def test_contact_sheet_puts_crops_in_rows():
     assert sheet.shape == (10, 16, 3)
     assert sheet[1, 1, 0] == 0 and sheet[1, 13, 0] == 2 and sheet[7, 7, 0] == 4
     assert (sheet[6:, 12:] == 255).all()
-
-
-def test_command_writes_a_sheet(tmp_path):
-    output = tmp_path / "sheet.png"
-    command = [
-        sys.executable,
-        "-m",
-        "glnet_render",
-        "-o",
-        str(output),
-        "--count",
-        "3",
-        "--size",
-        "48",
-        "--keypoints",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    assert cv2.imread(str(output)).shape == (98, 98, 3)
-
-
-def test_command_says_what_is_wrong(tmp_path):
-    command = [sys.executable, "-m", "glnet_render", "-o", str(tmp_path / "no" / "sheet.png"), "--count", "1"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 9
-    assert "Cannot write" in done.stderr and "mkdir -p" in done.stderr

@@ -260,7 +260,7 @@ def test_the_command_line_says_once_that_it_could_be_faster(choice_of, onnx_runt
         def close(self):
             pass
 
-    monkeypatch.setattr("glnet_infer.backends.open_backend", lambda *_: Backend())
+    monkeypatch.setattr("glnet_infer.backends.registry.open_backend", lambda *_: Backend())
     result = infer(bundle.directory, tmp_path)
     assert result.stderr.count("It could be faster: no TensorRT: TensorRT is not installed.") == 1
     assert not result.stdout

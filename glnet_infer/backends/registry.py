@@ -1,0 +1,262 @@
+"""The table of backends: what runs a bundle, what it needs, and which of them ``auto`` takes.
+
+Everything that names backends reads this table: :class:`glnet_infer.MeshRecoverer`, help texts, ``glnet-doctor`` and the
+benchmark. Other packages join it by the entry point ``glnet_infer.backends`` (docs/backends.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from glnet_infer import devices
+from glnet_infer.backends.base import Backend
+from glnet_infer.bundle import Bundle
+from glnet_infer.errors import BackendError, first_line
+
+ENTRY_POINTS = "glnet_infer.backends"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class BackendKind:
+    """An entry of the table.
+
+    Attributes:
+        name: The name that users ask for, such as ``onnxruntime-cpu``.
+        runs: What it runs and where, for help texts.
+        open: Opens it on a bundle, with so many threads of CPU kernels (None: its own choice). Raises ``BackendError``.
+        state: Whether it can start on this machine, in words, for ``glnet-doctor``.
+        obstacle: Why it cannot run a bundle here, as far as shows without starting it; empty where it can.
+        serves: Whether a bundle is meant for it.
+        extra: The extra of this library that installs it; empty where it comes from elsewhere.
+        packages: Distributions whose versions matter to it.
+        needs_gpu: Whether it runs on an NVIDIA GPU.
+        automatic: Whether ``auto`` may take it, in the table's order. Those of other packages come last, so it never does.
+        starts_surely: Whether one that shows no obstacle starts. ``auto`` takes the next where another one does not.
+    """
+
+    name: str
+    runs: str
+    open: Callable[[Bundle, int | None], Backend]
+    state: Callable[[], str]
+    obstacle: Callable[[Bundle], str] = lambda bundle: ""
+    serves: Callable[[Bundle], bool] = lambda bundle: True
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+    needs_gpu: bool = False
+    automatic: bool = False
+    starts_surely: bool = True
+
+
+def _open_tensorrt(bundle: Bundle, threads: int | None) -> Backend:
+    from glnet_infer.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(bundle)
+
+
+def _tensorrt_state() -> str:
+    from glnet_infer.backends.tensorrt.choice import describe_runtimes
+
+    return describe_runtimes()
+
+
+def _tensorrt_obstacle(bundle: Bundle) -> str:
+    from glnet_infer.backends.tensorrt.choice import choose_engine
+
+    try:
+        choose_engine(bundle)
+    except BackendError as error:
+        return f"no TensorRT: {error.what} {error.why}".rstrip()
+    return ""
+
+
+def _open_onnxruntime(device: str) -> Callable[[Bundle, int | None], Backend]:
+    def open_it(bundle: Bundle, threads: int | None) -> Backend:
+        from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(bundle, device, threads)
+
+    return open_it
+
+
+def _onnxruntime_state(device: str) -> Callable[[], str]:
+    def state() -> str:
+        from glnet_infer.backends.onnxruntime import describe
+
+        return describe(device)
+
+    return state
+
+
+def _cuda_obstacle(bundle: Bundle) -> str:
+    from glnet_infer.backends.onnxruntime import obstacle_to_cuda
+
+    obstacle = obstacle_to_cuda()
+    return f"no CUDA: {obstacle}" if obstacle else ""
+
+
+BUILT_IN = (
+    BackendKind(
+        "tensorrt",
+        "the bundle's engine on an NVIDIA GPU, of whichever kind it is",
+        _open_tensorrt,
+        _tensorrt_state,
+        obstacle=_tensorrt_obstacle,
+        serves=lambda bundle: bool(bundle.manifest.engines),
+        extra="trt",
+        packages=("tensorrt", "tensorrt-lean", "tensorrt-rtx", "cuda-core", "cuda-bindings"),
+        needs_gpu=True,
+        automatic=True,
+    ),
+    BackendKind(
+        "onnxruntime-cuda",
+        "the ONNX graph on an NVIDIA GPU",
+        _open_onnxruntime("cuda"),
+        _onnxruntime_state("cuda"),
+        obstacle=_cuda_obstacle,
+        extra="gpu",
+        packages=("onnxruntime-gpu", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
+        needs_gpu=True,
+        automatic=True,
+        starts_surely=False,  # whether CUDA's libraries fit it, and whether the GPU has room, shows only then
+    ),
+    BackendKind(
+        "onnxruntime-cpu",
+        "the ONNX graph on the CPU",
+        _open_onnxruntime("cpu"),
+        _onnxruntime_state("cpu"),
+        extra="cpu",
+        packages=("onnxruntime",),
+        automatic=True,
+    ),
+)
+"""The backends of this library, the fastest first."""
+
+
+@functools.cache
+def kinds() -> dict[str, BackendKind]:
+    """The table by name: this library's backends, then those of other packages. A built-in name cannot be taken over."""
+    table = {kind.name: kind for kind in BUILT_IN}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name not in table and point.name != AUTO:
+            table[point.name] = _load(point)
+    return table
+
+
+def _load(point: importlib.metadata.EntryPoint) -> BackendKind:
+    """The backend of another package. A broken one is refused when it is opened, and disturbs no other."""
+    try:
+        kind = point.load()
+        if not isinstance(kind, BackendKind):
+            raise TypeError(f"{point.value} is a {type(kind).__name__}, not a BackendKind")
+        if kind.name != point.name:
+            raise ValueError(f"{point.value} calls itself {kind.name!r}, and its entry point {point.name!r}")
+        return kind
+    except Exception as error:  # code of others
+        why = first_line(error)
+
+        def refuse(bundle: Bundle, threads: int | None) -> Backend:
+            raise BackendError(
+                f"The backend {point.name!r} of another package cannot be loaded.",
+                why=why,
+                fix=f"update or remove the package that offers {point.value}",
+            )
+
+        return BackendKind(point.name, f"cannot be loaded: {why}", refuse, lambda: f"cannot be loaded: {why}")
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names that users may ask for: ``auto`` and the names of the table."""
+    return (AUTO, *kinds())
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """The backend that ``auto`` stands for on this machine.
+
+    Attributes:
+        name: One of the table's names.
+        reason: Why nothing faster was taken although there is a GPU; empty where nothing is lost.
+    """
+
+    name: str
+    reason: str = ""
+
+
+def choose_backend(bundle: Bundle) -> BackendChoice:
+    """The fastest backend that can run a bundle here, as far as shows without starting one.
+
+    TensorRT where GPU, engine and module fit each other; else ONNX Runtime, on the GPU where it is built for that.
+    """
+    return _candidates(bundle)[0]
+
+
+def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
+    """Open a backend.
+
+    Args:
+        name: One of :func:`backend_names`. ``auto`` takes what :func:`open_fastest` does; a backend asked for by name is
+            opened or refused, never replaced.
+        bundle: The bundle to run.
+        threads: Threads of CPU kernels. None: the backend's own choice.
+
+    Raises:
+        BackendError: No such backend, or it cannot start.
+        BundleError: The engine that it would run is missing or damaged.
+    """
+    if name == AUTO:
+        return open_fastest(bundle, threads)[0]
+    kind = kinds().get(name)
+    if kind is None:
+        raise BackendError(
+            f"There is no backend {name!r}.",
+            fix=f"backends: {', '.join(backend_names())}; tensorrt runs engines of all kinds",
+        )
+    return kind.open(bundle, threads)
+
+
+def open_fastest(bundle: Bundle, threads: int | None = None) -> tuple[Backend, str]:
+    """Open the fastest backend that starts here.
+
+    What :func:`choose_backend` says. Where that is one whose start alone shows whether it runs (ONNX Runtime on a GPU) and
+    it does not start, the next is taken. An engine that fits and does not start is an error.
+
+    Returns:
+        The backend, and why nothing faster was taken although there is a GPU; empty where nothing is lost.
+
+    Raises:
+        BackendError: It does not start.
+        BundleError: The engine that was chosen is missing or damaged.
+    """
+    failures: list[str] = []
+    for choice in _candidates(bundle):
+        try:
+            backend = open_backend(choice.name, bundle, threads)
+        except BackendError as error:
+            if kinds()[choice.name].starts_surely:
+                raise
+            failures.append(f"{choice.name}: {error.what} {error.why}".rstrip())
+        else:
+            return backend, "; ".join(filter(None, (choice.reason, *failures)))
+    raise AssertionError("the last candidate starts or raises")
+
+
+def _candidates(bundle: Bundle) -> list[BackendChoice]:
+    """Backends that ``auto`` tries in turn, each with the reasons against faster ones; the last one starts surely."""
+    has_gpu = bool(devices.gpus())
+    reasons: list[str] = []
+    choices: list[BackendChoice] = []
+    for kind in kinds().values():
+        if not kind.automatic or (kind.needs_gpu and not has_gpu) or not kind.serves(bundle):
+            continue
+        obstacle = kind.obstacle(bundle)
+        if obstacle:
+            reasons.append(obstacle)
+            continue
+        choices.append(BackendChoice(kind.name, "; ".join(reasons)))
+        if kind.starts_surely:
+            return choices
+    return choices

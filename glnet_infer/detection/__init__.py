@@ -1,0 +1,15 @@
+"""Finding persons in images: detectors behind one protocol, opened by name from one table or from an ONNX file."""
+
+from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections, Detector
+from glnet_infer.detection.registry import DEFAULT_DETECTOR, DetectorKind, detector_names, kinds, open_detector
+
+__all__ = [
+    "DEFAULT_DETECTOR",
+    "DEFAULT_THRESHOLD",
+    "Detections",
+    "Detector",
+    "DetectorKind",
+    "detector_names",
+    "kinds",
+    "open_detector",
+]

@@ -1,0 +1,120 @@
+"""The table of detectors: what finds persons by a name. Everything that names detectors reads it.
+
+Other packages join it by the entry point ``glnet_infer.detectors`` (docs/detectors.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detector, WholeImage
+from glnet_infer.errors import BackendError, InputError, first_line
+
+ENTRY_POINTS = "glnet_infer.detectors"
+FILE_FORM = "FILE.onnx"
+DEFAULT_DETECTOR = "nanodet"
+
+
+@dataclass(frozen=True)
+class DetectorKind:
+    """An entry of the table.
+
+    Attributes:
+        name: The name that users ask for, such as ``nanodet``.
+        finds: What it is, for messages.
+        open: Opens it with the least score that counts as a person, and so many threads of CPU kernels (None: its own
+            choice). Raises ``BackendError``.
+    """
+
+    name: str
+    finds: str
+    open: Callable[[float, int | None], Detector]
+
+
+def _open_nanodet(threshold: float, threads: int | None) -> Detector:
+    from glnet_infer.detection.nanodet import NanoDet
+
+    return NanoDet(threshold)  # OpenCV's threads are the process's, for all that it does
+
+
+BUILT_IN = (
+    DetectorKind(DEFAULT_DETECTOR, "NanoDet-g, which comes with this library", _open_nanodet),
+    DetectorKind("none", "one person fills the image", lambda threshold, threads: WholeImage()),
+)
+"""The detectors of this library."""
+
+
+@functools.cache
+def kinds() -> dict[str, DetectorKind]:
+    """The table by name: this library's detectors, then those of other packages. A built-in name cannot be taken over."""
+    table = {kind.name: kind for kind in BUILT_IN}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name not in table:
+            table[point.name] = _load(point)
+    return table
+
+
+def _load(point: importlib.metadata.EntryPoint) -> DetectorKind:
+    """The detector of another package. A broken one is refused when it is opened, and disturbs no other."""
+    try:
+        kind = point.load()
+        if not isinstance(kind, DetectorKind):
+            raise TypeError(f"{point.value} is a {type(kind).__name__}, not a DetectorKind")
+        if kind.name != point.name:
+            raise ValueError(f"{point.value} calls itself {kind.name!r}, and its entry point {point.name!r}")
+        return kind
+    except Exception as error:  # code of others
+        why = first_line(error)
+
+        def refuse(threshold: float, threads: int | None) -> Detector:
+            raise BackendError(
+                f"The detector {point.name!r} of another package cannot be loaded.",
+                why=why,
+                fix=f"update or remove the package that offers {point.value}",
+            )
+
+        return DetectorKind(point.name, f"cannot be loaded: {why}", refuse)
+
+
+def detector_names() -> tuple[str, ...]:
+    """Names that users may ask for, beside the path of an ONNX file."""
+    return tuple(kinds())
+
+
+def open_detector(detector: str | Path, *, threshold: float = DEFAULT_THRESHOLD, threads: int | None = None) -> Detector:
+    """Open a detector.
+
+    Args:
+        detector: One of :func:`detector_names`, or an ONNX file: ``FILE.onnx`` of a known family, or ``FILE.onnx:FAMILY``.
+        threshold: Least score of what counts as a person, 0 to 1.
+        threads: Threads of CPU kernels. None: the detector's own choice.
+
+    Raises:
+        InputError: No such detector, a file of no known family, or a threshold that is no score.
+        BackendError: It cannot start.
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(f"The detector's threshold is {threshold}.", why="scores are 0 to 1", fix="give 0 to 1")
+    kind = kinds().get(detector) if isinstance(detector, str) else None
+    if kind is not None:
+        return kind.open(threshold, threads)
+    path, family = _file_and_family(str(detector))
+    if path.suffix.lower() != ".onnx":
+        raise InputError(
+            f"There is no detector {str(detector)!r}.",
+            fix=f"detectors: {', '.join(detector_names())}, or {FILE_FORM}",
+        )
+    from glnet_infer.detection.onnx_file import OnnxDetector
+
+    return OnnxDetector(path, family, threshold, threads)
+
+
+def _file_and_family(text: str) -> tuple[Path, str | None]:
+    head, colon, family = text.rpartition(":")
+    if colon and head.lower().endswith(".onnx"):
+        return Path(head), family
+    return Path(text), None

@@ -1,0 +1,55 @@
+"""What command lines say reaches the reader as it was written, whatever the width of his terminal."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from glnet_infer import InputError
+from glnet_infer.commands import console
+from glnet_infer.commands.infer import app
+
+ROOT = Path(__file__).parents[2]
+LONG = "/data/a folder/[bold]photographs[/bold] of :smile:/" + "deep/" * 60 + "a.JPG"
+
+
+@pytest.fixture(params=[1, 20, 80, 81, 1000])
+def width(request, monkeypatch):
+    """Columns that rich believes in: it asks once, when the console is made, and takes 80 where no terminal is."""
+    monkeypatch.setattr(console, "talk", Console(stderr=True, highlight=False, width=request.param))
+
+
+@pytest.mark.parametrize("text", [LONG, f"{LONG}: two lines,\n  the second indented", "x" * 500, "", "tab\tand    spaces"])
+def test_messages_are_neither_broken_nor_read_as_markup(width, capsys, text):
+    console.say(text)
+    console.say(text, style="yellow")
+    assert capsys.readouterr() == ("", f"{text}\n{text}\n".expandtabs(8))
+
+
+def test_errors_are_not_broken(width, capsys):
+    error = InputError(f"{LONG} was not read.", why=f"{LONG} is a folder", fix=f"take {LONG}")
+    console.print_error(error)
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_paths_in_errors_of_a_command_are_not_broken(width, tmp_path, shared_bundle):
+    gone = tmp_path / "photographs that are no longer where they were" / "a.JPG"
+    result = CliRunner().invoke(app, [str(gone), "-b", str(shared_bundle), "-o", str(tmp_path)])
+    assert str(gone) in result.stderr
+
+
+def test_what_is_said_of_one_image_of_many_is_not_broken(width, tmp_path, shared_bundle):
+    bad = tmp_path / "photographs that are damaged, every single one of them, by the tooth of time" / "a.JPG"
+    bad.parent.mkdir()
+    bad.write_text("no image")
+    result = CliRunner().invoke(app, [str(bad), "-b", str(shared_bundle), "-o", str(tmp_path)])
+    assert f"{bad}:\n" in result.stderr and f"error: {bad}" in result.stderr
+
+
+def test_no_command_line_prints_past_it():
+    """``say`` alone prints on the console, so none forgets what it takes care of."""
+    files = [file for folder in ("glnet_infer", "models", "export", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    printing = [file.name for file in files if re.search(r"\btalk\.(print|out|log)\w*\(", file.read_text())]
+    assert printing == ["console.py"]
