@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from glnet_infer.images import check_image
+
 DEFAULT_THRESHOLD = 0.4
 """Score from which a detection counts as a person."""
 
@@ -50,5 +52,5 @@ class WholeImage:
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """See :class:`Detector`."""
-        height, width = image.shape[:2]
+        height, width = check_image(image).shape[:2]
         return Detections(np.array([[0.0, 0.0, width, height]]), np.ones(1, np.float32))

@@ -153,8 +153,7 @@ def _read_yolox(outputs: Arrays, framed: Framed) -> Found:
         grids.append(np.stack([columns, rows, np.full_like(rows, stride)], axis=-1).reshape(-1, 3))
     grid = np.concatenate(grids)
     raw, strides = outputs["output"], grid[:, 2:]
-    with np.errstate(over="ignore"):  # infinite boxes are dropped
-        boxes = np.concatenate([(raw[:, :2] + grid[:, :2]) * strides, np.exp(raw[:, 2:4]) * strides], axis=1)
+    boxes = np.concatenate([(raw[:, :2] + grid[:, :2]) * strides, np.exp(raw[:, 2:4]) * strides], axis=1)
     return framed.to_image(_corners(boxes)), raw[:, 4] * raw[:, 5]
 
 
