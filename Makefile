@@ -44,7 +44,7 @@ test-cpus: $(VENV)/.dev
 # that Python.
 test-lowest: $(VENV)/.dev $(LOWEST)/.installed
 	$(BIN)/pytest -q --basetemp=$(LOWEST)/pytest tests/runtime/test_bundle.py::test_a_good_bundle_opens
-	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(LOWEST)/bin/pytest -q tests/runtime
+	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(PYTEST:$(BIN)%=$(LOWEST)/bin%) tests/runtime
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
