@@ -15,7 +15,18 @@ FOLDERS = {
     "glnet_bench": "benchmarks/glnet_bench",
 }
 
-GROUND = {"errors", "skeleton", "version", "devices", "files", "contract", "bodies", "forks", "onnxruntime_sessions"}
+GROUND = {
+    "errors",
+    "skeleton",
+    "version",
+    "devices",
+    "files",
+    "contract",
+    "bodies",
+    "forks",
+    "onnxruntime_sessions",
+    "rotations",
+}
 PIXELS = {"images", "crops", "camera", "device_arrays"}
 
 # A room of the runtime, and the rooms below it that it may import.
