@@ -16,6 +16,7 @@ FOLDERS = {
 }
 
 GROUND = {
+    "archives",
     "errors",
     "skeleton",
     "version",

@@ -92,8 +92,13 @@ def write_glb(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[
     replace_file(path, data)
 
 
-def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
-    """Write arrays under their names for ``numpy.load``, uncompressed; equal arrays give equal bytes.
+def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike], *, compress: bool = False) -> None:
+    """Write arrays under their names for ``numpy.load``; equal arrays give equal bytes.
+
+    Args:
+        path: Target file; replaced if it exists.
+        arrays: Arrays of numbers or text, by name.
+        compress: Whether to deflate them.
 
     Raises:
         InputError: An array of Python objects, which only pickle could hold.
@@ -106,9 +111,11 @@ def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike]) -> Non
 
     # Not numpy.savez: it takes the names as keywords and so stumbles over one called "file".
     def write(file: BinaryIO) -> None:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(file, "w") as archive:
             for name, array in plain.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                entry = zipfile.ZipInfo(f"{name}.npy")
+                entry.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+                with archive.open(entry, "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
     replace_file(path, write)
