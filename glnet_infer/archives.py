@@ -142,7 +142,10 @@ def _read_array(
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity")
     if array.dtype.kind == "U":
-        "".join(array.ravel().tolist()).encode()  # raises ValueError for what is no text
+        # NumPy makes strings of any numbers, and Python is not prepared for them.
+        codes = array.astype(dtype.newbyteorder("=")).reshape(-1).view(np.uint32)
+        if (codes > 0x10FFFF).any() or (codes >> 11 == 0xD800 >> 11).any():
+            raise ValueError(f"{name} is not text")
         return array
     return np.ascontiguousarray(array, spec.dtype).reshape(shape)
 
