@@ -7,7 +7,17 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOWEST := $(VENV)/lowest
 LOWEST_PYTHON ?= 3.10
 
-.PHONY: demo test test-lowest lint format clean
+# A worker for each core; a core each, which tests/conftest.py sees to. Who has finished takes over from who has not.
+PYTEST := $(BIN)/pytest -q -n logical --maxprocesses 8 --dist worksteal
+
+# What PyTorch, oneDNN, MKL, NumPy and OpenCV take for the newest instructions there are. ONNX Runtime asks the CPU itself.
+SSE4 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
+    NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL" OPENCV_CPU_DISABLE=AVX,AVX2,AVX512-SKX
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
+    NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" OPENCV_CPU_DISABLE=AVX512-SKX
+AVX512 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_CORETYPE=SkylakeX
+
+.PHONY: demo test test-cpus test-lowest lint format clean
 
 demo: $(VENV)/.export
 	$(BIN)/glnet-export models/demo/checkpoint.pth -o $(DEMO)/bundle
@@ -20,8 +30,15 @@ demo: $(VENV)/.export
 	@echo "$(DEMO)/person.glb opens in any 3D viewer."
 
 test: lint
-	$(BIN)/pytest -q
+	$(PYTEST)
 	$(BIN)/glnet-train smoke
+
+# Bounds must hold on every x86-64 CPU: older ones, as far as this one can be told to behave like them, and more threads.
+test-cpus: $(VENV)/.dev
+	$(SSE4) $(PYTEST) $(TESTS)
+	$(AVX2) OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 $(PYTEST) $(TESTS)
+	$(AVX512) $(PYTEST) $(TESTS)
+	OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 $(PYTEST) $(TESTS)
 
 # The runtime with the lowest versions that pyproject.toml allows, on a bundle that today's export made. uv finds or fetches
 # that Python.

@@ -92,21 +92,22 @@ def unwritable(path: str | PathLike[str], error: OSError) -> OutputError:
     return OutputError(f"Cannot write {path}.", why=why, fix=fix)
 
 
-def read_json(path: Path, kind: type[GlnetError], *, fix: str) -> Any:
+def read_json(path: Path, kind: type[GlnetError], *, fix: str, largest: float = LARGEST_JSON) -> Any:
     """A JSON document, UTF-8, of any origin.
 
     Args:
         path: The file.
         kind: The error's class.
         fix: What the user can do about a file that cannot be read.
+        largest: Bytes; a larger file is refused.
 
     Raises:
         GlnetError: The file is missing, too large or no JSON; the class is ``kind``.
     """
     try:
         size = path.stat().st_size
-        if size > LARGEST_JSON:
-            raise ValueError(f"it has {size} bytes, and at most {LARGEST_JSON} are read")
+        if size > largest:
+            raise ValueError(f"it has {size} bytes, and at most {largest} are read")
         return json.loads(path.read_bytes())
     except OSError as error:
         raise kind(f"{path} was not read.", why=str(error.strerror or error), fix=fix) from error

@@ -284,7 +284,7 @@ class MeshRecoverer:
             raise InputError(
                 f"{self.backend} cannot cut crops from this {type(image).__name__} on the GPU.",
                 why=obstacle,
-                fix=f"{COPY_TO_HOST}; for larger frames, rebuild with glnet-export CHECKPOINT --trt --frame WIDTHxHEIGHT",
+                fix=f"{COPY_TO_HOST}; for larger frames, glnet-export engine BUNDLE --frame WIDTHxHEIGHT",
             )
         return frame
 

@@ -153,4 +153,5 @@ def _differences(found: Recovery, reference: Recovery) -> dict[str, torch.Tensor
 
 
 def _distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return (first.double() - second.double()).norm(dim=-1)
+    distances: torch.Tensor = torch.linalg.vector_norm(first.double() - second.double(), dim=-1)
+    return distances

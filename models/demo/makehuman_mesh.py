@@ -1,4 +1,4 @@
-"""MakeHuman's "hm08" base mesh as one closed surface: part of making the demo body (``demo.make_body.py``)."""
+"""MakeHuman's "hm08" base mesh as one closed surface: a part of ``make_body.py``."""
 
 from pathlib import Path
 

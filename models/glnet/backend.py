@@ -1,5 +1,7 @@
 """The PyTorch module itself as a backend of the runtime: the reference that exports are measured against."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ class TorchBackend:
     """Runs a recovery module where its parameters are; hand it to ``MeshRecoverer(bundle, backend=...)``.
 
     Args:
-        recovery: In evaluation mode, with the bundle's configuration and body.
+        recovery: The module in evaluation mode, with the bundle's configuration and body.
     """
 
     def __init__(self, recovery: MeshRecovery) -> None:
@@ -19,8 +21,8 @@ class TorchBackend:
         self._device = next(recovery.parameters()).device
         self.name = f"torch-{self._device.type}"
 
-    def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> dict[str, NDArray]:
-        """See ``glnet_infer.backends.Backend``."""
+    def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Run the module on a batch of crops; see ``glnet_infer.backends.Backend``."""
         with torch.inference_mode():
             outputs = self._recovery(torch.from_numpy(crops).to(self._device), torch.from_numpy(cameras).to(self._device))
         return {name: value.cpu().numpy() for name, value in outputs._asdict().items()}

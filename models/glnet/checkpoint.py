@@ -24,10 +24,10 @@ class Checkpoint:
     """A network's configuration and weights.
 
     Attributes:
-        config: The network.
-        state: Its state dict.
-        says_body: Whether the configuration came with the weights; that of a bare state dict is the user's word, and a
-            preset's body is no evidence of what the weights were trained with.
+        config: Configuration of the network.
+        state: State dict of the network.
+        says_body: Whether the configuration came with the weights, and names the body that they were trained with. The
+            configuration of a bare state dict is the user's choice, and says nothing about the body.
     """
 
     config: GLNetConfig
@@ -74,7 +74,15 @@ class Checkpoint:
         return network.eval()
 
     def save(self, path: str | Path, **extra: Any) -> None:
-        """Write the checkpoint; ``extra`` plain values (metrics, epoch, ...) are stored beside it."""
+        """Write the checkpoint.
+
+        Args:
+            path: The file.
+            **extra: Plain values to store beside it, such as metrics or the epoch.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         document = {
             **extra,
             "format": FORMAT,
@@ -86,7 +94,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, network: GLNet) -> "Checkpoint":
-        """The checkpoint of a network as it is now, in float32 whatever it runs in."""
+        """The checkpoint of a network as it is now; weights in half precision become float32."""
         state = {
             name: (value.float() if value.is_floating_point() else value).detach().clone()
             for name, value in network.state_dict().items()
@@ -94,7 +102,7 @@ class Checkpoint:
         return cls(network.config, state)
 
     def compact(self) -> "Checkpoint":
-        """The same with weights rounded to half precision, half the size; running statistics keep theirs.
+        """The checkpoint with weights rounded to half precision, at half the size; running statistics stay in float32.
 
         Raises:
             CheckpointError: A weight is too large for half precision.
@@ -118,7 +126,7 @@ class Checkpoint:
 
         Args:
             path: The file.
-            config: For a bare state dict; a checkpoint that carries its own configuration must agree with it.
+            config: Configuration of a bare state dict. Where a checkpoint carries its own, the two must agree.
 
         Raises:
             CheckpointError: The file is missing, holds more than tensors and plain values, or is not a checkpoint.
@@ -177,7 +185,7 @@ class Checkpoint:
 
     @classmethod
     def _from_state(cls, path: Path, document: Any, config: GLNetConfig | None) -> "Checkpoint":
-        state = document.get("state_dict", document) if isinstance(document, dict) else None
+        state: Any = document.get("state_dict", document) if isinstance(document, dict) else None
         if not _is_state(state):
             keys = f"; its keys are {', '.join(map(str, list(document)[:5]))}" if isinstance(document, dict) else ""
             raise CheckpointError(

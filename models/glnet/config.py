@@ -1,9 +1,8 @@
-"""Configuration of the network: every choice that the poster leaves open, and the poster's own switches."""
+"""Configuration of the network: the poster's switches, and every choice that the poster leaves open."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from glnet_infer.contract import GRID_STRIDE, CropSpec
 from glnet_infer.errors import CheckpointError, first_line
+from glnet_infer.files import read_json
 from glnet_infer.skeleton import SKELETON_JOINTS
 
 
@@ -20,7 +20,7 @@ class HRNetConfig:
 
     Attributes:
         stem_blocks: Bottleneck blocks of stage 1.
-        stem_channels: Their width; the stage gives four times as many channels.
+        stem_channels: Width of these blocks; the stage gives four times as many channels.
         channels: Channels of the four branches, at strides 4, 8, 16, 32.
         modules: High-resolution modules of stages 2, 3 and 4.
         blocks: Basic blocks per branch and module.
@@ -37,7 +37,7 @@ class HRNetConfig:
     feature_channels: int = 2048
 
     def problems(self) -> list[str]:
-        """What is wrong with the values, in words."""
+        """Sentences about values that are not valid."""
         problems = []
         for name in ("stem_blocks", "stem_channels", "blocks", "feature_channels"):
             if not _is_count(getattr(self, name)):
@@ -51,28 +51,28 @@ class HRNetConfig:
 
 @dataclass(frozen=True)
 class GLNetConfig:
-    """A GLNet.
+    """Configuration of a GLNet.
 
     Attributes:
-        name: What the network is called in manifests and messages.
-        backbone: The HRNet.
-        crop: How crops are cut; the poster does not say, this is HybrIK's.
-        mean: Channel means of the normalisation, in RGB order, of intensities from 0 to 1. HybrIK's values: the usual
-            ImageNet constants in the opposite order, which weights derived from HybrIK expect.
-        std: Channel deviations, likewise.
-        keypoints: Regressed 2D keypoints. The first 29 are the skeleton's; more may follow (COCO's face, say).
-        swing_twist: Rotations by swing-twist inverse kinematics from keypoints, depths and twists (the poster's
-            "Decomposed"); otherwise 6D rotations are regressed.
+        name: Name of the network in manifests and messages.
+        backbone: Configuration of the HRNet.
+        crop: Size and padding of crops. The poster does not say; the default is HybrIK's.
+        mean: Channel means of the normalisation, in RGB order, of intensities from 0 to 1. The default is HybrIK's: the
+            usual ImageNet constants in the opposite order, which weights derived from HybrIK expect.
+        std: Channel deviations of the normalisation, in the same order.
+        keypoints: Number of regressed 2D keypoints. The first 29 are the skeleton's; more may follow (COCO's face, say).
+        swing_twist: Whether rotations come from keypoints, depths and twists by swing-twist inverse kinematics (the
+            poster's "Decomposed"); otherwise 6D rotations are regressed.
         local_encoding: Whether the Local Encoding Module enriches the pixel features (the poster's "LEM").
-        pixel_source: What pixel features are made of: the backbone's ``highest`` resolution alone, or ``all`` four
-            (HRNetV2, Wang et al., TPAMI 2020), without which a narrow highest branch is a bottleneck.
-        point_origin: Where a pixel's part points start: at the ``pixel``, or at the ``coarse`` keypoints of the part.
-        keypoint_origin: What a pixel's keypoints are residuals of: the ``coarse`` keypoints; the ``pixel``'s own place,
-            which a convolution finds more easily and small networks need; the pixel's point on their ``part``, which
-            splits the way from the pixel to a joint in two (AdaptivePose) and needs local encoding; or ``coarse+part``, the
-            middle between the two, since errors of the whole crop's answer and of the pixel's differ.
+        pixel_source: Maps that pixel features are made of: the backbone's ``highest`` resolution alone, or ``all`` four
+            (HRNetV2, Wang et al., TPAMI 2020). With one alone, a narrow highest branch is a bottleneck.
+        point_origin: Place where a pixel's part points start: the ``pixel``, or the ``coarse`` keypoints of the part.
+        keypoint_origin: Places to which a pixel adds its residuals of keypoints. ``coarse``: the coarse keypoints.
+            ``pixel``: its own place, which a convolution finds more easily and small networks need. ``part``: its point on
+            the keypoint's part, which splits the way to a joint in two (AdaptivePose) and needs local encoding.
+            ``coarse+part``: the middle between the two, since their errors differ.
         pixel_channels: Channels of the pixel features.
-        part_channels: Channels of a part's features.
+        part_channels: Channels of each part's features.
         depth_range: Metres that a depth of 1 stands for (HybrIK).
         confidence_prior: Confidence of every pixel before training (Lin et al., "Focal Loss", 2017).
         body: The body that the weights were trained with: ``demo`` or ``smpl``.
@@ -230,14 +230,8 @@ def load_config(name: str) -> GLNetConfig:
             why="it is neither a preset nor a .json file",
             fix=f"presets: {', '.join(PRESETS)}",
         )
-    try:
-        document = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(
-            f"The configuration {path} was not read.", why=first_line(error), fix="docs/checkpoints.md shows one"
-        ) from error
+    fix = "write it as docs/checkpoints.md shows"
+    document = read_json(path, CheckpointError, fix=fix)
     if not isinstance(document, dict):
-        raise CheckpointError(
-            f"The configuration {path} was not read.", why="it is not a JSON object", fix="docs/checkpoints.md shows one"
-        )
+        raise CheckpointError(f"The configuration {path} was not read.", why="it is not a JSON object", fix=fix)
     return GLNetConfig.from_dict(document)

@@ -1,4 +1,4 @@
-"""What the network estimates of a person: an image-plane skeleton, twists, shape and scale, as one vector.
+"""The network's estimate of a person: a skeleton in the image plane with depths, twists, shape and scale, as one vector.
 
 Units follow HybrIK (Li et al., CVPR 2021): keypoints in crop sides from the crop's centre, depths relative to the root in
 multiples of ``depth_range`` metres. Residuals of a pixel are added to the vector of the coarse estimate.
@@ -19,14 +19,14 @@ TWISTS = BODY_JOINTS - 1
 BETAS = 10
 
 MINIMUM_SCALE = 0.05
-"""A crop shows at most 20 m: keeps the distance finite when an untrained network says nothing sensible."""
+"""Least scale: a crop shows at most 20 m. So the distance stays finite whatever an untrained network answers."""
 
 MINIMUM_DEPTH = 0.1
-"""Joints are at least this far in front of the camera (metres)."""
+"""Least distance of a joint in front of the camera, metres."""
 
 
 class Estimate(NamedTuple):
-    """An estimate of one person, in parts. Leading dimensions are shared.
+    """The parts of an estimate of a person. Leading dimensions are shared.
 
     Attributes:
         keypoints: ... x K x 2, crop sides from the crop's centre (x right, y down; the crop spans -0.5 to 0.5).
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 
 
 class EstimateLayout:
-    """Where the parts of an estimate lie in its vector."""
+    """Places of the parts of an estimate in its vector."""
 
     def __init__(self, config: GLNetConfig) -> None:
         self.keypoints = config.keypoints
@@ -102,7 +102,7 @@ def default_cameras(crops: int) -> Float[Tensor, "n 4"]:
 def viewing_axes(cameras: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3"]:
     """Unit directions from the camera through the crops' centres.
 
-    A crop shows a person as seen along this ray, wherever in the image it lies; the image's optical axis it does not show.
+    A crop shows a person as seen along this ray, wherever in the image it lies. It does not show the image's optical axis.
     So depths are measured along the ray, and 6D root rotations are relative to it.
     """
     focal, center = cameras[:, :2], cameras[:, 2:]
@@ -139,7 +139,7 @@ def lift(estimate: Estimate, cameras: Float[Tensor, "n 4"], depth_range: float) 
     return rays * (depth / along.clamp_min(MINIMUM_DEPTH)).unsqueeze(-1)
 
 
-def project(
+def estimate_from_joints(
     joints: Float[Tensor, "n k 3"],
     rotation: Tensor,
     betas: Float[Tensor, "n 10"],
@@ -150,10 +150,10 @@ def project(
 
     Args:
         joints: Metres, in front of the camera; the first one is the root.
-        rotation: Twists or 6D rotations, passed on.
-        betas: Passed on.
+        rotation: Twists or 6D rotations, which become part of the estimate.
+        betas: Shape, which becomes part of the estimate.
         cameras: Cameras of the crops.
-        depth_range: Metres of a depth of 1.
+        depth_range: Metres that a depth of 1 stands for.
     """
     depth = (joints * viewing_axes(cameras).unsqueeze(1)).sum(-1)
     return Estimate(

@@ -1,7 +1,7 @@
-"""HRNet: the backbone, with the parameter names under which the field's public weights are stored.
+"""HRNet, the backbone, with the parameter names of the field's public weights.
 
 Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020. The names are those of the
-authors' image classification models, so their weights, and those of libraries that kept them, load as they are.
+authors' image classification models. So their weights, and those of libraries that kept the names, load as they are.
 """
 
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from torch.nn import functional
 from glnet.config import HRNetConfig
 
 EXPANSION = 4
-"""A bottleneck block gives this many times its width (He et al., "Deep Residual Learning", 2016)."""
+"""Channels that a bottleneck block gives, per channel of its width (He et al., "Deep Residual Learning", 2016)."""
 
 
-def _conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+def _conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     conv = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(channels_out)]
+    return conv, nn.BatchNorm2d(channels_out)
 
 
 class BasicBlock(nn.Module):
@@ -32,7 +32,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape in and out."""
         y = self.bn1(self.conv1(x)).relu()
-        return (x + self.bn2(self.conv2(y))).relu()
+        residual: Tensor = self.bn2(self.conv2(y))
+        return (x + residual).relu()
 
 
 class Bottleneck(nn.Module):
@@ -52,8 +53,9 @@ class Bottleneck(nn.Module):
         """N x channels_in x H x W to N x 4 width x H x W."""
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y)).relu()
-        residual = x if self.downsample is None else self.downsample(x)
-        return (residual + self.bn3(self.conv3(y))).relu()
+        residual: Tensor = x if self.downsample is None else self.downsample(x)
+        widened: Tensor = self.bn3(self.conv3(y))
+        return (residual + widened).relu()
 
 
 class HighResolutionModule(nn.Module):
@@ -82,15 +84,19 @@ class HighResolutionModule(nn.Module):
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """One map per branch in, one out."""
         ys = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
-        # As lists: a slice of a ModuleList is a module, made anew in every call.
-        return [self._fuse(list(layers), target, ys).relu() for target, layers in enumerate(self.fuse_layers)]
+        fused = []
+        for target, layers in enumerate(self.fuse_layers):
+            assert isinstance(layers, nn.ModuleList)
+            # A list, because a slice of a ModuleList is a module, made anew in every call.
+            fused.append(self._fuse(list(layers), target, ys).relu())
+        return fused
 
     @staticmethod
     def _fuse(layers: list[nn.Module], target: int, ys: list[Tensor]) -> Tensor:
         """The sum of all branches at one resolution.
 
-        Coarser ones are summed octave by octave on the way up: repeating pixels four times is repeating them twice, twice
-        over, and most sums are of small maps.
+        Coarser maps are summed octave by octave on the way up, so that most sums are of small maps. The result is the same:
+        repeating pixels four times is repeating them twice, and twice again.
         """
         total = ys[target]
         for layer, y in zip(layers[:target], ys[:target], strict=True):
@@ -103,11 +109,11 @@ class HighResolutionModule(nn.Module):
 
 
 class Features(NamedTuple):
-    """What the backbone sees.
+    """Outputs of the backbone.
 
     Attributes:
-        pixels: N x C x H/4 x W/4, the highest-resolution branch.
-        coarser: The other branches, at strides 8, 16 and 32.
+        pixels: N x C x H/4 x W/4, map of the highest-resolution branch.
+        coarser: Maps of the other branches, at strides 8, 16 and 32.
         pooled: N x F, the global feature.
     """
 
@@ -156,7 +162,7 @@ class HRNet(nn.Module):
 
     @staticmethod
     def _transition(before: tuple[int, ...], after: tuple[int, ...]) -> nn.ModuleList:
-        """Adapt channels of the branches there are, and start one more from the lowest resolution."""
+        """Layers that adapt the channels of the branches so far, and start one more from the lowest resolution."""
         layers: list[nn.Module] = []
         for index, channels in enumerate(after):
             if index == len(before):
@@ -173,7 +179,7 @@ class HRNet(nn.Module):
 
     @staticmethod
     def _enter(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
-        """The next stage's inputs: the branches so far, and a new one off the last."""
+        """Inputs of the next stage: the branches so far, and a new one from the last."""
         inputs = [*branches, branches[-1]]
         return [layer(x) for layer, x in zip(transition, inputs, strict=True)]
 
@@ -216,12 +222,12 @@ def load_backbone_weights(backbone: HRNet, state: dict[str, Tensor]) -> tuple[li
 
 
 RESIDUAL_GAIN = 0.2
-"""What a block's residual branch starts with. At full gain, an untrained HRNet amplifies rounding errors from block to
-block, two hundredfold in w32; Goyal et al. ("Accurate, Large Minibatch SGD", 2017) start at zero."""
+"""Gain that a block's residual branch starts with. At full gain, an untrained HRNet amplifies rounding errors from block to
+block, two hundredfold in w32. Goyal et al. ("Accurate, Large Minibatch SGD", 2017) start at zero."""
 
 
 def initialize(module: nn.Module) -> None:
-    """He initialisation of every convolution, as HRNet's authors have it, with quiet residual branches."""
+    """Initialise every convolution as He et al. and HRNet's authors do, with residual branches of low gain."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

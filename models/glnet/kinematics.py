@@ -24,7 +24,7 @@ from glnet.rotations import Constant, cross, length, normalize, outer, rotation_
 from glnet_infer.skeleton import BODY_JOINTS, PARENTS, SKELETON_JOINTS
 
 ZERO_LENGTH = 1e-6
-"""Bones shorter than this have no direction (metres)."""
+"""Metres. Bones shorter than this have no direction."""
 
 LEFT_HIP, SPINE1, NECK = 1, 3, 12
 
@@ -44,7 +44,7 @@ def _levels() -> list[list[int]]:
 
 
 MAIN_CHILDREN = tuple(_main_child(joint) for joint in range(1, BODY_JOINTS))
-"""For joints 1 to 23, the joint at the other end of the bone that orients it."""
+"""For joints 1 to 23, the joint at the far end of the bone that orients it."""
 
 LEVELS = _levels()
 
@@ -83,6 +83,10 @@ def _torso_frames(joints: Float[Tensor, "n f 29 3"]) -> Float[Tensor, "n f 3 3"]
 class Kinematics(nn.Module):
     """The skeleton's tree as constant tensors, and the kinematics that use it. Has no parameters."""
 
+    ancestors: Tensor
+    main_children: Tensor
+    bone_parents: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         ancestors = torch.zeros(SKELETON_JOINTS, SKELETON_JOINTS - 1)
@@ -120,9 +124,9 @@ class Kinematics(nn.Module):
         """Global rotations that turn the rest skeleton's bones into the directions of the posed one's.
 
         Args:
-            joints: Posed joints in metres, any frame.
-            rest_joints: The same body's joints in the rest pose.
-            twist: Cosine and sine of the angle about the rest bone, of joints 1 to 23; any positive length.
+            joints: Posed joints in metres, in any frame.
+            rest_joints: Joints of the same body in the rest pose, metres.
+            twist: Cosine and sine of the turn about the rest bone, for joints 1 to 23; of any positive length.
 
         Returns:
             Global rotations of joints 0 to 23 in the frame of ``joints``.

@@ -22,7 +22,7 @@ class LocalEncoding(NamedTuple):
     """Pixel features after the module.
 
     Attributes:
-        pixels: N x C x H x W, what confidence and shape are predicted from.
+        pixels: N x C x H x W, the features that confidence and shape are predicted from.
         parts: N x 7 c x H x W, each part's feature at its point, or None without the module.
         points: N x 7 x H x W x 2, each pixel's part points (x, y) in grid cells, or None without the module.
     """
@@ -35,6 +35,9 @@ class LocalEncoding(NamedTuple):
 class LocalEncodingModule(nn.Module):
     """Pixel features, enriched by part features where the configuration says so, and by the global feature."""
 
+    membership: Tensor
+    cells: Tensor
+
     def __init__(self, config: GLNetConfig) -> None:
         super().__init__()
         channels, part_channels, parts = config.pixel_channels, config.part_channels, len(PARTS)
@@ -42,7 +45,7 @@ class LocalEncodingModule(nn.Module):
         self.sample: Sampler = sample_by_grid
         self.precision = torch.float32
         self.pixel = nn.Conv2d(config.backbone.channels[0], channels, 3, padding=1)
-        self.coarser = None
+        self.coarser: nn.ModuleList | None = None
         if config.pixel_source == "all":
             self.coarser = nn.ModuleList(nn.Conv2d(branch, channels, 1) for branch in config.backbone.channels[1:])
         self.guide = nn.Linear(config.backbone.feature_channels, channels)
@@ -69,10 +72,10 @@ class LocalEncodingModule(nn.Module):
         self.register_buffer("cells", torch.stack([xs, ys], dim=-1).float(), persistent=False)
 
     def initialize(self) -> None:
-        """Points start at their origin (AdaptivePose); call after the convolutions have been initialised."""
+        """Let points start at their origin (AdaptivePose); call it after the convolutions have been initialised."""
         if self.enriched:
-            nn.init.zeros_(self.offsets.weight)
-            nn.init.zeros_(self.offsets.bias)
+            for parameter in self.offsets.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(
         self,
@@ -87,7 +90,7 @@ class LocalEncodingModule(nn.Module):
             features: The backbone's highest-resolution map.
             pooled: The global feature.
             coarse_keypoints: Coarse keypoints in crop sides from the centre; the first 29 are the skeleton's.
-            coarser: The backbone's other maps, each half as large as the one before; needed where they are a source.
+            coarser: The backbone's other maps, each half as large as the one before; needed if ``pixel_source`` is ``all``.
         """
         pixels = self.pixel(features.to(self.precision))
         if self.coarser is not None:
@@ -103,19 +106,21 @@ class LocalEncodingModule(nn.Module):
     def _enlarged(self, maps: Sequence[Tensor]) -> Tensor:
         """The sum of coarser maps at the size of pixels.
 
-        Bilinear, as HRNetV2 enlarges: so offsets from a pixel, which change by one from pixel to pixel, can be made from
-        maps of lower resolution. One octave at a time, which costs a third of enlarging each map on its own.
+        Enlarging is bilinear, as in HRNetV2. So offsets from a pixel, which change by one from pixel to pixel, can be made
+        from maps of lower resolution. One octave at a time costs a third of enlarging each map on its own.
         """
-        total = None
+        assert self.coarser is not None
+        total: Tensor | None = None
         for layer, features in zip(reversed(self.coarser), reversed(maps), strict=True):
-            part = layer(features.to(self.precision))
+            part: Tensor = layer(features.to(self.precision))
             total = part if total is None else part + total
             total = functional.interpolate(total, scale_factor=2, mode="bilinear", align_corners=False)
+        assert total is not None
         return total
 
     def _points(self, pixels: Tensor, coarse_keypoints: Tensor) -> Tensor:
-        """Part points in grid cells; float32, for a sum with coordinates up to 63 leaves half precision 1/32 of a cell."""
-        offsets = self.offsets(pixels).float().unflatten(1, (len(PARTS), 2)).permute(0, 1, 3, 4, 2)
+        """Part points in grid cells, in float32: next to coordinates up to 63, half precision resolves 1/32 of a cell."""
+        offsets: Tensor = self.offsets(pixels).float().unflatten(1, (len(PARTS), 2)).permute(0, 1, 3, 4, 2)
         if not self.from_coarse:
             return self.cells + offsets
         # Not a matrix product: autocast would compute that in half precision.

@@ -13,8 +13,8 @@ from glnet.config import GLNetConfig
 from glnet.estimate import Estimate, EstimateLayout
 from glnet.hrnet import HRNet, initialize
 from glnet.local_encoding import LocalEncodingModule
+from glnet.mixed_precision import keep_in_float32
 from glnet.parts import PARTS
-from glnet.precision import keep_in_float32
 
 
 class Normalization(nn.Module):
@@ -24,6 +24,9 @@ class Normalization(nn.Module):
     slow where a vector of three repeats from pixel to pixel.
     """
 
+    gain: Tensor
+    offset: Tensor
+
     def __init__(self, config: GLNetConfig) -> None:
         super().__init__()
         mean, std = torch.tensor(config.mean), torch.tensor(config.std)
@@ -31,7 +34,7 @@ class Normalization(nn.Module):
         self.register_buffer("offset", (-mean / std)[:, None, None], persistent=False)
 
     def forward(self, crops: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
-        """Channels first, float32."""
+        """Normalised images, channels first, float32."""
         return crops.float().permute(0, 3, 1, 2) * self.gain + self.offset
 
 
@@ -42,10 +45,12 @@ class PixelHeads(nn.Module):
     the skeleton from the pixel feature alone.
     """
 
+    slots: Tensor
+
     def __init__(self, config: GLNetConfig, layout: EstimateLayout) -> None:
         super().__init__()
         self.pixel = nn.Conv2d(config.pixel_channels, layout.size, 1)
-        self.parts = None
+        self.parts: nn.Conv2d | None = None
         if config.local_encoding:
             entries = [[entry for joint in part for entry in layout.joint_entries(joint)] for part in PARTS.values()]
             width = max(len(part) for part in entries)
@@ -58,37 +63,39 @@ class PixelHeads(nn.Module):
             self.register_buffer("slots", slots, persistent=False)
 
     def initialize(self) -> None:
-        """Residuals start close to zero, so that training starts from the coarse estimate."""
+        """Let residuals start close to zero, so that training starts from the coarse estimate."""
         for conv in (self.pixel, self.parts):
             if conv is not None:
                 nn.init.normal_(conv.weight, std=3e-4)
-                nn.init.zeros_(conv.bias)
+                nn.init.zeros_(_bias(conv))
 
     @torch.no_grad()
     def scale(self, entries: int, factor: float) -> None:
         """Multiply the first ``entries`` residuals by a factor, for all inputs."""
-        for conv, rows in ((self.pixel, torch.arange(entries)), (self.parts, getattr(self, "slots", None))):
-            if conv is not None:
-                rows = rows[:entries].unique()
-                rows = rows[rows < len(conv.weight)]
-                conv.weight[rows] *= factor
-                conv.bias[rows] *= factor
+        layers = [(self.pixel, torch.arange(entries))]
+        if self.parts is not None:
+            layers.append((self.parts, self.slots[:entries].unique()))
+        for conv, rows in layers:
+            rows = rows[rows < len(conv.weight)]
+            conv.weight[rows] *= factor
+            _bias(conv)[rows] *= factor
 
     def forward(
         self, pixels: Float[Tensor, "n c h w"], parts: Float[Tensor, "n q h w"] | None, entries: int | None = None
     ) -> Float[Tensor, "n p h w"]:
         """Residuals, or the first ``entries`` of them, in float32: they are small against what they are added to."""
-        weight, bias = self.pixel.weight[:entries], self.pixel.bias[:entries]
+        weight, bias = self.pixel.weight[:entries], _bias(self.pixel)[:entries]
         residuals = nn.functional.conv2d(pixels.to(weight.dtype), weight, bias)
         if self.parts is not None:
-            by_slot = self.parts(parts.to(weight.dtype))
+            assert parts is not None
+            by_slot: Tensor = self.parts(parts.to(weight.dtype))
             by_slot = nn.functional.pad(by_slot, (0, 0, 0, 0, 0, 1))
             residuals = residuals + by_slot.index_select(1, self.slots[:entries])
         return residuals.float()
 
 
 class Prediction(NamedTuple):
-    """What is computed for every pixel; :meth:`GLNet.estimates` makes the estimates of chosen ones.
+    """Outputs for every pixel; :meth:`GLNet.estimates` makes the estimates of chosen ones.
 
     Attributes:
         coarse: N x P, the estimate from the global feature.
@@ -122,11 +129,15 @@ class Selection(NamedTuple):
 class GLNet(nn.Module):
     """The network, from RGB crops to estimates (:class:`glnet.estimate.EstimateLayout` names the vector's entries)."""
 
+    from_pixel: Tensor
+    from_points: Tensor
+    from_coarse: Tensor
+
     def __init__(self, config: GLNetConfig) -> None:
         super().__init__()
         self.config = config
         self.layout = EstimateLayout(config)
-        self.precision = torch.float32  # of the backbone
+        self.precision = torch.float32  # type that the backbone computes in
         self.normalization = Normalization(config)
         self.backbone = HRNet(config.backbone)
         self.coarse = nn.Linear(config.backbone.feature_channels, self.layout.size)
@@ -152,18 +163,18 @@ class GLNet(nn.Module):
         self.register_buffer("from_coarse", from_coarse, persistent=False)
 
     def initialize(self, mean: Estimate) -> None:
-        """Random weights whose estimate is ``mean`` (N = 1), give or take a little; from pixels, with its root there."""
+        """Draw random weights whose estimate is close to ``mean`` (N = 1), about the pixel where keypoints start there."""
         initialize(self)
         self.local_encoding.initialize()
         self.heads.initialize()
         nn.init.normal_(self.coarse.weight, std=1e-4)
         nn.init.normal_(self.confidence.weight, std=1e-3)
         prior = self.config.confidence_prior
-        nn.init.constant_(self.confidence.bias, -math.log((1 - prior) / prior))
+        nn.init.constant_(_bias(self.confidence), -math.log((1 - prior) / prior))
         with torch.no_grad():
             vector = self.layout.join(mean)[0]
             self.coarse.bias.copy_(vector)
-            self.heads.pixel.bias.copy_(vector * (1 - self.from_coarse))
+            _bias(self.heads.pixel).copy_(vector * (1 - self.from_coarse))
 
     def use_mixed_precision(self, keep: Sequence[str] = ()) -> "GLNet":
         """Put backbone and Local Encoding Module into half precision, in place.
@@ -173,7 +184,10 @@ class GLNet(nn.Module):
         are what PyTorch, ONNX and TensorRT run.
 
         Args:
-            keep: Names of modules that stay in float32 (:func:`glnet.precision.keep_in_float32`).
+            keep: Names of modules that stay in float32 (:func:`glnet.mixed_precision.keep_in_float32`).
+
+        Returns:
+            The network itself.
         """
         self.precision = self.local_encoding.precision = torch.float16
         self.backbone.half()
@@ -195,28 +209,30 @@ class GLNet(nn.Module):
         return Prediction(coarse, logits, encoding.points, encoding.pixels, encoding.parts)
 
     def estimates(self, prediction: Prediction, index: Int[Tensor, "n k"]) -> Float[Tensor, "n k p"]:
-        """Estimates of chosen pixels: where they start, plus their residuals.
+        """Estimates of chosen pixels.
 
         Heads are evaluated at these pixels alone: after the sampling, everything is pointwise.
 
         Args:
-            prediction: Of the same crops.
+            prediction: The prediction of the same crops.
             index: Pixels as ``y * grid + x``.
         """
         pixels, parts = prediction.pixel_features, prediction.part_features
-        residuals = self.heads(gather_pixels(pixels, index), None if parts is None else gather_pixels(parts, index))
-        points = prediction.points
+        residuals: Tensor = self.heads(gather_pixels(pixels, index), None if parts is None else gather_pixels(parts, index))
+        points = None
         if self.config.starts_at_points:
-            points = gather_points(points, index).flatten(2)
+            assert prediction.points is not None
+            points = gather_points(prediction.points, index).flatten(2)
         return self._start(prediction.coarse, self._places(index), points) + residuals.squeeze(3).transpose(1, 2)
 
     def all_estimates(self, prediction: Prediction, entries: int | None = None) -> Float[Tensor, "n h*w p"]:
         """Estimates of all pixels, or the first ``entries`` of their vectors."""
         index = torch.arange(self.config.grid**2, device=prediction.coarse.device)
-        residuals = self.heads(prediction.pixel_features, prediction.part_features, entries)
-        points = prediction.points
+        residuals: Tensor = self.heads(prediction.pixel_features, prediction.part_features, entries)
+        points = None
         if self.config.starts_at_points:
-            points = points.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
+            assert prediction.points is not None
+            points = prediction.points.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
         start = self._start(prediction.coarse, self._places(index[None]), points)
         return start[..., :entries] + residuals.flatten(2).transpose(1, 2)
 
@@ -227,12 +243,21 @@ class GLNet(nn.Module):
     def _start(
         self, coarse: Float[Tensor, "n p"], pixel: Int[Tensor, "n k 2"], points: Float[Tensor, "n k c"] | None
     ) -> Float[Tensor, "n q p"]:
-        """What residuals are added to, at pixels and part points in grid cells; q is 1 where it is the same for all."""
+        """The vectors that residuals are added to.
+
+        Args:
+            coarse: The coarse estimate.
+            pixel: Pixels in grid cells.
+            points: Their part points in grid cells, where keypoints start at these.
+
+        Returns:
+            One vector per pixel; q is 1 where it is the same for all.
+        """
         start = (coarse * self.from_coarse).unsqueeze(1)
         if self.config.keypoint_origin == "coarse":
             return start
         start = start + self._in_crop(pixel) @ self.from_pixel
-        if self.config.starts_at_points:
+        if points is not None:
             start = start + self._in_crop(points) @ self.from_points
         return start
 
@@ -249,8 +274,14 @@ class GLNet(nn.Module):
         return Selection(estimate, logits.gather(1, best).squeeze(1), self._places(best).squeeze(1))
 
 
+def _bias(layer: nn.Conv2d) -> Tensor:
+    """The bias of a layer that has one."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 def _without_autocast(images: Tensor) -> AbstractContextManager[None]:
-    """Autocast would run in half precision even what is given in float32; nothing to do where it is off."""
+    """A context without autocast, which would run in half precision even what is given in float32."""
     kind = images.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
@@ -264,4 +295,5 @@ def gather_pixels(maps: Float[Tensor, "n c h w"], index: Int[Tensor, "n k"]) -> 
 def gather_points(points: Float[Tensor, "n q h w 2"], index: Int[Tensor, "n k"]) -> Float[Tensor, "n k q 2"]:
     """Part points of chosen pixels, in grid cells."""
     maps = points.permute(0, 1, 4, 2, 3).flatten(1, 2)
-    return gather_pixels(maps, index).squeeze(3).transpose(1, 2).unflatten(2, (-1, 2))
+    chosen: Tensor = gather_pixels(maps, index).squeeze(3).transpose(1, 2).unflatten(2, (-1, 2))
+    return chosen

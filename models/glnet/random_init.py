@@ -13,9 +13,9 @@ def random_recovery(config: GLNetConfig, body: Body, seed: int = 0) -> MeshRecov
     """A network with random weights whose estimate is a standing body, in evaluation mode.
 
     Args:
-        config: The network.
-        body: The body that it starts from and is decoded with.
-        seed: Of all random numbers; the caller's generator is left as it was.
+        config: Configuration of the network.
+        body: The body that its estimate shows and is decoded with.
+        seed: Seed of all random numbers; the caller's generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -27,8 +27,8 @@ def random_recovery(config: GLNetConfig, body: Body, seed: int = 0) -> MeshRecov
 def settle_batch_norms(network: GLNet, crops: torch.Tensor) -> None:
     """Give every batch normalisation the statistics of some crops.
 
-    With their defaults, activations of an untrained HRNet grow from block to block; speed does not care, but the
-    rounding error of half precision would be that of no real network.
+    With default statistics, activations of an untrained HRNet grow from block to block. Speed does not change, but half
+    precision would have the rounding error of no real network.
     """
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
-from glnet.estimate import Estimate, default_cameras, lift, project, viewing_rotations
+from glnet.estimate import Estimate, default_cameras, estimate_from_joints, lift, viewing_rotations
 from glnet.network import GLNet
 from glnet.rotations import rotation_from_6d, rotation_from_vector, rotation_to_6d
 
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         self.body = body
 
     def forward(self, estimate: Estimate, cameras: Float[Tensor, "n 4"]) -> DecodedBody:
-        """Decode; the root joint lies where the estimate's root keypoint and scale put it."""
+        """Decode an estimate; the root joint lies where its root keypoint and scale put it."""
         rest = self.body.rest_joints(estimate.betas)
         lifted = lift(estimate, cameras, self.depth_range)[:, : rest.shape[1]]
         rotations, local = self._rotations(estimate, lifted, rest, cameras)
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         translation: Float[Tensor, "n 3"],
         cameras: Float[Tensor, "n 4"],
     ) -> Estimate:
-        """The estimate whose decoding is a given posed body: training labels, and the mean that networks start from."""
+        """The estimate that decodes to a given posed body, for labels and for the mean that networks start from."""
         kinematics = self.body.kinematics
         rest = self.body.rest_joints(betas)
         rotations = kinematics.chain(local_rotations)
@@ -87,11 +87,11 @@ class Decoder(nn.Module):
         else:
             root = viewing_rotations(cameras).transpose(-2, -1).unsqueeze(1) @ local_rotations[:, :1]
             rotation = rotation_to_6d(torch.cat([root, local_rotations[:, 1:]], dim=1))
-        return project(joints, rotation, betas, cameras, self.depth_range)
+        return estimate_from_joints(joints, rotation, betas, cameras, self.depth_range)
 
 
 class MeshRecovery(nn.Module):
-    """Network and decoder in one module: what is exported, and the reference that exports are compared with."""
+    """Network and decoder in one module. It is exported, and exports are compared with it."""
 
     def __init__(self, network: GLNet, body: Body) -> None:
         super().__init__()

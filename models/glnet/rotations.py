@@ -38,7 +38,8 @@ _GENERATORS = Constant([[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 
 
 def length(vectors: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """Euclidean length along a dimension, which is kept; its gradient at zero is zero."""
-    return torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    return norm
 
 
 def normalize(vectors: Float[Tensor, "... d"], minimum: float = 1e-8) -> Float[Tensor, "... d"]:
@@ -48,7 +49,8 @@ def normalize(vectors: Float[Tensor, "... d"], minimum: float = 1e-8) -> Float[T
 
 def skew(vectors: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:
     """Cross-product matrices: ``skew(v) @ w == cross(v, w)``."""
-    return (vectors @ _GENERATORS.like(vectors)).unflatten(-1, (3, 3))
+    matrices: Tensor = (vectors @ _GENERATORS.like(vectors)).unflatten(-1, (3, 3))
+    return matrices
 
 
 def cross(a: Float[Tensor, "... 3"], b: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:

@@ -1,7 +1,7 @@
 """Bilinear sampling of feature maps at points, in two forms that compute the same.
 
-A map's channels are those of its groups, one after the other; each group is sampled at points of its own. Points are in
-cells, whose centres are whole numbers; outside the map the border's value holds.
+The channels of a map are those of its groups, one after the other. Each group is sampled at points of its own. Points are
+in cells, whose centres are whole numbers. Outside the map, the border's value holds.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Synthetic training data: an SMPL-format body, posed, dressed and rendered on the fly, with exact labels.
+"""Rendered persons: an SMPL-format body, posed, dressed and rendered on the fly, with exact labels.
 
 Look at it with ``glnet-train sheet -o contact-sheet.png``.
 """

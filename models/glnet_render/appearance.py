@@ -1,15 +1,16 @@
-"""What the body wears and how it is lit.
+"""The look of a body: its clothes and its light.
 
 Regions (skin, trousers, shirt, shoes, hair) are signed distances in the rest pose, metres, given to vertices and
-interpolated: their borders are sharp in the image and lie as finely as the mesh allows. Borders follow the joints of the
-rest skeleton, so any body in T-pose (y up, facing +z) can be dressed. Colours come from small patterns, one per region,
-laid on in rest-pose coordinates, so that they move with the body. Light is computed per vertex.
+interpolated. So their borders are sharp in the image. Borders follow the joints of the rest skeleton, so any body in T-pose
+(y up, facing +z) can be dressed. Colours come from small patterns, one per region, laid on in rest-pose coordinates, so
+that they move with the body. Light is computed per vertex.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -64,7 +65,7 @@ class Wardrobe:
         self.features = self._facial_features()
 
     def _facial_features(self) -> Tensor:
-        """V x 2: eyes and brows, and lips, 1 in their middle."""
+        """Strength of eyes and brows, and of lips, V x 2; 1 in their middle."""
         unit = self.head_unit
         x, y, z = (self.rest - self.head).unbind(-1)
         x, y = x.abs() / unit, y / unit
@@ -80,7 +81,7 @@ class Wardrobe:
         Args:
             draw: Random numbers.
             rotations: N x 24 x 3 x 3, global rotations relative to the camera.
-            betas: N x 10; only their number counts.
+            betas: N x 10; only N is used.
         """
         count = len(betas)
         surface = [*self._regions(draw, count), *self._coordinates(draw, count), *self._light(draw, rotations).unbind(-1)]
@@ -90,9 +91,9 @@ class Wardrobe:
         """Colours of the samples, Q x P x 3, 0 to 1 or a little above.
 
         Args:
-            look: From :meth:`dress`.
-            fragments: What is seen.
-            pixels: Pixels of one image.
+            look: The look of the persons, from :meth:`dress`.
+            fragments: The surface that is seen.
+            pixels: Number of pixels of one image.
         """
         values = fragments.interpolate(look.surface)
         trousers, shirt, shoes, hair, u, v, *_ = values.unbind(-1)
@@ -111,7 +112,7 @@ class Wardrobe:
         arm = x.abs()
 
         def among(*ranges: tuple[float, float, float]) -> Tensor:
-            """One of several ranges (weight, low, high), then uniform: N x 1."""
+            """Uniform numbers of one of several ranges (weight, low, high), N x 1."""
             chosen = draw.choice(count, weights=tuple(weight for weight, _, _ in ranges))
             low, high = draw.constant(ranges)[chosen, 1:].unbind(-1)
             return (low + (high - low) * draw.uniform(count))[:, None]
@@ -241,11 +242,12 @@ class Wardrobe:
         return torch.stack([patterns(draw, a, b, p) for a, b, p in zip(first, other, plain, strict=True)], dim=1)
 
 
-def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def _vertex_normals(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
     """Area-weighted unit normals, V x 3."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     face_normals = np.cross(b - a, c - a)
     normals = np.zeros_like(vertices)
     for corner in range(3):
         np.add.at(normals, faces[:, corner], face_normals)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    lengths: NDArray[np.float64] = np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    return normals / lengths

@@ -1,15 +1,18 @@
-"""What is behind a person: procedural pictures, or windows of photographs from a folder."""
+"""Backgrounds: procedural pictures, and windows of photographs from a folder."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from glnet_infer.errors import InputError
+from glnet_infer.images import read_image
 from glnet_render.randomness import Draw
 from glnet_render.textures import colors, noise, patterns
 
@@ -18,7 +21,7 @@ TILE = 512
 """Side of the squares that photographs are kept as, pixels."""
 
 MAXIMUM_TILES = 400
-"""About 300 MB. Of a larger folder every n-th photograph is read."""
+"""Squares that are kept at most, about 300 MB. Of a larger folder every n-th photograph is read."""
 
 PROCEDURAL_SHARE = 0.25
 """Share of procedural backgrounds where there are photographs too: plain walls are rare in photographs."""
@@ -52,7 +55,7 @@ def procedural(draw: Draw, count: int, size: int) -> Tensor:
     for part in range(2):
         mix = linear(draw.normal(count, 2, deviation=0.8), draw.uniform(count)).clamp(0, 1).unsqueeze(-1)
         planes.append(torch.lerp(begins[:, None, None, part], ends[:, None, None, part], mix))
-    image = torch.lerp(*planes, floor)
+    image = torch.lerp(planes[0], planes[1], floor)
 
     # Tiles, planks, wallpaper: a pattern on the floor, on the wall, or on both.
     cloth = patterns(draw, torch.zeros(count, 3, device=device), torch.ones(count, 3, device=device), plain=0.6)[..., :1]
@@ -77,20 +80,21 @@ def procedural(draw: Draw, count: int, size: int) -> Tensor:
         image = torch.lerp(image, colors(draw, count)[:, None, None] * shade.unsqueeze(-1), alpha.unsqueeze(-1))
 
     grain = torch.zeros(count, size, size, device=device)
-    for cells, strength in ((4, 0.3), (13, 0.2), (47, 0.15), (size, 0.15)):
-        grain = grain + noise(draw, count, cells, size) * draw.uniform(count, 1, 1).pow(3) * strength
-    return (image + grain.unsqueeze(-1)).clamp(0, 1)
+    for cells, amount in ((4, 0.3), (13, 0.2), (47, 0.15), (size, 0.15)):
+        grain = grain + noise(draw, count, cells, size) * draw.uniform(count, 1, 1).pow(3) * amount
+    return torch.clamp(image + grain.unsqueeze(-1), 0, 1)
 
 
 class Photographs:
     """Squares of the photographs in a folder, as bytes in memory.
 
     Args:
-        folder: Searched through, with what is in it. Files that OpenCV cannot read are passed over.
-        device: Where the squares are kept.
+        folder: Folder that is searched, subfolders too. Files that OpenCV cannot read are passed over.
+        device: Device that holds the squares.
 
     Attributes:
-        digest: Tells the files of one folder from those of another, by their names and sizes.
+        tiles: The squares, N x TILE x TILE x 3 uint8, RGB.
+        digest: A digest of the files' names and sizes, which differs from folder to folder.
 
     Raises:
         InputError: The folder holds no photograph.
@@ -100,13 +104,12 @@ class Photographs:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         listed = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
         self.digest = hashlib.sha256(repr(listed).encode()).hexdigest()
-        tiles: list[np.ndarray] = []
+        tiles: list[NDArray[np.uint8]] = []
         # Two squares of most photographs are kept.
         step = max(1, -(-2 * len(files) // MAXIMUM_TILES))
         for path in files[::step]:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is not None:
-                tiles += _squares(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            with suppress(InputError):
+                tiles += _squares(read_image(path)[..., ::-1])
         if not tiles:
             raise InputError(
                 f"There are no photographs in {folder}.",
@@ -116,7 +119,7 @@ class Photographs:
         self.tiles = torch.tensor(np.stack(tiles[:MAXIMUM_TILES]), device=device)
 
     def windows(self, draw: Draw, count: int, size: int) -> Tensor:
-        """Random windows, N x S x S x 3, 0 to 1: any place, half of them mirrored, zoomed, sampled bilinearly."""
+        """Random windows, N x S x S x 3, 0 to 1, from anywhere; zoomed, half of them mirrored, sampled bilinearly."""
         tile = draw.integers(count, high=len(self.tiles))
         side = draw.log_uniform(count, 1, low=min(1.0, 0.5 * size / TILE), high=1.0) * (TILE - 1)
         start = draw.uniform(count, 2) * (TILE - 1 - side)
@@ -136,17 +139,17 @@ class Photographs:
         return torch.lerp(upper, lower, low_share) / 255
 
 
-def _squares(image: np.ndarray) -> list[np.ndarray]:
+def _squares(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """The two ends of a photograph as squares; one, where it is almost square."""
     height, width = image.shape[:2]
     side = min(height, width)
     ends = [image[:side, :side], image[height - side :, width - side :]]
     kept = ends if max(height, width) > 1.2 * side else ends[:1]
-    return [cv2.resize(square, (TILE, TILE), interpolation=cv2.INTER_AREA) for square in kept]
+    return [np.asarray(cv2.resize(square, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8) for square in kept]
 
 
 class Backgrounds:
-    """Backgrounds of a data source: procedural, and photographs where there is a folder."""
+    """Backgrounds of a data source: procedural ones, and photographs where a folder is given."""
 
     def __init__(self, folder: Path | None, device: torch.device) -> None:
         self.photographs = None if folder is None else Photographs(folder, device)

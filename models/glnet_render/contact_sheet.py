@@ -1,4 +1,4 @@
-"""Contact sheets: many crops on one picture, to look at."""
+"""Contact sheets: many crops on one picture."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from glnet.body.smpl import Body
 from glnet_infer.skeleton import JOINT_NAMES, PARENTS
-from glnet_render.scene import project
+from glnet_render.placement import project
 from glnet_render.source import SyntheticSample
 
 _GAP = 2
@@ -16,7 +16,7 @@ _LEFT, _RIGHT, _MIDDLE = (60, 140, 255), (255, 80, 60), (90, 230, 90)
 
 
 def contact_sheet(crops: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Crops, N x S x S x 3, in rows of ``columns``; what is missing in the last row is white."""
+    """A picture of crops, N x S x S x 3, in rows of ``columns``; the rest of the last row is white."""
     count, size = crops.shape[:2]
     rows = -(-count // columns)
     step = size + _GAP
@@ -34,7 +34,7 @@ def draw_keypoints(sample: SyntheticSample, body: Body) -> NDArray[np.uint8]:
     # OpenCV draws with the first pixel's centre at 0; four fractional bits.
     points = ((project(joints, sample.cameras) + 0.5) * size - 0.5).cpu().numpy()
     points = np.clip(points * 16, -(2**20), 2**20).round().astype(int)
-    crops = sample.crops.cpu().numpy().copy()
+    crops: NDArray[np.uint8] = sample.crops.cpu().numpy().copy()
     radius = max(1, size // 96)
     for crop, skeleton, visible in zip(crops, points, sample.visibility.cpu().numpy(), strict=True):
         for joint, parent in enumerate(PARENTS):

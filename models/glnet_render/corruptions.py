@@ -1,4 +1,4 @@
-"""What comes between a person and a good picture: occluders, the image's border, and the camera's faults."""
+"""Corruptions of a picture: occluders, the image's border, and the camera's faults."""
 
 from typing import NamedTuple
 
@@ -24,12 +24,12 @@ _FROM_YCBCR = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0)
 
 
 class Occluders(NamedTuple):
-    """What hides parts of the crops.
+    """Things that hide parts of the crops.
 
     Attributes:
         alpha: N x S x S, 0 (nothing) to 1 (hidden).
         color: N x S x S x 3, 0 to 1, premultiplied.
-        inside: N x S x S bool, what lies within the image that the crop was cut from; the rest is black.
+        inside: N x S x S bool, pixels within the image that the crop was cut from; the rest is black.
     """
 
     alpha: Tensor
@@ -44,7 +44,7 @@ class Occluders(NamedTuple):
         """Occluders with one thing more, farther than all others, in M chosen crops.
 
         Args:
-            chosen: M, their indices, all different.
+            chosen: M, indices of the crops, all different.
             color: M x S x S x 3, 0 to 1, premultiplied.
             alpha: M x S x S x 1, 0 to 1.
         """
@@ -56,7 +56,7 @@ class Occluders(NamedTuple):
         )
 
     def hides(self, points: Tensor) -> Tensor:
-        """Which points (N x K x 2, crop sides from the centre) lie in the crop but are not to be seen: N x K bool."""
+        """Whether points (N x K x 2, crop sides from the centre) lie in the crop but are hidden, N x K bool."""
         size = self.alpha.shape[-1]
         column, line = ((points + 0.5) * size).floor().clamp(0, size - 1).long().unbind(-1)
         hidden = ((self.alpha > 0.5) | ~self.inside).flatten(1)
@@ -64,7 +64,7 @@ class Occluders(NamedTuple):
 
 
 def in_crop(points: Tensor) -> Tensor:
-    """Which points, ... x 2 in crop sides from the crop's centre, lie in the crop."""
+    """Whether points, ... x 2 in crop sides from the crop's centre, lie in the crop."""
     return ((points >= -0.5) & (points < 0.5)).all(-1)
 
 
@@ -79,7 +79,7 @@ def occluders(draw: Draw, count: int, size: int, scenery: Tensor, difficulty: fl
         count: N.
         size: S.
         scenery: N x S x S x 3, pictures that occluders may be pieces of.
-        difficulty: 0 has none.
+        difficulty: Share of the full number of occluders and borders; 0 has none.
     """
     device = draw.device
     ramp = (torch.arange(size, device=device) + 0.5) / size - 0.5

@@ -1,4 +1,4 @@
-"""Joints as angles with anatomical limits, and their rotation matrices.
+"""Joint angles with anatomical limits, and their rotation matrices.
 
 A pose is N x 24 x 4 angles in degrees about the axes of the rest pose (T-pose, y up, facing +z, the person's left at +x),
 written for the *left* side: equal angles on both sides make a symmetric pose, and the right side's turns about y and z are
@@ -49,12 +49,12 @@ _CENTRAL = {
 
 
 def joints_named(name: str) -> list[int]:
-    """A central joint, or the left and right one of a pair."""
+    """Indices of a central joint, or of the left and right one of a pair."""
     return [INDEX[name]] if name in INDEX else [INDEX[f"left_{name}"], INDEX[f"right_{name}"]]
 
 
 def joint_limits() -> Tensor:
-    """24 x 4 x 2, least and largest angle in degrees. The pelvis is the body's orientation and has no limit."""
+    """Least and largest angles in degrees, 24 x 4 x 2. The pelvis is the body's orientation and has no limit."""
     limits = torch.zeros(BODY_JOINTS, AXES, 2)
     for name, ranges in {**_SIDED, **_CENTRAL}.items():
         limits[joints_named(name)] = torch.tensor(ranges, dtype=torch.float32)
@@ -62,7 +62,7 @@ def joint_limits() -> Tensor:
 
 
 def mirror_signs() -> Tensor:
-    """24 x 4: what the angles of a mirrored pose are multiplied by, after the sides have changed places."""
+    """Signs, 24 x 4, that mirror the angles of a pose after its sides have changed places."""
     signs = torch.ones(BODY_JOINTS, AXES)
     central = [joint for joint, other in enumerate(mirror_order(BODY_JOINTS)) if joint == other]
     signs[central, 1:3] = -1
@@ -79,7 +79,8 @@ def axis_rotation(axis: int, degrees: Tensor) -> Tensor:
         1: (cosine, zero, sine, zero, one, zero, -sine, zero, cosine),
         2: (cosine, -sine, zero, sine, cosine, zero, zero, zero, one),
     }[axis]
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    rotations: Tensor = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return rotations
 
 
 class JointAngles:

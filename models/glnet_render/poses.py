@@ -1,8 +1,8 @@
 """Plausible poses and shapes: a mixture of families of poses within joint limits.
 
-Angles are those of :mod:`glnet_render.limits`. Every family draws its own means; noise of all joints comes on
-top, then the limits. A ``difficulty`` below 1 moves every angle towards a relaxed standing pose, a curriculum from one pose
-to all of them.
+Angles are those of :mod:`glnet_render.limits`. Every family draws its own means; noise of all joints is added, then come
+the limits. A ``difficulty`` below 1 moves every angle towards a relaxed standing pose, for a curriculum from one pose to
+all of them.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from glnet_render.limits import AXES, JointAngles, axis_rotation, joints_named
 from glnet_render.randomness import Draw
 
 MAXIMUM_BETA = 2.5
-"""Standard deviations."""
+"""Largest beta, standard deviations."""
 
 _NOISE = {
     # Standard deviations in degrees about a, b, c, t.
@@ -45,7 +45,7 @@ class _Pose:
         self.angles = angles
 
     def set(self, name: str, **values: Tensor | float) -> None:
-        """Set angles of a joint. For a pair: N x 2, or N x 1 or a number for both sides."""
+        """Set angles of a joint: N x 1 or a number; for a pair N x 2 too, left and right."""
         for axis, value in values.items():
             for side, joint in enumerate(joints_named(name)):
                 one = value[:, min(side, value.shape[1] - 1)] if isinstance(value, Tensor) else value
@@ -87,7 +87,7 @@ class PoseSampler:
         self.relaxed = base.angles
 
     def angles(self, draw: Draw, count: int, difficulty: float) -> Tensor:
-        """Angles of N poses, N x 24 x 4 degrees, within the joints' limits; the pelvis' are the lean of the body."""
+        """Angles of N poses, N x 24 x 4 degrees, within the joints' limits. The pelvis' angles are the lean of the body."""
         families = []
         for family in self.families:
             pose = _Pose(self.relaxed.repeat(count, 1, 1))
@@ -186,7 +186,7 @@ def _walking(draw: Draw, pose: _Pose) -> None:
 
 
 def _sitting(draw: Draw, pose: _Pose) -> None:
-    """On a chair, a stool or the ground; hands on the lap, the knees or beside the body, or one hand raised."""
+    """Sitting on a chair, a stool or the ground; hands on the lap, the knees or beside the body, or one hand raised."""
     count = len(pose.angles)
     lean = draw.normal(count, 1, mean=2, deviation=10)
     hip = draw.uniform(count, 1, low=62, high=112)

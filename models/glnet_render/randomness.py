@@ -1,10 +1,10 @@
-"""Random numbers from one explicit generator, in the forms that the data source needs."""
+"""Random numbers of one explicit generator, in the forms that the data source needs."""
 
 import torch
 from torch import Tensor
 
 Table = tuple[float, ...] | tuple["Table", ...]
-"""Numbers in nested tuples, all rows alike."""
+"""Numbers in nested tuples; all rows have the same shape."""
 
 
 class Draw:
@@ -16,25 +16,25 @@ class Draw:
         self._constants: dict[Table, Tensor] = {}
 
     def constant(self, values: "Table") -> Tensor:
-        """Numbers as a float32 tensor on the device, which they are copied to once: every copy waits for a GPU."""
+        """Numbers as a float32 tensor on the device. They are copied once: every copy waits for a GPU."""
         if values not in self._constants:
             self._constants[values] = torch.tensor(values, dtype=torch.float32, device=self.device)
         return self._constants[values]
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform in [low, high)."""
+        """Uniform numbers in [low, high)."""
         return torch.rand(shape, generator=self.generator, device=self.device) * (high - low) + low
 
     def normal(self, *shape: int, mean: float = 0.0, deviation: float = 1.0) -> Tensor:
-        """Normally distributed."""
+        """Normally distributed numbers."""
         return torch.randn(shape, generator=self.generator, device=self.device) * deviation + mean
 
     def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
-        """Between two positive numbers, every ratio as likely."""
+        """Numbers between two positive ones, whose logarithms are uniform."""
         return low * (high / low) ** self.uniform(*shape)
 
     def chance(self, *shape: int, probability: float) -> Tensor:
-        """True with a probability."""
+        """Booleans that are true with a probability."""
         return self.uniform(*shape) < probability
 
     def integers(self, *shape: int, high: int) -> Tensor:

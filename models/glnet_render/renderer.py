@@ -1,12 +1,12 @@
 """A batched rasteriser in plain PyTorch: z-buffer by scatter-min over the pixel samples that lie inside triangles.
 
-The triangles of a body are about as small as pixels. So every front face lists the samples inside its bounding box (the
-number of points thus follows the projected area, and there are no holes whatever the size), keeps those inside the
-triangle, and a scatter-min over depths leaves the nearest point of every sample. No loop over triangles, no atomics whose
-order shows: the same input gives the same fragments on one device.
+The triangles of a body are about as small as pixels. So every front face lists the samples inside its bounding box and
+keeps those inside the triangle. The number of points follows the projected area, and there are no holes at any size. A
+scatter-min over depths leaves the nearest point of every sample. There is no loop over triangles, and no order of atomics
+shows: the same input gives the same fragments on one device.
 
-Three sizes are known only after they are computed (front faces, points, covered pixels); each costs one wait for the device
-per call, which is nothing beside the work of a batch. Dense forms without waiting would do four times the work.
+Three sizes are known only after they are computed: front faces, points, covered pixels. Each costs one wait for the device
+per call, little beside the work of a batch. Dense forms without waiting would do four times the work.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 _INSIDE = -1e-4
-"""Barycentric coordinates down to this count as inside, so that rounding leaves no cracks between neighbours."""
+"""Least barycentric coordinate that counts as inside, so that rounding leaves no cracks between neighbours."""
 
 _NOTHING = torch.iinfo(torch.int64).max
 
 
 class Fragments(NamedTuple):
-    """What is seen of N meshes: P covered pixels with Q samples each.
+    """The parts of N meshes that are seen: P covered pixels with Q samples each.
 
     Attributes:
         pixels: P, index of the pixel in a flattened N x S x S image.
@@ -38,11 +38,13 @@ class Fragments(NamedTuple):
     def interpolate(self, values: Tensor) -> Tensor:
         """Values of the samples, Q x P x C, from values of the vertices, N x V x C."""
         table = values.flatten(0, 1)
-        total = None
+        total: Tensor | None = None
         for corner, weight in zip(self.corners.unbind(-1), self.weights.unbind(-1), strict=True):
             part = table.index_select(0, corner.flatten()) * weight.flatten().unsqueeze(-1)
             total = part if total is None else total.add_(part)
-        return total.unflatten(0, self.covered.shape)
+        assert total is not None
+        mixed: Tensor = total.unflatten(0, self.covered.shape)
+        return mixed
 
     def every(self, stride: int, size: int) -> "Fragments":
         """The middles of all squares of ``stride`` pixels that see the mesh, one sample each; pixels count these squares.

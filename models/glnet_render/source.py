@@ -13,34 +13,34 @@ from glnet_infer.contract import GRID_STRIDE, CropSpec
 from glnet_render.appearance import Wardrobe
 from glnet_render.backgrounds import Backgrounds
 from glnet_render.corruptions import Occluders, camera_faults, in_crop, occluders
+from glnet_render.placement import Placement, place, place_beside, project
 from glnet_render.poses import PoseSampler, shapes, views
 from glnet_render.randomness import Draw
 from glnet_render.renderer import Fragments, Rasterizer
-from glnet_render.scene import Placement, place, place_beside, project
 from glnet_render.seeds import BYSTANDERS, derived
 from glnet_render.spread import SCORED, Spread
 from glnet_render.targets import BACKGROUND, UNKNOWN
 
 CHUNK = 16
-"""Crops rendered at a time: bounds the memory, and keeps intermediate results in the cache of a processor."""
+"""Crops rendered at a time. This bounds the memory, and keeps intermediate results in a processor's cache."""
 
 
 class SyntheticSample(NamedTuple):
-    """N training crops and what they show. Tensors on the source's device.
+    """N crops and their labels. Tensors on the source's device.
 
     Attributes:
         crops: N x S x S x 3 uint8, RGB.
-        cameras: N x 4 float32: fx, fy, cx, cy in crop sides from the crop's centre (as
-            ``glnet_infer.crops.CropSquares.cameras``).
+        cameras: N x 4 float32: fx, fy, cx, cy in crop sides from the crop's centre, like
+            ``glnet_infer.crops.CropSquares.cameras``.
         rotations: N x 24 x 3 x 3, local rotations, the root's relative to the camera (x right, y down, z forward).
         betas: N x 10, standard deviations.
         translation: N x 3, metres, SMPL's convention: ``vertices = body.pose(rotations, betas).vertices + translation``.
-        visibility: N x 29 bool: the joint lies in the crop and not behind an occluder, behind a nearer person or beyond
-            the image's border. What the body itself hides counts as visible.
-        segments: N x G x G uint8, the surface that is seen (:class:`glnet_render.targets.Targets`); what an occluder, a
-            nearer person or the image's border hides has no label, farther persons are background. G is S / 4, as HRNet's
-            highest resolution.
-        places: N x G x G x 4 metres, likewise.
+        visibility: N x 29 bool, joints in the crop that no occluder, nearer person or border of the image hides. Joints
+            that the body itself hides count as visible.
+        segments: N x G x G uint8, the surface that is seen (:class:`glnet_render.targets.Targets`). Cells that an occluder,
+            a nearer person or the image's border hides have no label; farther persons are background. G is S / 4, as in
+            HRNet's highest resolution.
+        places: N x G x G x 4 metres, the places of that surface.
     """
 
     crops: Tensor
@@ -54,14 +54,14 @@ class SyntheticSample(NamedTuple):
 
 
 class _People(NamedTuple):
-    """N posed bodies, nowhere yet.
+    """N posed bodies that are not placed yet.
 
     Attributes:
-        rotations: N x 24 x 3 x 3, local.
-        chained: N x 24 x 3 x 3, relative to the camera.
+        rotations: N x 24 x 3 x 3, local rotations.
+        chained: N x 24 x 3 x 3, rotations relative to the camera.
         betas: N x 10.
-        rest: N x 3, where the root joint is before the body is placed.
-        posed: Their surfaces and joints.
+        rest: N x 3, the root joint before the body is placed.
+        posed: Surfaces and joints.
     """
 
     rotations: Tensor
@@ -90,10 +90,10 @@ class SyntheticSource:
     Args:
         body: The body that is rendered; a copy is made where it lies on another device.
         crop: Size of the crops, and how much they show around a person.
-        seed: Of all random numbers.
-        device: Where everything is computed.
-        backgrounds: A folder of photographs to use behind the persons beside procedural pictures.
-        spread: How far samples spread; see also :meth:`begin`.
+        seed: Seed of all random numbers.
+        device: Device that computes everything.
+        backgrounds: Folder of photographs to put behind the persons, beside procedural pictures.
+        spread: Spread of the samples; see also :meth:`begin`.
 
     Raises:
         InputError: The folder holds no photograph.
@@ -122,7 +122,7 @@ class SyntheticSource:
 
     @property
     def photographs(self) -> str | None:
-        """Tells the photographs behind the persons from others; None where there are none."""
+        """A digest of the photographs behind the persons; None where there are none."""
         found = self._backgrounds.photographs
         return None if found is None else found.digest
 
@@ -131,7 +131,7 @@ class SyntheticSource:
         """The next crops.
 
         Args:
-            count: How many; any number, the memory needed does not grow with it.
+            count: Number of crops; beside the result itself, the memory needed does not grow with it.
         """
         # Not inference mode: its tensors could not take part in a loss. Labels are exact only in float32, whatever
         # precision the caller trains in.
@@ -143,7 +143,7 @@ class SyntheticSource:
         """Start the sequence of a seed, whatever was sampled before."""
         self.spread = spread
         self.draw.generator.manual_seed(seed)
-        # Of their own: whoever stands beside them, the persons of a seed are the same.
+        # Bystanders have their own generator, so that the persons of a seed are the same whoever stands beside them.
         self._draw_beside.generator.manual_seed(derived(seed, BYSTANDERS, 0))
 
     def _chunk(self, count: int) -> SyntheticSample:
@@ -194,7 +194,7 @@ class SyntheticSource:
         return torch.where(taken[:, None, None, None], others, rotations)
 
     def _render(self, draw: Draw, people: _People, placement: Placement) -> tuple[Fragments, Tensor, Tensor]:
-        """What is seen of N people, their premultiplied colours, N x S x S x 3, and their coverage, N x S x S x 1."""
+        """The seen parts of N people, their premultiplied colours, N x S x S x 3, and their coverage, N x S x S x 1."""
         vertices = people.posed.vertices + (placement.root - people.rest).unsqueeze(1)
         fragments = self._rasterizer(project(vertices, placement.cameras), vertices[..., 2])
         look = self._wardrobe.dress(draw, people.chained, people.betas)

@@ -1,4 +1,4 @@
-"""How far samples spread from an easy one."""
+"""The spread of rendered crops, from easy ones to all."""
 
 from dataclasses import dataclass, fields
 
@@ -7,16 +7,17 @@ from glnet_infer.errors import InputError
 
 @dataclass(frozen=True)
 class Spread:
-    """How far samples spread, in shares from 0 to 1.
+    """Spread of rendered crops, in shares from 0 to 1.
 
     Attributes:
-        difficulty: 0 (whole, frontal, standing persons, clear pictures) to 1 (everything).
+        difficulty: Spread of poses, views and pictures, from 0 (whole, frontal, standing persons in clear pictures) to 1
+            (all).
         tilted: Share of persons who are the less upright of two that are drawn, as the camera sees them.
-        bystanders: Share of crops with another person beside, before or behind the one who is looked for; at less than
-            full difficulty fewer. One in eleven is out of sight.
+        bystanders: Share of crops with another person beside, before or behind the one who is looked for, at full
+            difficulty. One in eleven of these is out of sight.
 
     Raises:
-        InputError: One is outside 0 to 1.
+        InputError: A share is outside 0 to 1.
     """
 
     difficulty: float = 1.0
@@ -27,8 +28,8 @@ class Spread:
         for field in fields(self):
             share = getattr(self, field.name)
             if not 0 <= share <= 1:
-                raise InputError(f"{field.name} is {share}.", why="it is a share of the full spread", fix="give 0 to 1")
+                raise InputError(f"The share {field.name} is {share}.", fix="give a number from 0 to 1")
 
 
 SCORED = Spread()
-"""What networks are scored on: one person, and nobody chosen."""
+"""The spread that networks are scored on: one person in a crop, drawn from all."""

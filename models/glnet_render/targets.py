@@ -1,4 +1,4 @@
-"""What a network should have said about a crop, and how much of it is known."""
+"""Labels of crops: the right answers, and weights that say which of them are known."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from glnet.estimate import Estimate
 from glnet_infer.skeleton import BODY_JOINTS
 
 HIDDEN_WEIGHT = 0.5
-"""Of keypoints that are hidden or outside the crop, which are guesses: they count, and less than what is seen."""
+"""Weight of keypoints that are hidden or outside the crop: they are guesses, and count less than what is seen."""
 
 BACKGROUND = BODY_JOINTS
-"""Segment where no person is seen."""
+"""Value of a segment where no person is seen."""
 
 UNKNOWN = 255
-"""Segment without a label."""
+"""Value of a segment without a label."""
 
 
 class Targets(NamedTuple):
@@ -25,17 +25,17 @@ class Targets(NamedTuple):
 
     Attributes:
         estimate: The perfect estimate (:meth:`glnet.recovery.Decoder.encode`).
-        keypoint_weights: N x K, visible and labelled keypoints.
-        depth_weights: N x K.
+        keypoint_weights: N x K, weights of the keypoints.
+        depth_weights: N x K, weights of the depths.
         rotation_weights: N x 23 for twists, N x 24 for 6D rotations.
-        shape_weights: N x 1, for betas.
-        scale_weights: N x 1.
+        shape_weights: N x 1, weights of the betas.
+        scale_weights: N x 1, weights of the scale.
         rotations: N x 24 x 3 x 3, SMPL's pose with the root relative to the camera.
-        pose_weights: N x 24, for ``rotations``.
-        cameras: N x 4, of the crops.
+        pose_weights: N x 24, weights of ``rotations``.
+        cameras: N x 4, cameras of the crops.
         segments: N x G x G uint8, for every cell of the pixel grid: the joint that the surface seen at its middle follows
             most, :data:`BACKGROUND` or :data:`UNKNOWN`.
-        places: N x G x G x 4, metres: where on the mean body in its rest pose that surface lies, and its depth behind the
+        places: N x G x G x 4, metres: the point of that surface on the mean body in its rest pose, and its depth behind the
             root joint along the ray through the crop's centre.
     """
 
@@ -52,7 +52,7 @@ class Targets(NamedTuple):
     places: Float[Tensor, "n g g 4"]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Targets":
-        """The same change of every tensor."""
+        """The targets with the same change of every tensor."""
         return Targets(Estimate(*map(change, self.estimate)), *map(change, self[1:]))
 
     @staticmethod
@@ -68,7 +68,7 @@ def unknown_surface(count: int, grid: int) -> tuple[UInt8[Tensor, "n g g"], Floa
 
 
 class Batch(NamedTuple):
-    """Crops N x S x S x 3 uint8, RGB, and what the network should say about them."""
+    """Crops, N x S x S x 3 uint8, RGB, and their labels."""
 
     crops: Tensor
     targets: Targets

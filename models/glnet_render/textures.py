@@ -1,4 +1,4 @@
-"""Random patterns as small images: cloth, hair, skin, and what occluders are made of."""
+"""Random patterns as small images, for cloth, hair, skin and occluders."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from torch.nn.functional import interpolate
 from glnet_render.randomness import Draw
 
 SIZE = 64
-"""Texels per side of a pattern, which repeats."""
+"""Texels per side of a pattern; patterns repeat."""
 
 
 def noise(draw: Draw, count: int, cells: int, size: int) -> Tensor:
-    """Smooth noise of one scale: count x size x size, about -1 to 1; ``cells`` random values a side."""
+    """Smooth noise of one scale, count x size x size, about -1 to 1, from ``cells`` random values a side."""
     coarse = draw.uniform(count, 1, cells, cells, low=-1, high=1)
     return interpolate(coarse, (size, size), mode="bilinear", align_corners=True).squeeze(1)
 
@@ -26,7 +26,7 @@ def patterns(draw: Draw, first: Tensor, second: Tensor, plain: float, size: int 
         draw: Random numbers.
         first: N x 3, RGB 0 to 1.
         second: N x 3.
-        plain: Probability of a plain one.
+        plain: Probability of one plain colour.
         size: Texels per side.
 
     Returns:
@@ -53,7 +53,7 @@ def patterns(draw: Draw, first: Tensor, second: Tensor, plain: float, size: int 
 
 
 def colors(draw: Draw, count: int) -> Tensor:
-    """Colours of things, N x 3 RGB 0 to 1: grey ones, muted ones and some bright ones."""
+    """Colours of things, N x 3, RGB 0 to 1: grey, muted and some bright ones."""
     value = draw.uniform(count, 1, low=0.2, high=1).pow(1.4)
     tint = draw.uniform(count, 3)
     tint = tint / tint.amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How to train: the numbers of a training, apart from the network's and the data's."""
+"""The numbers of a training, apart from the network's and the data's."""
 
 import math
 from dataclasses import dataclass
@@ -10,36 +10,35 @@ from glnet_render.seeds import LARGEST_SEED
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-
 GUIDANCE_AT_END = 0.25
-"""Weight of the guidance at the last step, of its weight before."""
+"""Weight of the guidance at the last step, as a share of its weight before."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """The numbers of a training.
 
     Attributes:
         steps: Length of the training; the learning rate is planned for it.
         batch: Crops per step, of all processes together.
-        learning_rate: Its highest value, reached after ``warmup`` steps, then falling as a cosine to 1 %.
-        warmup: Steps of linear growth.
-        weight_decay: The optimizer's.
+        learning_rate: Highest learning rate, reached after ``warmup`` steps; it then falls as a cosine to 1 %.
+        warmup: Steps over which the learning rate grows linearly.
+        weight_decay: Weight decay of the optimizer.
         clip: Largest norm of the gradient.
         average: Share of the old weights that the running average keeps per step; the average is what is evaluated.
-        fading: Last share of the steps, over which turning and scaling of crops fade away and guidance to
-            :data:`GUIDANCE_AT_END`: the network ends with crops as they will be, and with what it will be asked for.
-        tilted: Share of rendered persons who are the less upright of two: who leans, lies or is seen from high above is
-            rare, and found worst. It fades like turning, for what is asked in the end is the natural mixture.
-        bystanders: Share of rendered crops that show another person too, to the last step: where there is one there are
-            often more.
-        precision: What the network computes in where that is safe (autocast); one of :data:`PRECISIONS`.
+        fading: Share of the steps, the last ones, over which turning and scaling of crops fade away. Guidance falls to
+            :data:`GUIDANCE_AT_END`. So the network ends with crops as they will be, and with what it will be asked for.
+        tilted: Share of rendered persons who are the less upright of two. Persons who lean, lie or are seen from high above
+            are rare, and found worst. The share fades like turning: scores are of the natural mixture.
+        bystanders: Share of rendered crops that show another person too, to the last step. Photographs of one person often
+            show more.
+        precision: Type in which the network computes where that is safe (autocast); one of :data:`PRECISIONS`.
         synthetic: Share of rendered crops; the rest comes from real datasets.
         block: Crops rendered at a time.
         blocks: Blocks that each process holds in its pool.
         refresh: Steps between two new blocks.
         curriculum: Blocks until the full spread of poses and views is reached.
-        seed: Of everything.
+        seed: Seed of all random numbers.
     """
 
     steps: int = 20_000
@@ -62,7 +61,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise InputError(f"{self.precision!r} is no precision.", fix=f"choose one of {', '.join(PRECISIONS)}")
+            raise InputError(f"The precision {self.precision!r} is unknown.", fix=f"choose one of {', '.join(PRECISIONS)}")
         for name in ("synthetic", "fading", "tilted", "bystanders"):
             share = getattr(self, name)
             if not 0 <= share <= 1:

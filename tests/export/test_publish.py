@@ -197,6 +197,7 @@ def test_an_interrupt_between_the_two_renames_keeps_the_earlier_bundle(target, m
     assert content(target) == "old" and beside(target) == ["bundle"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 def test_a_link_to_an_earlier_bundle_is_replaced_without_leftovers(target):
     elsewhere = target.parent.parent / "disk" / "bundle"
     publish(elsewhere, "old")
@@ -286,9 +287,9 @@ with bundle_under_construction(Path({str(target)!r})) as (directory, _):
     (partial,) = beside(target)
     publish(target.with_name("other"))
     assert beside(target) == [partial, "other"]  # still running: not touched by a neighbour
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate(timeout=20)
-    assert process.returncode == -signal.SIGKILL
+    assert process.returncode != 0
     assert not target.exists() and beside(target) == [partial, "other"]
     publish(target)
     assert content(target) == "new" and beside(target) == ["bundle", "other"]

@@ -8,7 +8,8 @@ import pytest
 
 from glnet_infer import BundleError
 from glnet_infer.bundle import Bundle, check_file, record_file
-from glnet_infer.bundle.manifest import FileRecord, Manifest
+from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.records import FileRecord
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 

@@ -31,6 +31,7 @@ BOXES = ["--boxes", "639,30,955,736", "--boxes", "313,25,577,567"]
 def plain_output_and_nobodys_files(monkeypatch, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("home")  # a developer's own SMPL files must not show up in the doctor's report
     monkeypatch.setenv("HOME", str(elsewhere))
+    monkeypatch.setenv("USERPROFILE", str(elsewhere))  # its name on Windows
     monkeypatch.chdir(elsewhere)
     monkeypatch.delenv("GLNET_BODY_DIR", raising=False)
     monkeypatch.setenv("NO_COLOR", "1")

@@ -25,6 +25,7 @@ from glnet_bench.settings import Frame, Settings
 from glnet_bench.statistics import Summary
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import MANIFEST_NAME
+from glnet_infer.bundle.records import ENGINES
 from glnet_infer.devices import cores
 from glnet_infer.errors import BackendError, GlnetError
 
@@ -289,12 +290,12 @@ def measure_floor(bundle: Bundle, settings: Settings) -> dict[str, Any]:
 
 def graphs(bundle: Bundle) -> dict[str, Path]:
     """The bundle's ONNX files by precision."""
-    found = {bundle.manifest.graph.precision: bundle.graph}
-    for record in bundle.manifest.engines:
-        name = (record.layers.get("graph") or {}).get("file")
-        if name and (bundle.directory / name).is_file():
-            found.setdefault(record.precision, bundle.directory / name)
-    return found
+    manifest = bundle.manifest
+    records = [record for record in (manifest.graph, manifest.graph_for(ENGINES)) if record is not None]
+    found: dict[str, Path] = {}
+    for record in records:
+        found.setdefault(record.precision, bundle.directory / record.file.file)
+    return {precision: path for precision, path in found.items() if path.is_file()}
 
 
 def _free_memory() -> None:

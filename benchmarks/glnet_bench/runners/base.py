@@ -128,6 +128,6 @@ def _with_engines_of(bundle: Bundle, flavor: str) -> Bundle:
         raise BackendError(
             f"The bundle has no {flavor} engine.",
             why="it was exported without one",
-            fix=f"glnet-export CHECKPOINT -o {bundle.directory} --trt --flavor {flavor}",
+            fix=f"glnet-export engine {bundle.directory} --flavor {flavor}",
         )
     return replace(bundle, manifest=replace(bundle.manifest, engines=engines))

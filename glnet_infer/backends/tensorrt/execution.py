@@ -58,7 +58,7 @@ class Execution:
 
     Attributes:
         inputs: Pinned arrays for the largest batch, by name: fill the first rows, then :meth:`run`.
-        outputs: Likewise; the first rows are the results, until the next run.
+        outputs: Arrays on the host, by name; the first rows are the results, until the next run.
         sizes: The buckets.
     """
 

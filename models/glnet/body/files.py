@@ -42,7 +42,7 @@ class BodyData:
 
 
 def demo_directory() -> Path:
-    """Where the demo body lies: inside the installed package, or beside it in a checkout."""
+    """Directory of the demo body: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "demo"
     return inside if inside.is_dir() else package.parent / "demo"
@@ -87,7 +87,7 @@ def load_body(path: str | Path) -> BodyData:
     """
     path = Path(path)
     if not path.is_file():
-        raise BodyError(f"There is no body file {path}.", why="no such file", fix="give an SMPL .pkl or .npz")
+        raise BodyError(f"There is no body file {path}.", fix="give an SMPL .pkl or .npz")
     if path.suffix == ".pkl":
         content = read_body_pickle(path)
     elif path.suffix == ".npz":
@@ -127,7 +127,7 @@ def _checked(path: Path, content: dict[str, Any]) -> BodyData:
     regressor = np.asarray(content["J_regressor"], dtype=np.float64)
     weights = np.asarray(content["weights"], dtype=np.float64)
     faces = np.asarray(content["f"]).astype(np.int64)
-    leaves = content.get("leaf_vertices", SMPL_LEAF_VERTICES if vertices == SMPL_VERTICES else None)
+    leaves: Any = content.get("leaf_vertices", SMPL_LEAF_VERTICES if vertices == SMPL_VERTICES else None)
     expected = {
         "v_template": (template.shape, (vertices, 3)),
         "shapedirs": (shapedirs.shape, (vertices, 3, SHAPE_COMPONENTS)),
@@ -169,7 +169,7 @@ def _implausible(
     weights: NDArray[np.float64],
     leaves: NDArray[np.int64],
 ) -> list[str]:
-    """What is wrong with values whose shapes fit."""
+    """Faults of values whose shapes fit."""
     wrong = []
     for name, values in (
         ("v_template", template),

@@ -1,4 +1,4 @@
-"""Reading SMPL's original pickles without chumpy, scipy or the risk of running code.
+"""Reading SMPL's original pickles without chumpy or scipy, and without running their code.
 
 A pickle is a program that names classes and functions. This reader gives it inert stand-ins and nothing else: not even
 numpy's own types, which a forged pickle can turn against the process (a dtype's state may declare raw bytes to be Python
@@ -18,11 +18,11 @@ from glnet_infer.errors import BodyError, first_line
 
 
 class PickledObject:
-    """What a pickle built: its arguments and state, as data.
+    """An object that a pickle built, as data.
 
     Attributes:
-        arguments: What the pickle called the class with.
-        state: What it then set.
+        arguments: Arguments that the pickle called the class with.
+        state: State that the pickle then set.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -47,11 +47,12 @@ class DType(PickledObject):
             code = code.decode("latin1")
         if not isinstance(code, str) or not re.fullmatch(r"[biuf][1248]", code):
             raise pickle.UnpicklingError(f"it holds an array of type {code!r}, not of numbers")
-        order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
+        order: Any = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
         order = order.decode("latin1") if isinstance(order, bytes) else order
         if order not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError(f"it holds an array of byte order {order!r}")
-        return np.dtype(code).newbyteorder(order)
+        dtype: np.dtype[Any] = np.dtype(code).newbyteorder(order)
+        return dtype
 
 
 def _numbers(dtype: Any, data: Any, shape: Any, fortran: bool) -> NDArray[Any]:
@@ -69,7 +70,7 @@ def _numbers(dtype: Any, data: Any, shape: Any, fortran: bool) -> NDArray[Any]:
 
 
 class Array(PickledObject):
-    """Stand-in for ``numpy.ndarray``, as ``_reconstruct`` starts it and its state fills it."""
+    """Stand-in for ``numpy.ndarray``: ``_reconstruct`` starts it, and its state fills it."""
 
     def array(self) -> NDArray[Any]:
         """The array."""
@@ -110,7 +111,7 @@ class ChumpySelection(PickledObject):
 
     def array(self) -> NDArray[Any]:
         """The selected elements."""
-        values = as_array(self.state["a"]).ravel()[as_array(self.state["idxs"])]
+        values: NDArray[Any] = as_array(self.state["a"]).ravel()[as_array(self.state["idxs"])]
         shape = self.state.get("preferred_shape", values.shape)
         return values.reshape(tuple(int(side) for side in shape))
 
@@ -138,7 +139,7 @@ class CompressedColumns(CompressedRows):
 
 
 class _Reconstructor:
-    """``copyreg._reconstructor``: how protocols 0 and 1 make an object of a class. Has nothing that a pickle can change."""
+    """``copyreg._reconstructor``, by which protocols 0 and 1 make an object. A pickle can change nothing in it."""
 
     __slots__ = ()
 
@@ -149,7 +150,7 @@ class _Reconstructor:
 
 
 class _Encoder:
-    """``_codecs.encode``, how Python 2's strings travel in protocol 2."""
+    """``_codecs.encode``, by which protocol 2 holds Python 2's strings."""
 
     __slots__ = ()
 
@@ -189,11 +190,11 @@ _STAND_INS: dict[tuple[str, str], Any] = {
         for form in ("matrix", "array")
     },
 }
-"""What body pickles name, under the modules that have held it over the years."""
+"""Classes and functions that body pickles name, under the modules that have held them over the years."""
 
 
 BODY_KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f", "kintree_table", "leaf_vertices")
-"""What is read of a body file; others, such as training data of the model, are left alone."""
+"""Keys that are read from a body file; others, such as training data of the model, are left alone."""
 
 
 class BodyUnpickler(pickle.Unpickler):
@@ -214,7 +215,7 @@ class BodyUnpickler(pickle.Unpickler):
 
 
 def as_array(value: Any) -> NDArray[Any]:
-    """A numpy array of whatever the pickle held: a stand-in, a number, a text, or nested lists of numbers."""
+    """A value of a pickle as a numpy array: a stand-in, a number, a text, or nested lists of numbers."""
     return value.array() if isinstance(value, PickledObject) else np.asarray(value)
 
 

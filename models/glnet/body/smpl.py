@@ -31,6 +31,13 @@ class PosedBody(NamedTuple):
 class Body(nn.Module):
     """An SMPL-format body on the model's device. Has no parameters."""
 
+    template: Tensor
+    shapes: Tensor
+    poses: Tensor | None
+    joint_template: Tensor
+    joint_shapes: Tensor
+    weights: Tensor
+
     def __init__(self, data: BodyData) -> None:
         super().__init__()
         self.data = data
@@ -54,7 +61,8 @@ class Body(nn.Module):
 
     def rest_joints(self, betas: Float[Tensor, "n 10"]) -> Float[Tensor, "n 29 3"]:
         """Joints of the rest pose, metres."""
-        return (self.joint_template + betas @ self.joint_shapes).unflatten(-1, (SKELETON_JOINTS, 3))
+        joints: Tensor = (self.joint_template + betas @ self.joint_shapes).unflatten(-1, (SKELETON_JOINTS, 3))
+        return joints
 
     def forward(
         self,
@@ -88,4 +96,6 @@ class Body(nn.Module):
 
     def pose(self, local_rotations: Float[Tensor, "n 24 3 3"], betas: Float[Tensor, "n 10"]) -> PosedBody:
         """Pose the body from SMPL's own parameters."""
-        return self(self.kinematics.chain(local_rotations), local_rotations, betas, self.rest_joints(betas))
+        rotations = self.kinematics.chain(local_rotations)
+        posed: PosedBody = self(rotations, local_rotations, betas, self.rest_joints(betas))
+        return posed

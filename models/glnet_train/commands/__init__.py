@@ -1,1 +1,1 @@
-"""Command lines of the training."""
+"""The command line ``glnet-train``: the only room of the training that prints."""

@@ -9,7 +9,7 @@ import typer
 
 from glnet_infer.commands.console import errors_reported, print_json, print_result, say, talk
 from glnet_infer.errors import BodyError, CheckpointError, InputError
-from glnet_train.commands.console import check_installed
+from glnet_train.commands.requirements import check_installed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,29 +22,34 @@ if TYPE_CHECKING:
     from glnet_train.scores import Evaluation, EvaluationProtocol
 
 RENDERED = 1024
-"""Held-out crops to score on."""
+"""Held-out crops to score on, by default."""
 
 
 def evaluate_command(
-    target: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle.", readable=False)],
+    target: Annotated[Path, typer.Argument(help="Checkpoint or bundle to score.", readable=False)],
     crops: Annotated[
-        int | None, typer.Option(min=1, help="How many, spread evenly.  [default: 1024 rendered ones, all of a dataset]")
+        int | None,
+        typer.Option(
+            min=1, help="Number of crops; of a dataset, spread evenly.  [default: 1024 rendered ones, all of a dataset]"
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Score on these datasets (JSON list, docs/training.md), not on rendered crops.")
+        Path | None, typer.Option(help="JSON list of datasets to score on (docs/training.md), in place of rendered crops.")
     ] = None,
     regressor: Annotated[
-        Path | None, typer.Option(help="J_regressor_h36m.npy: score datasets as the literature does.", readable=False)
+        Path | None, typer.Option(help="J_regressor_h36m.npy, to score datasets as the literature does.", readable=False)
     ] = None,
-    male: Annotated[Path | None, typer.Option(help="SMPL's male body, for true meshes.", readable=False)] = None,
-    female: Annotated[Path | None, typer.Option(help="SMPL's female body, likewise.", readable=False)] = None,
+    male: Annotated[Path | None, typer.Option(help="SMPL's male body, for men's true meshes.", readable=False)] = None,
+    female: Annotated[
+        Path | None, typer.Option(help="SMPL's female body, for women's true meshes.", readable=False)
+    ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="What runs a bundle; see glnet-infer --help.  [default: onnxruntime-cpu]")
+        str | None, typer.Option(help="Backend that runs a bundle; see glnet-infer --help.  [default: onnxruntime-cpu]")
     ] = None,
     bystanders: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of rendered crops with another person.  [default: 0]")
     ] = None,
-    pictures: Annotated[Path | None, typer.Option(help="Picture of the best, median and worst crops to write.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Picture to write, of the best, median and worst crops.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Score a checkpoint or a bundle on held-out rendered crops, beside the standing mean body; or on datasets."""
@@ -52,9 +57,9 @@ def evaluate_command(
         if data is None and (regressor or male or female):
             raise typer.BadParameter("--regressor, --male and --female belong to --data")
         if data is not None and pictures is not None:
-            raise typer.BadParameter("--pictures are of rendered crops; leave --data out")
+            raise typer.BadParameter("--pictures shows rendered crops; leave --data out")
         if data is not None and bystanders is not None:
-            raise typer.BadParameter("--bystanders are in rendered crops; leave --data out")
+            raise typer.BadParameter("--bystanders is for rendered crops; leave --data out")
         if backend is not None and target.is_file():
             raise typer.BadParameter("a checkpoint is run by PyTorch; --backend is for bundles")
         check_installed()
@@ -85,7 +90,7 @@ def evaluate_command(
             network = Checkpoint.load(target).network()
             body = Body(load_body(find_body(network.config.body)))
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            # The network's body goes to the device; that of the labels stays.
+            # The network gets its own copy of the body on the device; the labels keep theirs on the CPU.
             runner = TorchBackend(MeshRecovery(network, copy.deepcopy(body)).eval().to(device))
             spec = network.config.crop
         if data is not None:
@@ -119,7 +124,7 @@ def _score_datasets(
 
     found = []
     for dataset in load_datasets(listing, protocol.body, spec)[0]:
-        _tell_of_bodies(dataset, protocol)
+        _note_bodies(dataset, protocol)
         with Progress(console=talk, transient=True, disable=not talk.is_terminal) as bar:
             task = bar.add_task(dataset.name)
 
@@ -139,13 +144,13 @@ def _score_datasets(
             print_result(f"{dataset.name:<16} {summary}")
         for name, count in scores.counts().items():
             if count < summary.crops:
-                say(f"{dataset.name}: {name} is of the {count} persons that have the labels for it")
+                say(f"{dataset.name}: {name} is the mean over the {count} persons that have the labels for it")
     if as_json:
         print_json({"backend": runner.name, "datasets": [{"name": name, **scores.as_dict()} for name, scores in found]})
 
 
-def _tell_of_bodies(dataset: "AnnotatedImages", protocol: "EvaluationProtocol") -> None:
-    """Say whose true meshes are not made with the body that they were fitted with, as far as the set tells."""
+def _note_bodies(dataset: "AnnotatedImages", protocol: "EvaluationProtocol") -> None:
+    """Print whose true meshes are not made with the body that they were fitted with, as far as the set says."""
     posed = [annotation.gender for annotation in dataset if annotation.rotations is not None]
     others = sum(gender is not None and gender not in protocol.gendered for gender in posed)
     if others:
@@ -177,9 +182,9 @@ def _actor_body(file: Path, neutral: "Body") -> "Body":
 
 
 def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
-    """Write crops of least, middle and greatest error with their meshes."""
+    """Write a picture of the crops of least, middle and greatest error with their meshes."""
     from glnet_infer.images import write_image
-    from glnet_train.fit.pictures import best_median_worst, sheet
+    from glnet_train.scores.pictures import best_median_worst, sheet
 
     rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())
     shown = result.shown

@@ -5,8 +5,8 @@ Nothing is downloaded and nothing is shipped: each set has its own licence, and 
 
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask
 from glnet_train.data.coco import read_coco
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.hybrik import read_3dpw_json, read_h36m, read_mpi_inf_3dhp
-from glnet_train.data.images import AnnotatedImages
 from glnet_train.data.listing import load_datasets, load_mixture
 from glnet_train.data.mixture import HYBRIK_RATIOS, Mixture
 from glnet_train.data.samples import Sample, collate

@@ -1,4 +1,4 @@
-"""What is known of one person in one photograph, whichever dataset says it, and which of it is used for training."""
+"""The labels of one person in one photograph, alike for all datasets, and which of them are used for training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
 HUMAN36M_JOINTS = 17
-"""Of Human3.6M's skeleton, in the order of its joint regressor for SMPL; the first is the pelvis."""
+"""Joints of Human3.6M's skeleton, in the order of its joint regressor for SMPL; the first is the pelvis."""
 
 _SHAPES = {
     "box": (4,),
@@ -55,10 +55,10 @@ class Annotation:
         keypoints_2d_weights: 29, 1 or 0.
         twists: 23 x 2, cosine and sine of the turn about the rest bone, of joints 1 to 23.
         twist_weights: 23, 1 or 0.
-        h36m_joints: 17 x 3, camera coordinates, metres: what the literature scores against, of the motion capture where the
-            set has it. Not trained on.
+        h36m_joints: 17 x 3, camera coordinates, metres: the joints that the literature scores against; from motion capture
+            where the set has it. They are not trained on.
         gender: ``male`` or ``female`` where the pose was fitted with that body.
-        area: Square pixels that the person covers, as COCO's keypoint similarity wants it.
+        area: Square pixels that the person covers, for COCO's keypoint similarity.
     """
 
     image: Path
@@ -92,10 +92,13 @@ class Annotation:
 
 
 def gender_of(value: Any) -> str | None:
-    """What a dataset says about the body that a pose was fitted with, as ``male``, ``female`` or None for the neutral one.
+    """The body that a pose was fitted with: ``male``, ``female``, or None for the neutral one.
+
+    Args:
+        value: The dataset's word for it, such as ``m``.
 
     Raises:
-        InputError: It says something else.
+        InputError: The word is unknown.
     """
     word = (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).lower()
     if word in _GENDERS:
@@ -109,7 +112,7 @@ def gender_of(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class LabelMask:
-    """Which labels of a set are trusted for training; the others are dropped even where the set has them.
+    """Labels of a set that are trusted for training; the others are dropped even where the set has them.
 
     Attributes:
         keypoints: Image positions of joints.
@@ -136,7 +139,7 @@ class LabelMask:
             "betas": ("betas",),
             "twists": ("twists", "twist_weights"),
         }
-        changes: dict[str, NDArray[np.float32] | None] = {
+        changes: dict[str, Any] = {
             name: None for label, names in drop.items() if not getattr(self, label) for name in names
         }
         if not self.leaves:
@@ -153,5 +156,4 @@ LABEL_MASKS: dict[str, LabelMask] = {
     "3dhp": LabelMask(rotations=False, betas=False, twists=False, leaves=False),
     "3dpw": LabelMask(twists=False, leaves=False),
 }
-"""What HybrIK's training uses of each set: Human3.6M everything; COCO keypoints; MPI-INF-3DHP keypoints and depths; 3DPW
-everything but the leaf joints and twists. The weights of single joints and twists add to this."""
+"""Labels that HybrIK's training uses of each set. The weights of single joints and twists add to this."""

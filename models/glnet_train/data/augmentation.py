@@ -1,4 +1,4 @@
-"""Cheap changes of crops and their labels, alike for rendered and real ones."""
+"""Cheap changes of crops and their labels, for rendered and real ones."""
 
 import numpy as np
 import torch
@@ -16,23 +16,22 @@ MIRRORED = 0.5
 """Share of crops that are mirrored."""
 
 TURN = 0.35
-"""Crops are turned by up to this, radians: 20 degrees."""
+"""Largest turn of a crop, radians: 20 degrees."""
 
 SQUARE = 0.005
-"""Crops are not turned where fx and fy differ by this share or more."""
+"""Crops are turned only where fx and fy differ by less than this share."""
 
 SCALE = 1.2
-"""Rendered crops are scaled by up to this, or down by as much."""
+"""Largest scaling of a rendered crop, up or down."""
 
 SHIFT, SIZE = 0.1, 1.25
-"""Boxes of real persons are shifted by up to this share of their sides, and are larger or smaller by up to this factor, as
-those of detectors are."""
+"""Largest errors of a real person's box, as detectors make them: a shift in shares of its sides, and a factor of size."""
 
 BRIGHTNESS = 0.2
-"""Crops are multiplied by up to 1 plus or minus this,"""
+"""Largest change of a crop's brightness, as a share."""
 
 GAIN = 0.15
-"""and each of their colour channels by up to as much as this more or less."""
+"""Largest further change of each colour channel, as a share."""
 
 
 def mirror(batch: Batch) -> Batch:
@@ -73,7 +72,7 @@ def mirror(batch: Batch) -> Batch:
 
 
 def _mirrored_segments() -> list[int]:
-    """What every value of a segment becomes."""
+    """The mirrored value of every value of a segment."""
     return [*mirror_order(BODY_JOINTS), *range(BODY_JOINTS, 256)]
 
 
@@ -84,9 +83,9 @@ def turn(batch: Batch, angles: Float[Tensor, " n"], scales: Float[Tensor, " n"])
     comes in from beyond the crop is black. Keypoints that leave the crop count as hidden ones.
 
     Args:
-        batch: With square pixels (fx = fy).
+        batch: Crops of square pixels (fx = fy).
         angles: Radians, clockwise in the picture.
-        scales: Size of what is shown relative to before.
+        scales: Factors by which what is shown grows.
     """
     crops, targets = batch
     estimate = targets.estimate
@@ -123,7 +122,7 @@ def turn(batch: Batch, angles: Float[Tensor, " n"], scales: Float[Tensor, " n"])
 
 
 def _warp(crops: Tensor, targets: Targets, change: Float[Tensor, "n 2 2"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops, bilinear, and segments and places, nearest, after a linear change about the middle."""
+    """Crops (bilinear) and segments and places (nearest) after a linear change about the middle."""
     inverse = functional.pad(torch.linalg.inv(change), (0, 1))
     where = functional.affine_grid(inverse, [len(crops), 3, *crops.shape[1:3]], align_corners=False)
     images = functional.grid_sample(crops.permute(0, 3, 1, 2).float(), where, align_corners=False)
@@ -153,10 +152,10 @@ def augment(batch: Batch, generator: torch.Generator, strength: float = 1.0, ren
 
     Args:
         batch: The crops.
-        generator: Of all chances.
+        generator: Generator of all random numbers.
         strength: Share of the full turning and scaling.
-        rendered: Only the first so many are scaled: photographs were cut by boxes of another size (:func:`jittered`), and
-            have more to show around a smaller person than black.
+        rendered: Number of rendered crops, which come first; only these are scaled, all by default. Photographs were cut by
+            boxes of another size (:func:`jittered`), and show more than black around a smaller person.
     """
     count, device = len(batch.crops), batch.crops.device
 

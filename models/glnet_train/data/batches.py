@@ -1,4 +1,4 @@
-"""What is trained on: rendered crops from a pool, real crops from a mixture, by step."""
+"""The batch of every step: rendered crops from a pool, real crops from a mixture."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from glnet_render.targets import HIDDEN_WEIGHT, Batch, Targets
 from glnet_train.data import AnnotatedImages, Mixture, Sample, collate
 from glnet_train.data.augmentation import augment, jittered
 from glnet_train.data.pool import CropPool
-from glnet_train.processes import Processes
+from glnet_train.distributed import Processes
 from glnet_train.recipe import Recipe
 
 READERS = 4
-"""Threads that read real images; OpenCV decodes outside Python's lock."""
+"""Threads that read real images; OpenCV decodes without Python's lock."""
 
 SUBSTITUTES = 10
 """Persons that are tried in place of one whose image cannot be read."""
 
 
 def make_targets(decoder: Decoder, sample: SyntheticSample, keypoints: int) -> Targets:
-    """Labels of synthetic crops: all known, for the whole body is what has to be recovered."""
+    """Labels of synthetic crops. All are known: the whole body is what has to be recovered."""
     estimate = decoder.encode(sample.rotations, sample.betas, sample.translation, sample.cameras)
     extra = keypoints - estimate.keypoints.shape[1]
     pad = torch.nn.functional.pad
@@ -64,7 +64,8 @@ class Batches:
         real: Real crops; needed where the recipe leaves room for them.
 
     Raises:
-        InputError: Real crops are wanted and there is no mixture, or the other way round.
+        InputError: Real crops are wanted and there is no mixture, or the other way round; or the processes cannot share
+            the batch.
     """
 
     def __init__(
@@ -99,14 +100,14 @@ class Batches:
         self._ahead: tuple[int, Future[Batch]] | None = None
 
     def prepare(self, step: int) -> Iterator[tuple[int, int]]:
-        """Render what the training needs before ``step``, its first one here; gives blocks done and blocks in all."""
+        """Render the blocks that the training needs before ``step``; yields how many are done, and how many there are."""
         if self._rendered and self._pool is None:
             self._pool = CropPool(self._render, self.recipe.blocks, step // self.recipe.refresh)
         if self._pool is not None:
             yield from self._pool.fill()
 
     def at(self, step: int) -> Batch:
-        """The batch of a step, on the process's device. Steps come in order, from wherever a training starts."""
+        """The batch of a step, on the process's device. Steps must come in order, from any first one."""
         number = step * self.processes.count + self.processes.rank
         own = torch.Generator().manual_seed(derived(self.recipe.seed, STEPS, number))
         parts = []
@@ -143,15 +144,16 @@ class Batches:
         return batch.result().to(self.processes.device)
 
     def _read(self, step: int) -> "Future[Batch]":
+        mixture, readers = self._mixture, self._readers
+        assert mixture is not None and readers is not None
         first = (step * self.processes.count + self.processes.rank) * self._real
-        picks = [self._mixture.pick(first + index) for index in range(self._real)]  # here: its plan is no affair of threads
+        # Persons are picked in the main thread: the mixture's plan is not thread-safe.
+        picks = [mixture.pick(first + index) for index in range(self._real)]
         samples = [
-            self._readers.submit(
-                self._load, self._mixture.datasets[dataset], person, derived(self.recipe.seed, PERSONS, first + index)
-            )
+            readers.submit(self._load, mixture.datasets[dataset], person, derived(self.recipe.seed, PERSONS, first + index))
             for index, (dataset, person) in enumerate(picks)
         ]
-        return self._readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))
+        return readers.submit(lambda: Batch(*collate([sample.result() for sample in samples], self.config)))
 
     @staticmethod
     def _load(dataset: AnnotatedImages, person: int, seed: int) -> Sample:

@@ -17,16 +17,16 @@ from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask
-from glnet_train.data.images import AnnotatedImages
-from glnet_train.data.reading import corners, existing_folder, need, numbers, read_json
+from glnet_train.data.dataset import AnnotatedImages
+from glnet_train.data.reading import corners, existing_folder, need, numbers, read_annotations
 
 COCO_KEYPOINTS = 17
 COCO_TO_SKELETON: dict[str, int] = {
     "left_shoulder": 5, "right_shoulder": 6, "left_elbow": 7, "right_elbow": 8, "left_wrist": 9, "right_wrist": 10,
     "left_knee": 13, "right_knee": 14, "left_ankle": 15, "right_ankle": 16,
 }  # fmt: skip
-"""Which of COCO's keypoints are taken for ours. Its hips lie further out than SMPL's hip joints, and its face has no
-counterpart (HybrIK's choice)."""
+"""COCO's index of each joint that both skeletons have (HybrIK's choice). COCO's hips lie further out than SMPL's; its face
+has no counterpart."""
 
 
 def read_coco(
@@ -44,7 +44,7 @@ def read_coco(
         InputError: Something is missing or damaged.
     """
     folder = existing_folder(images, "COCO's images")
-    content = read_json(annotations)
+    content = read_annotations(annotations)
     listed = {}
     for number, image in enumerate(content["images"]):
         need(image, ("id", "file_name", "width", "height"), f"{annotations}, image {number}")

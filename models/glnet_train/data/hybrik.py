@@ -37,8 +37,8 @@ from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import HUMAN36M_JOINTS, LABEL_MASKS, Annotation, LabelMask, gender_of
-from glnet_train.data.images import AnnotatedImages
-from glnet_train.data.reading import corners, existing_folder, need, numbers, read_json
+from glnet_train.data.dataset import AnnotatedImages
+from glnet_train.data.reading import corners, existing_folder, need, numbers, read_annotations
 
 H36M_FLAWED = ("s_09_act_05_subact_02_ca", "s_09_act_10_subact_02_ca", "s_09_act_13_subact_01_ca")
 """Recordings of subject 9 that HybrIK leaves out."""
@@ -51,10 +51,10 @@ MPI_INF_3DHP_TO_SKELETON: dict[str, int] = {
     "left_knee": 19, "left_ankle": 20,
     "right_knee": 24, "right_ankle": 25,
 }  # fmt: skip
-"""Which of its 28 joints are taken for ours (HybrIK's choice). Hips, spine, feet and hands are defined otherwise."""
+"""MPI-INF-3DHP's index of each joint that both skeletons have (HybrIK's choice). Its hips, spine, feet and hands differ."""
 
 NO_TWIST = -10.0
-"""Twist angles below this say that there is no label."""
+"""Twist angles up to this mean that there is no label."""
 
 _Labels = dict[str, Any]
 
@@ -188,7 +188,7 @@ def _smpl(thetas: Any, betas: Any, where: str) -> _Labels:
 
 
 def _joints(values: Any, metres: float, where: str) -> _Labels:
-    """SMPL's 24 joints, or all 29; ``metres`` is the unit they are given in."""
+    """SMPL's 24 joints, or all 29; ``metres`` is the length of the file's unit."""
     given = numbers(values, (-1, 3), f"{where}: joints") * metres
     if len(given) not in (BODY_JOINTS, SKELETON_JOINTS):
         raise InputError(
@@ -248,10 +248,10 @@ def _read(
     box_scale: float = 1.0,
     by_id: bool = False,
 ) -> AnnotatedImages:
-    """What the sets have in common."""
+    """Read a file with the labels of one set; everything else is common to the sets."""
     folder = existing_folder(folder, f"the images of {name}")
     annotations: list[Annotation] = []
-    for number, (image, annotation) in enumerate(_pairs(read_json(file), by_id, str(file))):
+    for number, (image, annotation) in enumerate(_pairs(read_annotations(file), by_id, str(file))):
         where = f"{file}, annotation {number}"
         need(image, ("file_name", "width", "height", "cam_param"), f"{file}, image {number}")
         need(annotation, ("bbox",), where)
@@ -266,15 +266,9 @@ def _read(
         path = folder / str(image["sequence"]) / str(image["file_name"]) if by_id else folder / str(image["file_name"])
         arrays = {**found, **_image_labels(found), **_translation(found, body)}
         intrinsics, gender = arrays.pop("intrinsics"), arrays.pop("gender", None)
-        annotations.append(
-            Annotation(
-                image=path,
-                box=np.concatenate([middle - half, middle + half]),
-                intrinsics=intrinsics,
-                gender=gender,
-                **{key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()},
-            )
-        )
+        known: _Labels = {key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()}
+        corner_box = np.concatenate([middle - half, middle + half])
+        annotations.append(Annotation(image=path, box=corner_box, intrinsics=intrinsics, gender=gender, **known))
     return AnnotatedImages(name, annotations, mask, spec)
 
 
@@ -298,7 +292,7 @@ def _image_labels(found: _Labels) -> _Labels:
 
 
 def _translation(found: _Labels, body: Body | None) -> _Labels:
-    """What puts the body's resting pelvis onto the labelled one."""
+    """The translation that puts the body's resting pelvis onto the labelled one."""
     if body is None or "betas" not in found:
         return {}
     with torch.no_grad():

@@ -1,8 +1,7 @@
-"""A training's real datasets, as a file lists them."""
+"""The list of real datasets, a JSON file that the user writes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 from glnet.body.smpl import Body
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError, first_line
+from glnet_infer.files import read_json
 from glnet_train.data.annotation import LABEL_MASKS, LabelMask
 from glnet_train.data.coco import read_coco
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.hybrik import read_3dpw_json, read_h36m, read_mpi_inf_3dhp
-from glnet_train.data.images import AnnotatedImages
 from glnet_train.data.mixture import HYBRIK_RATIOS, Mixture
 from glnet_train.data.three_dpw import read_3dpw
 
@@ -24,20 +24,20 @@ READERS: dict[str, tuple[tuple[str, ...], Callable[..., AnnotatedImages]]] = {
     "3dpw-json": (("annotations", "images"), lambda places, body, **kw: read_3dpw_json(**places, body=body, **kw)),
     "3dpw": (("root", "split"), lambda places, body, **kw: read_3dpw(**places, body=body, **kw)),
 }
-"""What an entry of each kind must say, and how it is read."""
+"""For each reader, the keys that say where its files lie, and the function that reads them."""
 
 
 def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[AnnotatedImages], list[float]]:
     """Read the datasets that a JSON file lists.
 
-    The file holds a list of objects with ``reader`` (one of :data:`READERS`), where its files lie (``annotations`` and
-    ``images``; ``root`` and ``split`` for ``3dpw``; relative to the file), optionally ``ratio`` (by default HybrIK's) and
-    ``labels``, which switches kinds of labels on and off (:class:`glnet_train.data.LabelMask`).
+    The file holds a list of objects. ``reader`` is one of :data:`READERS`. ``annotations`` and ``images`` are its files,
+    relative to the list; ``3dpw`` has ``root`` and ``split`` instead. Two keys are optional: ``ratio`` (by default
+    HybrIK's), and ``labels``, which switches kinds of labels on and off (:class:`glnet_train.data.LabelMask`).
 
     Args:
         path: The file.
-        body: The body of the network, SMPL for these datasets.
-        spec: The network's crops.
+        body: The network's body, SMPL for these datasets.
+        spec: Size and padding of the network's crops.
 
     Returns:
         The datasets, and the share of each in a mixture.
@@ -45,19 +45,17 @@ def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[Annotate
     Raises:
         InputError: The list or a dataset cannot be used.
     """
+    fix = (
+        'write the list of datasets like [{"reader": "coco", "annotations": "a.json", "images": "b"}]; see docs/training.md'
+    )
+    entries = read_json(path, InputError, fix=fix)
     try:
-        entries = json.loads(path.read_text())
         if not isinstance(entries, list) or not entries:
             raise ValueError("it is not a list of datasets")
         for entry in entries:
             _check(entry)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The list of datasets {path} was not read.",
-            why=str(error.strerror) if isinstance(error, OSError) else first_line(error),
-            fix='it looks like [{"reader": "coco", "annotations": "persons.json", "images": "folder"}]; docs/training.md '
-            "says more",
-        ) from error
+    except ValueError as error:
+        raise InputError(f"The list of datasets {path} was not read.", why=first_line(error), fix=fix) from error
     datasets, ratios = [], []
     for entry in entries:
         kind = entry["reader"]
@@ -78,12 +76,12 @@ def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[Annotate
 
 
 def load_mixture(path: Path, body: Body, spec: CropSpec, seed: int) -> Mixture:
-    """The mixture of the datasets that a file lists (:func:`load_datasets`), in the order of a seed."""
+    """The mixture of the datasets that a file lists (:func:`load_datasets`); the seed gives its order."""
     return Mixture(*load_datasets(path, body, spec), seed)
 
 
 def _check(entry: Any) -> None:
-    """Raise ValueError where an entry is not as :func:`load_mixture` has it."""
+    """Raise ValueError where an entry is not as :func:`load_datasets` describes it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("reader"), str) or entry["reader"] not in READERS:
         raise ValueError(f"an entry's reader is not one of {', '.join(READERS)}")
     needed = READERS[entry["reader"]][0]

@@ -8,25 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
-from glnet_train.data.images import AnnotatedImages
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.samples import Sample
 
 HYBRIK_RATIOS: dict[str, float] = {"h36m": 0.3, "coco": 0.4, "3dhp": 0.1, "3dpw": 0.2}
-"""How HybrIK's training mixes its sets (its dataset ``mix2_smpl_cam``)."""
+"""Shares of the sets in HybrIK's training (its dataset ``mix2_smpl_cam``)."""
 
 
 class Mixture:
     """An endless, reproducible series of draws from several datasets.
 
     In every epoch each dataset gets its exact share of the draws, in shuffled order. A dataset's own persons are taken in
-    shuffled rounds that go on across epochs: nobody is drawn for the second time before everybody has been drawn once.
-    Which person a draw gives depends on seed and number alone, never on what was drawn before: runs can be resumed and
-    split among processes by number.
+    shuffled rounds that go on across epochs: everybody is drawn once before anybody is drawn twice. Which person a draw
+    gives depends on seed and number alone, never on earlier draws. So runs can be resumed, and split among processes.
 
     Args:
         datasets: The datasets, or a mapping from their names.
-        ratios: Share of each, in the same order or under the same names; need not sum to 1.
-        seed: Another seed, another series.
+        ratios: Share of each dataset, in the same order or under the same names; they need not sum to 1.
+        seed: Seed of the order.
         length: Draws per epoch; by default twice the largest dataset, as in HybrIK.
 
     Raises:
@@ -63,7 +62,7 @@ class Mixture:
     def _exact_counts(self) -> NDArray[np.int64]:
         """Whole numbers of draws that sum to the length: largest remainders."""
         exact = self.ratios * self._length
-        counts = np.floor(exact + 1e-9).astype(np.int64)
+        counts: NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
         order = np.argsort(counts - exact, kind="stable")
         counts[order[: self._length - counts.sum()]] += 1
         return counts
@@ -93,10 +92,10 @@ class Mixture:
         return self._plan[1]
 
     def pick(self, number: int) -> tuple[int, int]:
-        """Which dataset and which of its persons a draw gives.
+        """Numbers of the dataset and of its person that a draw gives.
 
         Args:
-            number: 0 and up, without end; epoch ``number // len(self)``.
+            number: Number of the draw, from 0 without end; its epoch is ``number // len(self)``.
         """
         if number < 0:
             raise IndexError("draws are numbered from 0")

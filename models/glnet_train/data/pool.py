@@ -15,7 +15,7 @@ class CropPool:
     """A window over an endless sequence of rendered blocks of one size. It is empty until :meth:`fill` has ended.
 
     Args:
-        render: Renders block k.
+        render: Function that renders block k.
         blocks: Blocks held at a time.
         first: Oldest block to hold.
     """
@@ -28,7 +28,7 @@ class CropPool:
         self._held: list[Batch] = []
 
     def fill(self) -> Iterator[tuple[int, int]]:
-        """Render the first blocks, which takes long; gives how many are there, and of how many, after each."""
+        """Render the first blocks, which takes long; yields after each how many are done, and how many there are."""
         for slot in range(len(self._held), self._blocks):
             self._held.append(self._render(self.first + (slot - self.first) % self._blocks))
             yield len(self._held), self._blocks

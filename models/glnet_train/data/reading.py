@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,16 +13,21 @@ from numpy.typing import NDArray
 
 from glnet.body.pickles import BodyUnpickler, PickledObject
 from glnet_infer.errors import InputError, first_line
+from glnet_infer.files import read_json
 
 MINIMUM_BOX = 5.0
-"""Persons whose box is smaller than this, in pixels of width or height inside the image, are left out (as by HybrIK)."""
+"""Pixels. Persons whose box is narrower or lower than this inside the image are left out, as HybrIK does."""
 
 
 def existing_folder(path: str | Path, what: str) -> Path:
-    """The folder, if it is there.
+    """The folder of a dataset.
+
+    Args:
+        path: The folder.
+        what: The files that it should hold, for the message.
 
     Raises:
-        InputError: It is not.
+        InputError: There is no such folder.
     """
     path = Path(path)
     if not path.is_dir():
@@ -46,7 +51,7 @@ class _AnnotationUnpickler(BodyUnpickler):
 
 
 def _plain(value: Any) -> Any:
-    """Arrays for their stand-ins, also inside lists."""
+    """The value with arrays in place of their stand-ins, inside lists too."""
     if isinstance(value, PickledObject):
         return value.array()
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -80,8 +85,8 @@ def read_pickle(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -
     return found
 
 
-def read_json(path: str | Path, lists: Iterable[str] = ("images", "annotations")) -> dict[str, Any]:
-    """A COCO-style annotation file.
+def read_annotations(path: str | Path, lists: Iterable[str] = ("images", "annotations")) -> dict[str, Any]:
+    """The content of a COCO-style annotation file.
 
     Args:
         path: The file.
@@ -92,10 +97,8 @@ def read_json(path: str | Path, lists: Iterable[str] = ("images", "annotations")
     """
     path = Path(path)
     fix = "give the COCO-style annotation file of this dataset, whole and undamaged"
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"The annotation file {path} was not read.", why=str(error), fix=fix) from error
+    # The annotations of a large training set have any size.
+    content = read_json(path, InputError, fix=fix, largest=math.inf)
     content = content if isinstance(content, dict) else {}
     for key in lists:
         if not isinstance(content.get(key), list) or not all(isinstance(item, dict) for item in content[key]):
@@ -107,7 +110,7 @@ def need(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
     """Check that a record has all keys.
 
     Raises:
-        InputError: It has not.
+        InputError: A key is missing.
     """
     missing = [key for key in keys if key not in record]
     if missing:
@@ -123,12 +126,12 @@ def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool
 
     Args:
         value: Array or nested lists with as many elements as the shape has.
-        shape: At most one -1.
-        what: Whose numbers they are, for the message.
-        rows: The rows that must be finite, where others are not used; all by default.
+        shape: The shape, with at most one -1.
+        what: Name of the numbers, for the message.
+        rows: Rows that are used and must be finite; all by default.
 
     Raises:
-        InputError: They are not.
+        InputError: The value is something else.
     """
     try:
         array = np.asarray(value, dtype=np.float64).reshape(shape)
@@ -139,7 +142,7 @@ def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool
             fix="check that this is the dataset and the release that the reader is for",
         ) from error
     if not np.isfinite(array if rows is None else array[rows]).all():
-        raise InputError(f"{what} are not all finite.", why="a label that is not known has to be marked, not NaN")
+        raise InputError(f"{what} are not all finite.", why="an unknown label must be marked as such, and not be NaN")
     return array
 
 

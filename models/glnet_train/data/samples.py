@@ -1,4 +1,4 @@
-"""Annotations in the network's units, and batches of them."""
+"""Crops with labels in the network's units, and batches of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glnet.config import GLNetConfig
-from glnet.estimate import MINIMUM_DEPTH, project
+from glnet.estimate import MINIMUM_DEPTH, estimate_from_joints
 from glnet.rotations import rotation_to_6d
 from glnet_infer.contract import DEFAULT_CAMERA, CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
@@ -77,7 +77,7 @@ def load_sample(annotation: Annotation, spec: CropSpec, box: NDArray[np.float64]
     Args:
         annotation: The person.
         spec: Size and padding of crops.
-        box: Another box than the annotation's, x1, y1, x2, y2 (augmentation).
+        box: x1, y1, x2, y2 in image pixels instead of the annotated box (augmentation).
 
     Raises:
         InputError: The image is missing or not an image, or the box lies outside it.
@@ -112,6 +112,12 @@ def load_sample(annotation: Annotation, spec: CropSpec, box: NDArray[np.float64]
     )
 
 
+def stacked(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """The fields of N samples by name, as tensors with N in front."""
+    fields = zip(Sample._fields, zip(*samples, strict=True), strict=True)
+    return {name: torch.from_numpy(np.stack(values)) for name, values in fields}
+
+
 def collate(samples: Sequence[Sample], config: GLNetConfig) -> tuple[Tensor, Targets]:
     """A batch as the losses take it.
 
@@ -120,39 +126,39 @@ def collate(samples: Sequence[Sample], config: GLNetConfig) -> tuple[Tensor, Tar
 
     Args:
         samples: N crops of one size.
-        config: The network's: number of keypoints, depth range, kind of rotation.
+        config: The network, for its number of keypoints, depth range and kind of rotation.
 
     Returns:
         N x size x size x 3 uint8 crops, and their targets.
     """
-    batch = Sample(*(torch.from_numpy(np.stack(values)) for values in zip(*samples, strict=True)))
+    batch = stacked(samples)
     extra = config.keypoints - SKELETON_JOINTS
     pad = torch.nn.functional.pad
     swing_twist = config.swing_twist
     # Joints without a label go to a harmless place in front of the camera.
-    joints = torch.where(batch.joint_weights.unsqueeze(-1) > 0, batch.joints, torch.tensor([0.0, 0.0, 1.0]))
-    root_weight = batch.joint_weights[:, :1]
-    depth_weights = batch.joint_weights * root_weight
-    scale_weights = root_weight * batch.camera_weight * (joints[:, 0, 2:] > MINIMUM_DEPTH)
-    rotation = batch.twists if swing_twist else rotation_to_6d(batch.rotations)
-    projected = project(joints, rotation, batch.betas, batch.camera, config.depth_range)
+    joints = torch.where(batch["joint_weights"].unsqueeze(-1) > 0, batch["joints"], torch.tensor([0.0, 0.0, 1.0]))
+    root_weight = batch["joint_weights"][:, :1]
+    depth_weights = batch["joint_weights"] * root_weight
+    scale_weights = root_weight * batch["camera_weight"] * (joints[:, 0, 2:] > MINIMUM_DEPTH)
+    rotation = batch["twists"] if swing_twist else rotation_to_6d(batch["rotations"])
+    projected = estimate_from_joints(joints, rotation, batch["betas"], batch["camera"], config.depth_range)
     estimate = projected._replace(
-        keypoints=pad(batch.keypoints, (0, 0, 0, extra)),
+        keypoints=pad(batch["keypoints"], (0, 0, 0, extra)),
         depths=pad(torch.where(depth_weights > 0, projected.depths, 0), (0, extra)),
         scale=torch.where(scale_weights > 0, projected.scale, 1),
     )
-    pose_weights = batch.pose_weight.expand(-1, BODY_JOINTS)
-    segments, places = unknown_surface(len(batch.crop), config.grid)
-    return batch.crop, Targets(
+    pose_weights = batch["pose_weight"].expand(-1, BODY_JOINTS)
+    segments, places = unknown_surface(len(batch["crop"]), config.grid)
+    return batch["crop"], Targets(
         estimate=estimate,
-        keypoint_weights=pad(batch.keypoint_weights, (0, extra)),
+        keypoint_weights=pad(batch["keypoint_weights"], (0, extra)),
         depth_weights=pad(depth_weights, (0, extra)),
-        rotation_weights=batch.twist_weights if swing_twist else pose_weights,
-        shape_weights=batch.shape_weight,
+        rotation_weights=batch["twist_weights"] if swing_twist else pose_weights,
+        shape_weights=batch["shape_weight"],
         scale_weights=scale_weights,
-        rotations=batch.rotations,
+        rotations=batch["rotations"],
         pose_weights=pose_weights,
-        cameras=batch.camera,
+        cameras=batch["camera"],
         segments=segments,
         places=places,
     )

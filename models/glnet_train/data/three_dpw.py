@@ -32,12 +32,12 @@ from glnet_infer.errors import InputError
 from glnet_infer.images import read_image
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask, gender_of
-from glnet_train.data.images import AnnotatedImages
+from glnet_train.data.dataset import AnnotatedImages
 from glnet_train.data.reading import existing_folder, inside, numbers, read_pickle
 
 SPLITS = ("train", "validation", "test")
 MINIMUM_DISTANCE = 0.1
-"""A person with a joint nearer to the camera's plane than this, or behind it, is left out (metres)."""
+"""Metres. A person with a joint nearer to the camera's plane than this, or behind it, is left out."""
 
 _KEYS = ("sequence", "cam_intrinsics", "cam_poses", "poses", "betas", "trans", "poses2d", "campose_valid")
 
@@ -98,7 +98,7 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
     # Where the camera was lost, its pose may be anything.
     persons = range(len(content["poses"]))
     valid = [_entry(content, "campose_valid", person, f"{file}, person {person}") for person in persons]
-    seen = numbers(valid, (len(persons), -1), f"{file}: campose_valid").any(0)
+    seen = np.atleast_1d(numbers(valid, (len(persons), -1), f"{file}: campose_valid").any(0))
     poses = numbers(content["cam_poses"], (len(seen), 4, 4), f"{file}: cam_poses", seen)
     turns = poses[seen, :3, :3]
     if not np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=1e-3):
@@ -144,7 +144,7 @@ def _image_size(image: Path) -> tuple[int, int]:
 
 
 def _entry(content: dict[str, Any], key: str, person: int, where: str) -> Any:
-    """A person's part of what the sequence has for every person."""
+    """One person's entry of a list that has one for every person."""
     try:
         return content[key][person]
     except (IndexError, KeyError, TypeError) as error:

@@ -1,1 +1,1 @@
-"""Fitting a network: trainer, optimizer, monitor, comparison runs."""
+"""Fitting a network: trainer, optimizer, inheritance of weights, monitor, ablation."""

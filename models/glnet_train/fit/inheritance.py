@@ -1,19 +1,19 @@
-"""Starting a training from other weights, of a network that may be a little different."""
+"""Starting a training from the weights of a network that may differ a little."""
 
 import torch
 from torch import nn
 
 from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
-from glnet.hrnet import HighResolutionModule
+from glnet.hrnet import BasicBlock, HighResolutionModule
 from glnet.network import GLNet
 from glnet_infer.errors import CheckpointError
 
 FREE = ("name", "crop", "confidence_prior", "pixel_source", "keypoint_origin")
-"""Fields of the configuration in which the networks may differ; the backbone may have more modules, besides."""
+"""Fields of the configuration in which the networks may differ. The new backbone may also have more modules."""
 
 COARSER = "local_encoding.coarser."
-"""Weights that a network has whose pixels see all resolutions."""
+"""Prefix of the weights that only a network has whose pixels see all resolutions."""
 
 
 def inherit(network: GLNet, checkpoint: Checkpoint) -> None:
@@ -45,6 +45,7 @@ def inherit(network: GLNet, checkpoint: Checkpoint) -> None:
         stages = network.backbone.stage2, network.backbone.stage3, network.backbone.stage4
         for stage, modules in zip(stages, found.backbone.modules, strict=True):
             for module in list(stage)[modules:]:
+                assert isinstance(module, HighResolutionModule)
                 _make_identity(module)
         own = network.state_dict()
         taken = {name: value for name, value in given.items() if not name.startswith(tuple(dropped))}
@@ -55,11 +56,11 @@ def inherit(network: GLNet, checkpoint: Checkpoint) -> None:
 
 def _make_identity(module: HighResolutionModule) -> None:
     """Zero the last norm of every block and of every path between branches: what remains is each branch as it came in."""
-    for branch in module.branches:
-        for block in branch:
+    for block in module.branches.modules():
+        if isinstance(block, BasicBlock):
             nn.init.zeros_(block.bn2.weight)
     for layers in module.fuse_layers:
-        for path in layers:
+        for path in layers.children():
             norms = [layer for layer in path.modules() if isinstance(layer, nn.BatchNorm2d)]
             for norm in norms[-1:]:
                 nn.init.zeros_(norm.weight)

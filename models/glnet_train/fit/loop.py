@@ -7,22 +7,25 @@ from pathlib import Path
 from types import FrameType
 
 from glnet_train.fit.monitor import Monitor
+from glnet_train.fit.progress import Progress
 from glnet_train.fit.trainer import Trainer
 
 STATE, CHECKPOINT = "state.pt", "checkpoint.pth"
+
+STOPPING = "stopping after this step, or block of first crops; a second signal stops at once, and saves nothing"
 
 
 class Stop:
     """Whether the user has asked to stop. The first signal asks, the second one acts as if nobody were listening.
 
     Args:
-        heard: Called when the user asks, from within the signal's handler. What it raises is dropped: a reader of stderr
+        on_ask: Called when the user asks, from within the signal's handler. What it raises is dropped: a reader of stderr
             that the same Ctrl-C ended must not cost the training its state.
     """
 
-    def __init__(self, heard: Callable[[], None]) -> None:
+    def __init__(self, on_ask: Callable[[], None]) -> None:
         self.asked = False
-        self._heard = heard
+        self._on_ask = on_ask
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -37,7 +40,7 @@ class Stop:
             self.asked = True
             forget()
             with suppress(Exception, SystemExit):
-                self._heard()
+                self._on_ask()
 
         for number in previous:
             signal.signal(number, ask)
@@ -47,22 +50,18 @@ class Stop:
             forget()
 
 
-def _silent() -> None:
-    """Where nobody is to be told."""
-
-
-def fit(training: Trainer, directory: Path, save_every: int, heard: Callable[[], None] = _silent) -> bool:
+def run_training(training: Trainer, directory: Path, save_every: int, progress: Progress | None = None) -> bool:
     """Train to the recipe's last step.
 
     Args:
-        training: New or resumed.
-        directory: For state, checkpoint and log; the first of several processes writes them.
+        training: The training, new or resumed.
+        directory: Folder for state, checkpoint and log; the first of several processes writes them.
         save_every: Steps between two saved states.
-        heard: Called, in the first of several processes, when the user asks to stop (:class:`Stop`); the present step, or
-            block of first crops, is finished first.
+        progress: Hears, in the first of several processes, what is going on.
 
     Returns:
-        Whether it was stopped before. The state is saved either way.
+        Whether the user stopped it before the last step (:class:`Stop`). The present step, or block of first crops, is
+        finished first, and the state is saved either way.
 
     Raises:
         OutputError: The directory cannot be written.
@@ -70,13 +69,13 @@ def fit(training: Trainer, directory: Path, save_every: int, heard: Callable[[],
     """
     processes = training.processes
     first = processes.rank == 0
-    monitor = Monitor(directory, training.recipe.steps, training.source) if first else None
-    stop, stopped = Stop(heard if first else _silent), False
+    progress = progress if first and progress is not None else Progress()
+    monitor = Monitor(directory, training.recipe.steps, training.source, progress) if first else None
+    stop, stopped = Stop(lambda: progress.note(STOPPING) if first else None), False
     with stop.listening(), monitor.follow(training.step) if monitor else nullcontext():
         for rendered, blocks in training.prepare():
             stopped = processes.any(stop.asked)
-            if monitor:
-                monitor.prepare(rendered, blocks)
+            progress.rendered(rendered, blocks)
             if stopped:
                 break
         for terms in () if stopped else training.run(training.recipe.steps):

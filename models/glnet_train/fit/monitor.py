@@ -1,4 +1,4 @@
-"""What a training says while it runs: a progress bar, a log of all losses, and TensorBoard where it is installed."""
+"""The records of a training: a log of all losses, and TensorBoard where it is installed."""
 
 import json
 import time
@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from glnet.recovery import MeshRecovery
-from glnet_infer.commands.console import say, talk
 from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
 from glnet_render.contact_sheet import contact_sheet
 from glnet_render.seeds import PICTURES
-from glnet_train.fit.pictures import enlarged, overlay
+from glnet_train.fit.progress import Progress
+from glnet_train.scores.pictures import enlarged, overlay
 
 LOG = "log.jsonl"
 SHOWN = 8
@@ -31,31 +30,26 @@ class Monitor:
     """Follows one training. Opened by :meth:`follow`.
 
     Args:
-        directory: Where the log and TensorBoard's files go.
-        steps: Of the whole training.
+        directory: Folder of the log and TensorBoard's files.
+        steps: Steps of the whole training.
         source: Renders the crops of the overlay pictures; begun anew for each of them.
+        progress: Hears of every step.
     """
 
-    def __init__(self, directory: Path, steps: int, source: SyntheticSource) -> None:
+    def __init__(self, directory: Path, steps: int, source: SyntheticSource, progress: Progress | None = None) -> None:
         self._directory, self._steps, self._source = directory, steps, source
+        self._progress = progress or Progress()
+        self._board: Any = None
 
     @contextmanager
     def follow(self, first: int) -> Iterator["Monitor"]:
-        """Open log, bar and TensorBoard for a training that goes on from step ``first``."""
-        columns = (
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}", markup=False),
-        )
+        """Open log and TensorBoard for a training that goes on from step ``first``."""
         self._start = time.monotonic()
         self._board = _board(self._directory, first)
+        if self._board is None:
+            self._progress.note(f"TensorBoard is not installed; losses are in {LOG} alone")
         self._forget_beyond(first)
-        bar = Progress(*columns, console=talk, disable=not talk.is_terminal)
-        with (self._directory / LOG).open("a") as self._log, bar as self._bar:
-            self._task = self._bar.add_task("", total=self._steps, completed=first, losses="rendering the first crops")
+        with (self._directory / LOG).open("a", encoding="utf-8") as self._log:
             try:
                 yield self
             finally:
@@ -67,31 +61,20 @@ class Monitor:
         log = self._directory / LOG
         if not log.is_file():
             return
-        lines = log.read_text().splitlines()
+        lines = log.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
             replace_file(log, "".join(line + "\n" for line in kept).encode())
-
-    def prepare(self, done: int, blocks: int) -> None:
-        """Tell of the first crops: blocks rendered, and in all."""
-        shown = f"rendering the first crops: {done} of {blocks} blocks"
-        self._bar.update(self._task, losses=shown)
-        if not talk.is_terminal:
-            say(shown)
 
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Note a step's losses."""
         seconds = time.monotonic() - self._start
         line = {"step": step, "seconds": round(seconds, 2), **{name: round(value, 5) for name, value in terms.items()}}
         self._log.write(json.dumps(line) + "\n")
-        shown = "  ".join(f"{name} {terms[name]:.2f}" for name in ("loss", "keypoints", "depths", "confidence"))
-        self._bar.update(self._task, completed=step, losses=shown)
         if self._board is not None:
             for name, value in terms.items():
                 self._board.add_scalar(f"losses/{name}", value, step)
-        # Where nobody watches a bar, a line now and then.
-        if not talk.is_terminal and (step % 100 == 0 or step == self._steps):
-            say(f"step {step}/{self._steps}  {seconds:.0f} s  {shown}")
+        self._progress.trained(step, seconds, terms)
 
     def flush(self) -> None:
         """Write what is buffered."""
@@ -106,8 +89,8 @@ class Monitor:
         self._source.begin(PICTURES)
         sample = self._source.sample(SHOWN)
         with torch.inference_mode():
-            vertices = recovery(sample.crops, sample.cameras).vertices
-        crops, cameras, vertices = (part.cpu().numpy() for part in (sample.crops, sample.cameras, vertices))
+            found = recovery(sample.crops, sample.cameras)
+        crops, cameras, vertices = (part.cpu().numpy() for part in (sample.crops, sample.cameras, found.vertices))
         faces = [recovery.decoder.body.data.faces] * SHOWN
         drawn = [overlay(*each) for each in zip(crops, vertices, faces, cameras, strict=True)]
         picture = contact_sheet(np.stack([*map(enlarged, crops), *drawn]), SHOWN)
@@ -119,6 +102,5 @@ def _board(directory: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        say("TensorBoard is not installed; losses are in log.jsonl alone")
         return None
     return SummaryWriter(directory / "tensorboard", purge_step=first + 1)

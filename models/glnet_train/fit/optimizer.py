@@ -20,10 +20,10 @@ class Optimizer:
     """Both optimizers as one.
 
     Args:
-        network: What is trained.
+        network: The network that is trained.
         others: Further parameters, for AdamW.
-        learning_rate: Of both.
-        weight_decay: Of both.
+        learning_rate: Learning rate of both optimizers.
+        weight_decay: Weight decay of both optimizers.
     """
 
     def __init__(self, network: GLNet, others: list[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
@@ -44,7 +44,7 @@ class Optimizer:
         }
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """The learning rate from now on."""
+        """Set the learning rate of the next steps."""
         for part in self.parts.values():
             for group in part.param_groups:
                 group["lr"] = learning_rate
@@ -70,7 +70,7 @@ class Optimizer:
             part.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` takes."""
+        """The state of both optimizers, for :meth:`load_state_dict`."""
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The training loop, its state, and its way to go on after an interruption.
+"""A training: its steps, its state, and how it goes on after an interruption.
 
 Everything random comes from the recipe's seed and the step's number, so a training that is stopped and resumed on the same
 kind of machine with as many processes ends with the same weights as one that was not.
@@ -26,25 +26,26 @@ from glnet_render import SyntheticSource
 from glnet_render.targets import Targets
 from glnet_train.data import Mixture
 from glnet_train.data.batches import Batches
+from glnet_train.distributed import Processes
 from glnet_train.fit.inheritance import inherit
 from glnet_train.fit.optimizer import Optimizer
 from glnet_train.objective.guidance import GUIDANCE_TERMS, Guidance
 from glnet_train.objective.losses import LossWeights, Objective
 from glnet_train.objective.matching import Matching
-from glnet_train.processes import Processes
 from glnet_train.recipe import PRECISIONS, Recipe
 
 STATE_FORMAT = "glnet-training-state"
 STATE_VERSION = 6
 
 LEAST_SCALE = 1.0
-"""Of float16's gradients. One that is not finite at this scale is no matter of float16's range."""
+"""Lowest loss scale. A gradient that overflows even here has diverged; float16 is not to blame."""
 
 ALONE = Processes(0, 1, torch.device("cpu"))
+"""This process alone, on the CPU."""
 
 
 class _Step(nn.Module):
-    """From a batch to its loss terms: what processes keep the gradients of in common."""
+    """From a batch to its loss terms: the module whose gradients several processes share."""
 
     def __init__(self, objective: Objective, precision: torch.dtype) -> None:
         super().__init__()
@@ -54,7 +55,8 @@ class _Step(nn.Module):
     def forward(self, crops: Tensor, targets: Targets) -> dict[str, Tensor]:
         with torch.autocast(crops.device.type, self.precision, enabled=self.precision != torch.float32):
             prediction = self.objective.network(crops)
-        return self.objective(prediction, targets)
+        terms: dict[str, Tensor] = self.objective(prediction, targets)
+        return terms
 
 
 class Trainer:
@@ -62,14 +64,14 @@ class Trainer:
 
     Args:
         config: The network.
-        recipe: How to train it.
+        recipe: The numbers of the training.
         body: The body in the synthetic crops.
-        matching: How positives are chosen.
-        weights: Of the loss terms.
+        matching: Choice of positive pixels.
+        weights: Weights of the loss terms.
         backgrounds: Folder of photographs to put behind the persons; none gives procedural ones only.
         real: Real crops to mix in, for the share that the recipe leaves them.
         initial: Weights to start from (:func:`glnet_train.fit.inheritance.inherit`).
-        processes: Those that train together; this one alone, on the CPU, by default.
+        processes: The processes that train together; by default this one alone, on the CPU.
     """
 
     def __init__(
@@ -116,12 +118,12 @@ class Trainer:
         self.batches = Batches(recipe, config, self.decoder, self.source, processes, real)
 
     def prepare(self) -> Iterator[tuple[int, int]]:
-        """Render the first crops, which the next step would do otherwise; gives blocks done and blocks in all."""
+        """Render the first crops ahead of the next step; yields how many blocks are done, and how many there are."""
         if self.step < self.recipe.steps:
             yield from self.batches.prepare(self.step)
 
     def run(self, until: int) -> Iterator[dict[str, float]]:
-        """Train up to step ``until``, giving each step's weighted loss terms."""
+        """Train up to step ``until``; yields the weighted loss terms of each step by name."""
         while self.step < until:
             yield self._train(*self.batches.at(self.step))
 
@@ -147,7 +149,7 @@ class Trainer:
         self.step += 1
         self._average()
         values = torch.stack(list(terms.values())).detach().tolist()
-        # What is told weighs the guidance fully to the end, so that one step compares with another.
+        # Reported losses weigh the guidance fully to the end, so that one step compares with another.
         return {"loss": sum(values), **dict(zip(terms, values, strict=True))}
 
     @torch.no_grad()
@@ -221,7 +223,7 @@ class Trainer:
             else:
                 why = f"the files in {backgrounds} are not those that it was begun with"
             raise InputError(
-                "The training that is there cannot go on with other photographs behind the persons.",
+                "The training cannot go on with other photographs behind the persons.",
                 why=why,
                 fix="give --backgrounds as at first, or begin another elsewhere (--initial takes the weights along)",
             )
@@ -245,7 +247,7 @@ class Trainer:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What :meth:`Trainer.save` wrote: configuration and recipe as plain values, everything else as tensors on the CPU.
+    """The state that :meth:`Trainer.save` wrote: configuration and recipe as plain values, the rest as tensors on the CPU.
 
     Raises:
         CheckpointError: The file is missing, damaged, something else, or of another version.

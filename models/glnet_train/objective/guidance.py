@@ -1,4 +1,4 @@
-"""Guidance for training only: it shapes the features and is not part of the network that is exported.
+"""Guidance: heads and losses for training only, which shape the features and are not exported.
 
 The poster names 2D keypoints as the annotation that guides the Local Encoding Module (Table 3). Here they guide twice:
 every part point is pulled to the middle of its part's keypoints; and every pixel says how close it is to each keypoint, a
@@ -35,13 +35,13 @@ DIRECTIONS = 48
 """Facing directions to choose from, about 30 degrees apart."""
 
 CONCENTRATION = 12.0
-"""How sharply the label favours the nearest directions (von Mises-Fisher's kappa)."""
+"""Sharpness with which the label favours the nearest directions (von Mises-Fisher's kappa)."""
 
 PLACE = 4
-"""Of a surface: x, y, z on the mean body in its rest pose, and the depth behind the root."""
+"""Numbers of a place: x, y, z on the mean body in its rest pose, and the depth behind the root."""
 
 PLACE_WEIGHT = 5.0
-"""A place that is off by 10 cm in each of its values counts 2."""
+"""Weight of a place's error in metres: one that is off by 10 cm in each of its numbers counts 2."""
 
 
 def _sphere(count: int) -> Float[Tensor, "count 3"]:
@@ -56,10 +56,14 @@ def _sphere(count: int) -> Float[Tensor, "count 3"]:
 class Guidance(nn.Module):
     """Training-only heads on the pixel and part features, and their losses."""
 
+    directions: Tensor
+    membership: Tensor
+
     def __init__(self, config: GLNetConfig) -> None:
         super().__init__()
         self.grid = config.grid
         self.heat = nn.Conv2d(config.pixel_channels, config.keypoints, 1)
+        assert self.heat.bias is not None
         nn.init.constant_(self.heat.bias, -4.0)  # a keypoint is nearly nowhere
         self.facing = nn.Linear(config.pixel_channels, DIRECTIONS)
         self.register_buffer("directions", _sphere(DIRECTIONS), persistent=False)
@@ -74,7 +78,7 @@ class Guidance(nn.Module):
         """The guidance losses by name.
 
         Args:
-            prediction: With its features.
+            prediction: The network's prediction, with its features.
             targets: The labels.
             index: The positive pixels.
         """
@@ -86,6 +90,7 @@ class Guidance(nn.Module):
             "places": places,
         }
         if self.has_points:
+            assert prediction.points is not None
             terms["part points"] = self._point_loss(prediction.points, targets, index)
         return terms
 

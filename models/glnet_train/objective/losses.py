@@ -23,18 +23,18 @@ from glnet_train.objective.matching import Matching, positives
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms.
+    """Weights of the loss terms.
 
     Attributes:
-        confidence: λ_cls, the focal loss over all pixels.
-        keypoints: λ_2D, of positive pixels, per crop side.
-        depths: Of λ_3D, per ``depth_range``.
-        twists: Of λ_3D; twists or 6D rotations.
-        betas: Of λ_3D.
-        scale: Of λ_3D.
-        pose: Of λ_3D, local rotation matrices after the kinematics.
-        coarse: Of the same regression terms on the coarse estimate, which nothing else would hold.
-        guidance: Of the part points' own keypoints, which pull the points onto the parts.
+        confidence: Focal loss over all pixels, λ_cls.
+        keypoints: Errors of keypoints at positive pixels, per crop side, λ_2D.
+        depths: Errors of depths, per ``depth_range``; part of λ_3D, as all up to ``pose``.
+        twists: Errors of twists or 6D rotations.
+        betas: Errors of the shape.
+        scale: Errors of the scale.
+        pose: Errors of local rotation matrices after the kinematics.
+        coarse: All regression terms of the coarse estimate, which nothing else would hold.
+        guidance: All terms of the guidance (:mod:`glnet_train.objective.guidance`).
     """
 
     confidence: float = 1.0
@@ -68,10 +68,10 @@ class Objective(nn.Module):
     """L_all of a batch, and the guidance where there is one.
 
     Args:
-        network: What is trained.
-        decoder: For the rotation matrices of the pose term.
-        matching: How positives are chosen.
-        weights: Of the terms.
+        network: The network that is trained.
+        decoder: Gives the rotation matrices of the pose term.
+        matching: Choice of positive pixels.
+        weights: Weights of the terms.
         guidance: Training-only heads (:class:`glnet_train.objective.guidance.Guidance`), judged on the same positives.
     """
 

@@ -1,7 +1,7 @@
-"""Which pixels are responsible for a person: the dynamic matching strategy, and the static one that it replaces.
+"""The choice of pixels that answer for a person: dynamic matching, and the static matching that it replaces.
 
 There is one person per crop, so matching does not need the Hungarian algorithm: the N pixels of lowest cost are positive,
-all others negative. Costs come from the current predictions and are no part of the gradient.
+all others negative. Costs come from the current predictions, and no gradient passes through them.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,23 @@ from glnet_infer.errors import InputError
 from glnet_render.targets import Targets
 
 COSTS = ("keypoints", "keypoints+depth", "keypoints+depth+rotation")
-"""The poster's Table 6; the classification cost is always there."""
+"""The choices of the poster's Table 6. The classification cost is part of each."""
 
 WEIGHTS = {"keypoints": "keypoint_weights", "depths": "depth_weights", "rotation": "rotation_weights"}
-"""Which of the targets' weights go with a part of the estimate."""
+"""For each part of the estimate, the name of its weights in the targets."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """How positives are chosen.
+    """Choice of positive pixels.
 
     Attributes:
-        dynamic: By cost (the poster's DMS); otherwise the pixels nearest to the root's true keypoint.
-        positives: Pixels per person; the poster tries 1, 10, 20, 50, 100, and its numbers match 20.
-        costs: What beside the classification enters, one of :data:`COSTS`.
-        alpha: Weight of the focal term (Lin et al., "Focal Loss", 2017); the poster names it, its value is ours.
-        beta: Exponent of the focal term, likewise.
+        dynamic: Whether the pixels of lowest cost are positive (the poster's DMS), or those nearest to the root's true
+            keypoint.
+        positives: Positive pixels per person; the poster tries 1, 10, 20, 50, 100, and its numbers match 20.
+        costs: Costs beside the classification, one of :data:`COSTS`.
+        alpha: Weight of the focal term (Lin et al., "Focal Loss", 2017). The poster names it, its value is chosen here.
+        beta: Exponent of the focal term. The poster names it, its value is chosen here.
     """
 
     dynamic: bool = True
@@ -41,7 +42,7 @@ class Matching:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The parts of an estimate that are compared, the first ones of its vector."""
+        """Names of the parts of an estimate that are compared, the first ones of its vector."""
         return ("keypoints", "depths", "rotation")[: COSTS.index(self.costs) + 1]
 
     def __post_init__(self) -> None:
@@ -61,12 +62,13 @@ def positives(
 
     Args:
         logits: Confidences of all pixels before the sigmoid.
-        estimates: Of all pixels, at least :attr:`Matching.components` of them; static matching does not need any.
+        estimates: Estimates of all pixels, at least their :attr:`Matching.components`; None for static matching.
         targets: The labels.
-        matching: How to choose.
+        matching: Choice of positive pixels.
     """
     with torch.no_grad():
         if matching.dynamic:
+            assert estimates is not None
             costs = matching_costs(logits, estimates, targets, matching)
         else:
             costs = _distances_to_root(logits, targets)

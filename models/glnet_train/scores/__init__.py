@@ -1,4 +1,7 @@
-"""Scores of anything that runs the graph, a checkpoint in PyTorch or an exported bundle: on rendered crops, on datasets."""
+"""Scores of a network, on rendered crops or on datasets.
+
+Anything that runs the graph is scored alike: a checkpoint in PyTorch or an exported bundle.
+"""
 
 from glnet_train.scores.annotated import EvaluationProtocol, load_regressor, score_dataset
 from glnet_train.scores.rendered import Evaluation, evaluate

@@ -1,9 +1,11 @@
 """Scores on datasets of photographs.
 
-With Human3.6M's joint regressor, the literature's way (HybrIK's and SPIN's evaluation code): 14 joints regressed from the
-recovered mesh, against those that the set gives (motion capture on Human3.6M) or, as on 3DPW, that are regressed from the
-true mesh; vertices about the regressed pelvis. Without it, SMPL's own joints as far as the set labels them, and vertices
-about the pelvis joint: figures of the same kind, but no literature's.
+With Human3.6M's joint regressor, scores are the literature's (HybrIK's and SPIN's evaluation code). 14 joints are regressed
+from the recovered mesh. They are compared with the set's own joints (motion capture on Human3.6M), or with those that are
+regressed from the true mesh, as on 3DPW. Vertices are compared about the regressed pelvis.
+
+Without the regressor, joints are SMPL's own, as far as the set labels them, and vertices are compared about the pelvis
+joint. Such figures do not compare with published ones.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from glnet.recovery import Recovery
 from glnet_infer.backends import Backend
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS
-from glnet_train.data import AnnotatedImages, Annotation, Sample
+from glnet_train.data import AnnotatedImages, Annotation
 from glnet_train.data.annotation import HUMAN36M_JOINTS
+from glnet_train.data.samples import stacked
 from glnet_train.scores.answers import keypoint_scores, recovered
 from glnet_train.scores.metrics import LSP_JOINTS, Scores, mpjpe, pa_mpjpe, pve
 
@@ -31,10 +34,13 @@ BATCH = 16
 READERS = 4
 """Threads that read images."""
 
+Labels = dict[str, Tensor]
+"""The labels of N persons: :func:`glnet_train.data.samples.stacked`."""
+
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """What true meshes are made with, and which joints are taken from meshes.
+    """Bodies of the true meshes, and joints that are taken from meshes.
 
     Attributes:
         body: The neutral body, which the network recovers.
@@ -92,18 +98,18 @@ def score_dataset(
     """Score a backend on a dataset, as far as its labels go.
 
     Args:
-        backend: What runs the graph; its body must be the protocol's.
-        dataset: Its crops must have the size of the graph's.
-        protocol: How joints and true meshes are made.
-        crops: At most so many persons, spread evenly over the set; None for all.
-        progress: Told how many of how many are done.
+        backend: Backend that runs the graph; its body must be the protocol's.
+        dataset: The persons; crops must have the size of the graph's.
+        protocol: Rules by which joints and true meshes are made.
+        crops: Most persons to score, spread evenly over the set; None for all.
+        progress: Called with how many persons are done, and how many there are.
 
     Returns:
         The metrics that at least one label allows.
 
     Raises:
         InputError: An image cannot be read: scores of a part would look like those of the whole.
-        BackendError: The backend's answer is no numbers.
+        BackendError: The backend's answer is not finite.
     """
     total = len(dataset) if crops is None else min(crops, len(dataset))
     rows = np.linspace(0, len(dataset) - 1, total).round().astype(int)
@@ -112,9 +118,8 @@ def score_dataset(
         for start in range(0, total, BATCH):
             chosen = rows[start : start + BATCH]
             annotations = [dataset[row] for row in chosen]
-            samples = Sample(*map(np.stack, zip(*readers.map(dataset.load, chosen), strict=True)))
-            found = recovered(backend, samples.crop, samples.camera)
-            labels = Sample(*map(torch.from_numpy, samples))
+            labels = stacked(list(readers.map(dataset.load, chosen)))
+            found = recovered(backend, labels["crop"].numpy(), labels["camera"].numpy())
             in_space = _regressed_errors if protocol.regressor is not None else _joint_errors
             parts.append({**in_space(found, labels, annotations, protocol), **_keypoint_errors(found, labels, annotations)})
             progress(start + len(chosen), total)
@@ -130,25 +135,27 @@ def _known(errors: Tensor, weight: Tensor) -> Tensor:
 
 
 def _true_meshes(
-    labels: Sample, annotations: list[Annotation], protocol: EvaluationProtocol
+    labels: Labels, annotations: list[Annotation], protocol: EvaluationProtocol
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Vertices and joints of the labelled bodies, and 1 for those that are labelled."""
     bodies = [protocol.body_of(annotation) for annotation in annotations]
-    vertices, joints = protocol.body.pose(labels.rotations, labels.betas)
+    vertices, joints = protocol.body.pose(labels["rotations"], labels["betas"])
     for body in {id(body): body for body in bodies if body is not protocol.body}.values():
         rows = [row for row, own in enumerate(bodies) if own is body]
-        vertices[rows], joints[rows] = body.pose(labels.rotations[rows], labels.betas[rows])
-    return vertices, joints, labels.pose_weight * labels.shape_weight
+        vertices[rows], joints[rows] = body.pose(labels["rotations"][rows], labels["betas"][rows])
+    return vertices, joints, labels["pose_weight"] * labels["shape_weight"]
 
 
 def _regressed_errors(
-    found: Recovery, labels: Sample, annotations: list[Annotation], protocol: EvaluationProtocol
+    found: Recovery, labels: Labels, annotations: list[Annotation], protocol: EvaluationProtocol
 ) -> dict[str, Tensor]:
+    regressor = protocol.regressor
+    assert regressor is not None
     vertices, posed_joints, known = _true_meshes(labels, annotations, protocol)
     true_pelvis = posed_joints[:, :1]
     # About the pelvis, where rows of the regressor that do not sum to one exactly do no harm; alignment follows anyway.
     found_vertices = found.vertices.double() - found.joints[:, :1].double()
-    joints, true_joints = protocol.regressor @ found_vertices, protocol.regressor @ (vertices - true_pelvis).double()
+    joints, true_joints = regressor @ found_vertices, regressor @ (vertices - true_pelvis).double()
     given, has_joints = true_joints.clone(), known.flatten() > 0
     for row, annotation in enumerate(annotations):
         if annotation.h36m_joints is not None:
@@ -161,12 +168,12 @@ def _regressed_errors(
 
 
 def _joint_errors(
-    found: Recovery, labels: Sample, annotations: list[Annotation], protocol: EvaluationProtocol
+    found: Recovery, labels: Labels, annotations: list[Annotation], protocol: EvaluationProtocol
 ) -> dict[str, Tensor]:
     vertices, joints, known = _true_meshes(labels, annotations, protocol)
-    weights = labels.joint_weights[:, :BODY_JOINTS]
+    weights = labels["joint_weights"][:, :BODY_JOINTS]
     rooted = weights * weights[:, :1]
-    ours, theirs = found.joints[:, :BODY_JOINTS], labels.joints[:, :BODY_JOINTS]
+    ours, theirs = found.joints[:, :BODY_JOINTS], labels["joints"][:, :BODY_JOINTS]
     return {
         "mpjpe_mm": mpjpe(ours, theirs, weights=rooted),
         "pa_mpjpe_mm": _known(pa_mpjpe(ours, theirs, weights=weights), weights.sum(1) > 2),
@@ -174,14 +181,14 @@ def _joint_errors(
     }
 
 
-def _keypoint_errors(found: Recovery, labels: Sample, annotations: list[Annotation]) -> dict[str, Tensor]:
-    """Errors in the crop; COCO's similarity where the set tells how large persons are."""
-    size = labels.crop.shape[1]
+def _keypoint_errors(found: Recovery, labels: Labels, annotations: list[Annotation]) -> dict[str, Tensor]:
+    """Errors in the crop; COCO's similarity where the set has the persons' areas."""
+    size = labels["crop"].shape[1]
     areas = torch.tensor([annotation.area or 0.0 for annotation in annotations])
     return keypoint_scores(
         found,
-        (labels.keypoints + 0.5) * size,
-        labels.keypoint_weights,
-        labels.keypoint_weights * (areas[:, None] > 0),
-        areas * (size / labels.side.flatten()) ** 2,
+        (labels["keypoints"] + 0.5) * size,
+        labels["keypoint_weights"],
+        labels["keypoint_weights"] * (areas[:, None] > 0),
+        areas * (size / labels["side"].flatten()) ** 2,
     )

@@ -1,4 +1,4 @@
-"""What a backend answers, as tensors, and how its keypoints score."""
+"""A backend's answers as tensors, and the scores of their keypoints."""
 
 import numpy as np
 import torch
@@ -31,14 +31,14 @@ def recovered(backend: Backend, crops: NDArray[np.uint8], cameras: NDArray[np.fl
 
 
 def keypoint_scores(found: Recovery, places: Tensor, visible: Tensor, similar: Tensor, areas: Tensor) -> dict[str, Tensor]:
-    """Errors in the crop: all visible keypoints in pixels, those that COCO has too by its similarity.
+    """Errors in the crop: visible keypoints in pixels, and COCO's similarity of those that COCO has too.
 
     Args:
         found: The graph's outputs.
-        places: N x 29 x 2, where keypoints are, crop pixels.
-        visible: N x 29, zero for keypoints that do not count.
-        similar: N x 29, likewise for the similarity.
-        areas: N, of the persons, square crop pixels.
+        places: N x 29 x 2, true keypoints, crop pixels.
+        visible: N x 29, zero for keypoints that do not count in pixels.
+        similar: N x 29, zero for keypoints that do not count in the similarity.
+        areas: N, areas of the persons, square crop pixels.
     """
     keypoints = found.keypoints_2d[:, :SKELETON_JOINTS]
     shared = [JOINT_NAMES.index(name) for name in COCO_TO_SKELETON]

@@ -1,11 +1,11 @@
-"""How good recovered bodies are: joint, vertex and keypoint errors per crop, and COCO's keypoint precision.
+"""Metrics of recovered bodies: joint, vertex and keypoint errors per crop, and COCO's keypoint precision.
 
 Positions go in as metres, errors come out as millimetres, one value per crop, so that callers can average, sort and pick
 crops. Everything is computed in float64 without gradients. A crop that has nothing to be measured by gets NaN, which
 :class:`Scores` leaves out of its means.
 
-Protocols of the field (HybrIK's evaluation code): MPJPE aligns found and true joints at the root and nothing else;
-PA-MPJPE aligns them by the best similarity (Procrustes analysis: rotation, translation and scale, no reflection); on 3DPW
+Protocols of the field (HybrIK's evaluation code): MPJPE aligns found and true joints at the root and nothing else.
+PA-MPJPE aligns them by the best similarity (Procrustes analysis: rotation, translation and scale, no reflection). On 3DPW
 and Human3.6M both are taken over :data:`LSP_JOINTS` of the 17 joints that the Human3.6M regressor makes of the mesh, rooted
 at its pelvis. PVE aligns vertices by the same pelvis.
 """
@@ -25,7 +25,7 @@ LSP_JOINTS = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
 COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
 )  # fmt: skip
-"""How far annotators scatter, per COCO keypoint and relative to the person's size (pycocotools)."""
+"""Scatter of annotators per COCO keypoint, relative to the person's size (pycocotools)."""
 
 OKS_THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 RECALLS = 101
@@ -63,7 +63,7 @@ def mpjpe(
 
     Args:
         found: Recovered joints, metres, camera axes.
-        truth: True joints, likewise.
+        truth: True joints, metres, camera axes.
         root: The joint that is put into the origin in both; None where that has been done.
         joints: Joints to average over, chosen after the alignment; None for all.
         weights: Zero for joints without a label. The root must have one. Refers to all joints, before the choice.
@@ -102,7 +102,8 @@ def procrustes(
     rotation = left @ (signs.unsqueeze(-1) * right)
     spread = (share * clean.square()).sum((1, 2))
     scale = torch.where(spread > 0, (stretch * signs).sum(1) / spread.clamp_min(torch.finfo(spread.dtype).tiny), 0)
-    return scale[:, None, None] * (centred @ rotation.transpose(1, 2)) + middle_truth
+    aligned: Tensor = scale[:, None, None] * (centred @ rotation.transpose(1, 2)) + middle_truth
+    return aligned
 
 
 @torch.no_grad()
@@ -113,7 +114,7 @@ def pa_mpjpe(
     joints: Sequence[int] | None = None,
     weights: Float[Tensor, "n j"] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Mean per-joint position error after :func:`procrustes` alignment, crop by crop.
+    """Mean per-joint position error of each crop after :func:`procrustes` alignment.
 
     Args:
         found: Recovered joints, metres.
@@ -142,14 +143,15 @@ def pve(
     Args:
         found: Recovered vertices, metres, camera axes.
         truth: True vertices of the same topology.
-        found_root: Where the recovered body has its root: the pelvis joint, or the regressed pelvis on 3DPW.
+        found_root: Root of the recovered body: the pelvis joint, or the regressed pelvis on 3DPW.
         truth_root: The same joint of the true body.
 
     Returns:
         Millimetres, one value per crop.
     """
     difference = (found.double() - found_root.double()[:, None]) - (truth.double() - truth_root.double()[:, None])
-    return _MM * torch.linalg.vector_norm(difference, dim=-1).mean(1)
+    errors: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+    return _MM * errors.mean(1)
 
 
 @torch.no_grad()
@@ -159,8 +161,8 @@ def keypoint_error(
     """Mean distance of keypoints in the image.
 
     Args:
-        found: Pixels (of crop or image: the errors have the same unit).
-        truth: Pixels, likewise.
+        found: Recovered keypoints in pixels of crop or image; the errors have the same unit.
+        truth: True keypoints in the same pixels.
         visible: Zero or false for keypoints that do not count.
 
     Returns:
@@ -250,7 +252,7 @@ class MetricSummary:
     """Means over a set of crops, with the units in the names.
 
     Attributes:
-        crops: How many crops were scored.
+        crops: Number of crops that were scored.
         values: Name and mean, in the order of :data:`METRIC_ORDER`, COCO's precision last.
     """
 
@@ -258,7 +260,7 @@ class MetricSummary:
     values: tuple[tuple[str, float], ...]
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON and TensorBoard; keeps the order."""
+        """The number of crops and all means by name, in order, for JSON."""
         return {"crops": self.crops, **dict(self.values)}
 
     def __str__(self) -> str:
@@ -266,10 +268,10 @@ class MetricSummary:
 
 
 class Scores:
-    """Collects metrics crop by crop; means at the end.
+    """Collects metrics crop by crop, and gives their means.
 
-    Keeps every crop's value, because precision needs them all together and because the best, median and worst crops are
-    worth a look. Crops must come in the same order in every metric.
+    Every crop's value is kept: precision needs them all together, and the best, median and worst crops are worth a look.
+    Crops must come in the same order in every metric.
     """
 
     def __init__(self) -> None:
@@ -308,7 +310,7 @@ class Scores:
         return torch.cat(self._parts[name])
 
     def counts(self) -> dict[str, int]:
-        """How many crops each metric could be measured on."""
+        """Number of crops that each metric could be measured on, by name."""
         return {name: int((~self.values(name).isnan()).sum()) for name in METRIC_ORDER if name in self._parts}
 
     def summary(self) -> MetricSummary:

@@ -14,7 +14,7 @@ from glnet_infer.backends import Backend
 from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS
 from glnet_render import SyntheticSample, SyntheticSource
-from glnet_render.scene import project
+from glnet_render.placement import project
 from glnet_render.seeds import HELD_OUT
 from glnet_render.spread import SCORED, Spread
 from glnet_train.scores.answers import keypoint_scores, recovered
@@ -23,15 +23,15 @@ from glnet_train.scores.metrics import Scores, mpjpe, pa_mpjpe, pve
 BATCH = 16
 
 COVERED = 0.5
-"""Share of its box that a person covers, about, for the similarity of keypoints: COCO takes the segmentation's area."""
+"""Share of its box that a person is taken to cover, for the similarity of keypoints. COCO has the segmentation's area."""
 
 
 class Shown(NamedTuple):
-    """Crops and what was recovered from them, for pictures.
+    """Crops and the meshes that were recovered from them, for pictures.
 
     Attributes:
         crops: N x S x S x 3, RGB.
-        cameras: N x 4, of the crops.
+        cameras: N x 4, the cameras of the crops.
         vertices: N x V x 3, camera coordinates, metres.
     """
 
@@ -41,7 +41,13 @@ class Shown(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Scores of the crops, of answering every crop with the standing mean body, and what there is to see."""
+    """Scores of a backend on rendered crops.
+
+    Attributes:
+        scores: Scores of the backend.
+        baseline: Scores of answering every crop with the standing mean body.
+        shown: The crops and the recovered meshes.
+    """
 
     scores: Scores
     baseline: Scores
@@ -54,12 +60,12 @@ def evaluate(
     """Score a backend on rendered crops.
 
     Args:
-        backend: What runs the graph; its body must be ``body``.
+        backend: Backend that runs the graph; its body must be ``body``.
         body: The body in the crops.
-        crop: The network's.
-        crops: How many; their meshes are kept, 150 kB each.
-        seed: Of the crops.
-        spread: Of the crops. Scores of one spread do not compare with those of another.
+        crop: Size and padding of the network's crops.
+        crops: Number of crops; their meshes are kept, 150 kB each.
+        seed: Seed of the crops.
+        spread: Spread of the crops. Scores of one spread do not compare with those of another.
     """
     source = SyntheticSource(body, crop, seed=seed, spread=spread)
     standing = _standing(body)
@@ -80,7 +86,8 @@ def _standing(body: Body) -> DecodedBody:
     """The baseline: everybody has the mean shape and stands facing the camera."""
     config = GLNetConfig()
     decoder = Decoder(config, body)
-    return decoder(standing_estimate(decoder, config.keypoints), default_cameras(1))
+    standing: DecodedBody = decoder(standing_estimate(decoder, config.keypoints), default_cameras(1))
+    return standing
 
 
 def _errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import torch
 from glnet_infer.contract import CropSpec
 from glnet_render import Spread, SyntheticSource, source
 from glnet_render.corruptions import Occluders
+from glnet_render.placement import NEAREST, OFF_CENTRE, Placement, place_beside, project
 from glnet_render.randomness import Draw
-from glnet_render.scene import NEAREST, OFF_CENTRE, Placement, place_beside, project
 from glnet_render.targets import UNKNOWN
 
 COUNT = 2 * source.CHUNK

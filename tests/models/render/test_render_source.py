@@ -13,8 +13,8 @@ from glnet_infer.skeleton import SKELETON_JOINTS
 from glnet_render import Spread, SyntheticSource, source
 from glnet_render.backgrounds import TILE, Photographs
 from glnet_render.corruptions import Occluders, in_crop
+from glnet_render.placement import NEAREST, project
 from glnet_render.randomness import Draw
-from glnet_render.scene import NEAREST, project
 from glnet_render.targets import BACKGROUND, UNKNOWN
 
 SIZE = 96

@@ -14,8 +14,8 @@ from glnet_infer.errors import InputError
 from glnet_render import SyntheticSource
 from glnet_train.data import load_mixture
 from glnet_train.data.batches import Batches
+from glnet_train.distributed import Processes
 from glnet_train.fit.trainer import ALONE, Trainer
-from glnet_train.processes import Processes
 from glnet_train.recipe import Recipe
 
 RECIPE = Recipe(batch=6, block=4, blocks=2, refresh=2, curriculum=2, synthetic=0.5)

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,9 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from glnet_infer.contract import CropSpec
 from glnet_render import Spread, SyntheticSource
+from glnet_train.commands.progress import progress_bar
 from glnet_train.fit import monitor as monitoring
 from glnet_train.fit.monitor import Monitor
-from glnet_train.fit.pictures import SHOWN, best_median_worst, overlay, sheet
+from glnet_train.fit.progress import Progress
+from glnet_train.scores.pictures import SHOWN, best_median_worst, overlay, sheet
 
 TERMS = {"loss": 3.5, "keypoints": 1.25, "depths": 0.5, "confidence": 0.25}
 
@@ -34,10 +37,40 @@ def test_losses_go_to_the_log_and_to_tensorboard(monitor, tmp_path):
     assert [(event.step, event.value) for event in board.Scalars("losses/loss")] == [(1, 3.5), (2, 7), (3, 3.5)]
 
 
-def test_the_first_crops_are_counted(monitor, capsys):
-    with monitor.follow(0):
-        monitor.prepare(1, 16)
-    assert "1 of 16 blocks" in capsys.readouterr().err
+def test_progress_is_printed_as_lines_where_there_is_no_terminal(capsys):
+    with progress_bar(150, 0) as progress:
+        progress.rendered(1, 16)
+        for step in range(1, 151):
+            progress.trained(step, 7.0, TERMS)
+        progress.note("stopping")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "rendering the first crops: 1 of 16 blocks",
+        "step 100/150  7 s  loss 3.50  keypoints 1.25  depths 0.50  confidence 0.25",
+        "step 150/150  7 s  loss 3.50  keypoints 1.25  depths 0.50  confidence 0.25",
+        "stopping",
+    ]
+
+
+class Heard(Progress):
+    """Keeps what a training reports."""
+
+    def __init__(self):
+        self.steps, self.notes = [], []
+
+    def trained(self, step, seconds, losses):
+        self.steps.append((step, losses["loss"]))
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_who_listens_hears_of_every_step_and_of_a_missing_tensorboard(demo_body, tmp_path, monkeypatch):
+    monkeypatch.setattr(monitoring, "_board", lambda directory, first: None)
+    heard = Heard()
+    with Monitor(tmp_path, 4, SyntheticSource(demo_body, CropSpec(64), seed=0), heard).follow(0) as monitor:
+        monitor.step(1, TERMS)
+    assert heard.steps == [(1, 3.5)] and len(heard.notes) == 1 and "TensorBoard" in heard.notes[0]
 
 
 def test_steps_that_are_made_again_are_logged_once(monitor, tmp_path):
@@ -79,9 +112,11 @@ def test_overlays_lie_on_the_rendered_body(demo_body):
     for crop, body, camera in zip(sample.crops.numpy(), vertices.numpy(), sample.cameras.numpy(), strict=True):
         drawn = overlay(crop, body, demo_body.data.faces, camera)
         covered = (drawn != crop).any(-1)
+        # A pixel is drawn where its middle is on the mesh: that of a vertex at the outline may not be, but its neighbour is.
+        near = cv2.dilate(covered.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         places = (body[:, :2] / body[:, 2:] * camera[:2] + camera[2:] + 0.5) * 192
         x, y = places[(places > 1).all(1) & (places < 190).all(1)].astype(int).T
-        assert covered[y, x].mean() > 0.99
+        assert near[y, x].mean() > 0.999 and covered[y, x].mean() > 0.95
         assert 0.05 < covered.mean() < 0.5
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import signal
 
 import cv2
@@ -22,8 +21,8 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.errors import CheckpointError, InputError, TrainingError
 from glnet_render.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet_train.commands.main import app
-from glnet_train.fit.comparison import _take_backbone
-from glnet_train.fit.loop import fit
+from glnet_train.fit.ablation import _take_backbone
+from glnet_train.fit.loop import run_training
 from glnet_train.fit.trainer import Trainer, read_state
 from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
@@ -218,11 +217,11 @@ def test_a_training_stops_between_blocks_of_its_first_crops(config, demo_body, t
 
     def interrupted(count):
         rendered.append(count)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return render(count)
 
     monkeypatch.setattr(stopped.source, "sample", interrupted)
-    assert fit(stopped, tmp_path, save_every=100)
+    assert run_training(stopped, tmp_path, save_every=100)
     assert rendered == [recipe.block] and stopped.step == 0
     resumed = Trainer.load(read_state(tmp_path / "state.pt"), demo_body)
     assert [terms["loss"] for terms in resumed.run(2)] == expected
@@ -388,7 +387,7 @@ def test_rows_may_start_from_one_trained_backbone(config, demo_body, tmp_path, m
     arguments += ["--crops", "2", "--row", "baseline"]
     taken = []
     monkeypatch.setattr(
-        "glnet_train.fit.comparison._take_backbone", lambda trainer, checkpoint: taken.append(checkpoint.config.name)
+        "glnet_train.fit.ablation._take_backbone", lambda trainer, checkpoint: taken.append(checkpoint.config.name)
     )
     started = CliRunner().invoke(app, [*arguments, "--backbone", str(tmp_path / "trained.pth")])
     assert taken == [config.name]

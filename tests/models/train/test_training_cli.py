@@ -1,16 +1,22 @@
 """``glnet-train`` as it is typed: what it refuses, what it leaves behind, what it prints."""
 
+import dataclasses
 import json
 import os
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
+from glnet_infer.contract import CropSpec
 from glnet_infer.errors import CheckpointError, InputError, OutputError
+from glnet_render import Spread, SyntheticSource
 from glnet_train.commands.main import app
+from glnet_train.recipe import Recipe
 
 
 def test_compact_checkpoints_are_half_as_large_and_recover_the_same(small_checkpoint, small_recovery, tmp_path):
@@ -67,7 +73,7 @@ def test_a_directory_that_takes_nothing_is_refused(config, tmp_path, monkeypatch
 
 def test_a_directory_that_cannot_be_is_refused(tmp_path):
     result = CliRunner().invoke(app, ["fit", str(tmp_path / ("x" * 300))])
-    assert result.exit_code == OutputError.exit_code and "cannot be used" in result.stderr, result.output
+    assert result.exit_code == OutputError.exit_code and "Cannot write into" in result.stderr, result.output
 
 
 def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
@@ -102,14 +108,38 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
     assert "--bystanders 0.5" in CliRunner().invoke(app, arguments).stdout
 
 
-def test_a_sheet_of_rendered_crops_is_written(tmp_path):
-    output = tmp_path / "sheet.png"
-    result = CliRunner().invoke(app, ["sheet", "-o", str(output), "--count", "3", "--size", "48", "--keypoints"])
-    assert result.exit_code == 0, result.output
-    assert cv2.imread(str(output)).shape == (98, 98, 3)
+def test_a_contact_sheet_shows_the_crops_that_a_training_sees(tmp_path):
+    arguments = ["sheet", "--count", "4", "--size", "64", "--seed", "3", "-o"]
+    for name in ("sheet.png", "again.png"):
+        result = CliRunner().invoke(app, [*arguments, str(tmp_path / name)])
+        assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / name), result.output
+    picture = cv2.imread(str(tmp_path / "sheet.png"))
+    assert picture.shape == (2 * 66 - 2, 2 * 66 - 2, 3)  # two rows of two crops, two pixels between them
+    spread = Spread(tilted=Recipe.tilted, bystanders=Recipe.bystanders)
+    body = Body(load_body(find_body("demo")))
+    crops = SyntheticSource(body, CropSpec(64), seed=3, spread=spread).sample(4).crops.numpy()
+    assert np.array_equal(picture[:64, :64], crops[0][..., ::-1]) and np.array_equal(picture[66:, 66:], crops[3][..., ::-1])
+    assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    skeletons = CliRunner().invoke(app, [*arguments, str(tmp_path / "skeletons.png"), "--keypoints"])
+    assert skeletons.exit_code == 0
+    assert (cv2.imread(str(tmp_path / "skeletons.png")) != picture).any()
+    failed = CliRunner().invoke(app, [*arguments, str(tmp_path / "sheet.foo")])
+    assert failed.exit_code == OutputError.exit_code and "Cannot write" in failed.stderr
 
 
 def test_a_sheet_that_cannot_be_written_says_what_is_wrong(tmp_path):
     result = CliRunner().invoke(app, ["sheet", "-o", str(tmp_path / "no" / "sheet.png"), "--count", "1"])
     assert result.exit_code == OutputError.exit_code == 9
     assert "Cannot write" in result.stderr and "mkdir -p" in result.stderr
+
+
+def test_speed_names_the_machine_and_measures_both_kinds_of_work(tmp_path, small_config):
+    config = dataclasses.replace(small_config, crop=CropSpec(64), keypoint_origin="pixel", keypoints=29)
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(config.to_dict()))
+    arguments = ["speed", "--config", str(path), "--batch", "2", "--block", "2", "--seconds", "0.1"]
+    document = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert [row["work"] for row in document["rows"]] == ["render", "train"] and document["torch"] == torch.__version__
+    for row in document["rows"]:
+        assert row["per_second"] == pytest.approx(2000 / row["milliseconds"]) and row["calls"] >= 3
+    assert "| train |" in CliRunner().invoke(app, arguments).stdout

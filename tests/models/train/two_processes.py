@@ -8,8 +8,8 @@ import torch
 
 from glnet.body import Body, find_body, load_body
 from glnet.config import GLNetConfig
+from glnet_train.distributed import Processes
 from glnet_train.fit.trainer import Trainer
-from glnet_train.processes import Processes
 from glnet_train.recipe import Recipe
 
 folder = Path(sys.argv[1])

@@ -19,7 +19,10 @@ class InFloat32(nn.Module):
         self.module = module.float()
 
     def forward(self, value: Any) -> Any:
-        """As the module itself; half in, half out. The backbone's features, no list, are cast by those who take them."""
+        """Run the module in float32 on half precision, and give half precision back.
+
+        The backbone's features, a tuple, stay in float32: those who take them cast them.
+        """
         result = self.module(_cast(value, torch.float32))
         return result if isinstance(result, tuple) else _cast(result, torch.float16)
 
@@ -38,11 +41,11 @@ def keep_in_float32(network: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Put the outermost modules whose names match a pattern back into float32, in place.
 
     Args:
-        network: With modules in half precision.
+        network: Network with modules in half precision.
         patterns: Names as ``named_modules`` gives them, with ``*`` and ``?``: ``backbone.stage4``, ``*.fuse_layers.*``.
 
     Returns:
-        Names of the modules.
+        Names of the modules that were put back.
 
     Raises:
         ExportError: A pattern matches no module in half precision.

@@ -1,4 +1,4 @@
-"""``glnet-train sheet``: what the network is shown."""
+"""``glnet-train sheet``: a picture of what the network is trained on."""
 
 import math
 from pathlib import Path
@@ -7,31 +7,29 @@ from typing import Annotated
 import typer
 
 from glnet_infer.commands.console import errors_reported, print_result
-from glnet_train.commands.console import check_installed
+from glnet_train.commands.requirements import check_installed
 from glnet_train.recipe import Recipe
 
 
 def sheet_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG or JPEG file to write.")],
-    count: Annotated[int, typer.Option(min=1, help="Crops.")] = 64,
+    count: Annotated[int, typer.Option(min=1, help="Number of crops.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     size: Annotated[int, typer.Option(min=16, help="Side of a crop, pixels.")] = 192,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of photographs to put behind the persons.")] = None,
-    difficulty: Annotated[float, typer.Option(min=0, max=1, help="0: easy crops only; 1: the full distribution.")] = 1.0,
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="Spread of the crops, 0 (easy ones) to 1 (all).")] = 1.0,
     tilted: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of persons who are the less upright of two; 0 as in scoring.")
+        float, typer.Option(min=0, max=1, help="Share of persons who are the less upright of two; scoring has 0.")
     ] = Recipe.tilted,
     bystanders: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of crops with another person; 0 as in scoring.")
+        float, typer.Option(min=0, max=1, help="Share of crops with another person; scoring has 0.")
     ] = Recipe.bystanders,
-    keypoints: Annotated[bool, typer.Option("--keypoints", help="Draw the skeletons.")] = False,
+    keypoints: Annotated[bool, typer.Option("--keypoints", help="Draw the skeletons too.")] = False,
     body: Annotated[str, typer.Option(help="Body model: demo, smpl, or a .pkl or .npz file.")] = "demo",
 ) -> None:
     """Write a contact sheet of synthetic training crops."""
     with errors_reported():
         check_installed()
-        import cv2
-
         from glnet.body import Body, find_body, load_body
         from glnet_infer.contract import CropSpec
         from glnet_infer.images import write_image
@@ -44,5 +42,5 @@ def sheet_command(
         sample = source.sample(count)
         crops = draw_keypoints(sample, model) if keypoints else sample.crops.numpy()
         sheet = contact_sheet(crops, columns=math.ceil(math.sqrt(count)))
-        write_image(output, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        write_image(output, sheet[..., ::-1])
         print_result(str(output))

@@ -1,7 +1,5 @@
 """Pictures of what a network recovers, to look at."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +8,10 @@ from glnet_infer.results.drawing import draw_meshes
 from glnet_render.contact_sheet import contact_sheet
 
 SIDE = 192
-"""Pixels; crops are enlarged or reduced to it."""
+"""Side of a crop in the pictures, pixels."""
 
 SHOWN = 10
-"""Crops per kind on a sheet."""
+"""Crops of each kind (best, median, worst) on a sheet."""
 
 
 def overlay(
@@ -25,7 +23,7 @@ def overlay(
         crop: S x S x 3, RGB.
         vertices: V x 3, camera coordinates, metres.
         faces: F x 3.
-        camera: 4, of the crop (crop sides).
+        camera: 4, the camera of the crop, in crop sides.
     """
     fx, fy, cx, cy = (float(value) * SIDE for value in camera)
     matrix = np.array([[fx, 0, cx + SIDE / 2], [0, fy, cy + SIDE / 2], [0, 0, 1]])
@@ -35,11 +33,11 @@ def overlay(
 
 def enlarged(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A crop at the size of the pictures."""
-    return cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
 def best_median_worst(errors: NDArray[np.float64]) -> list[int]:
-    """Which crops to show: those of least, middle and greatest error, :data:`SHOWN` each where there are as many."""
+    """Rows of the crops of least, middle and greatest error: :data:`SHOWN` of each kind, or fewer where there are fewer."""
     order = np.argsort(errors, kind="stable")
     shown = min(SHOWN, len(order))
     middle = (len(order) - shown) // 2
@@ -47,13 +45,21 @@ def best_median_worst(errors: NDArray[np.float64]) -> list[int]:
 
 
 def sheet(
-    crops: Sequence[NDArray[np.uint8]],
-    vertices: Sequence[NDArray[np.float32]],
+    crops: NDArray[np.uint8],
+    vertices: NDArray[np.float32],
     faces: NDArray[np.int32],
-    cameras: Sequence[NDArray[np.float32]],
+    cameras: NDArray[np.float32],
     columns: int = SHOWN,
 ) -> NDArray[np.uint8]:
-    """Rows of ``columns`` crops, and below each row the same crops with their meshes."""
+    """Rows of ``columns`` crops, and below each row the same crops with their meshes.
+
+    Args:
+        crops: N x S x S x 3, RGB.
+        vertices: N x V x 3, camera coordinates, metres.
+        faces: F x 3.
+        cameras: N x 4, the cameras of the crops, in crop sides.
+        columns: Crops in a row.
+    """
     rows = []
     for start in range(0, len(crops), columns):
         part = range(start, min(start + columns, len(crops)))

@@ -17,12 +17,12 @@ from glnet_train.data.samples import Sample, load_sample
 class AnnotatedImages(Sequence[Annotation]):
     """Persons of one dataset under one label mask.
 
-    All annotations are held in memory, about 2 kB each with every label; images are read when they are asked for.
+    All annotations are held in memory, about 2 kB each with every label. Images are read when a person is loaded.
 
     Args:
-        name: The dataset, for messages and logs.
-        annotations: Its persons.
-        mask: Which labels are used.
+        name: Name of the dataset, for messages and logs.
+        annotations: Persons of the dataset.
+        mask: Labels that are used; by default all.
         spec: Size and padding of crops.
     """
 
@@ -64,7 +64,7 @@ class AnnotatedImages(Sequence[Annotation]):
         """The crop of a person with its labels in the network's units.
 
         Args:
-            index: Which person.
+            index: Number of the person.
             box: x1, y1, x2, y2 in image pixels instead of the annotated box (augmentation).
 
         Raises:

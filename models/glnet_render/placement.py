@@ -1,4 +1,4 @@
-"""Where the body stands and what the crop shows of it: translations, crop cameras, truncation."""
+"""Placement of bodies before cameras: translations, crop cameras, truncation."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,14 @@ from torch import Tensor
 from glnet_render.randomness import Draw
 
 NEAREST = 0.3
-"""Metres. No vertex comes closer to the camera."""
+"""Least distance of a vertex from the camera, metres."""
 
 FOCAL_LENGTHS = (1.1, 7.0)
-"""Crop sides, about: perspective, box errors and truncation spread them from 0.7 to 9. A whole person is then seen from two
-to some 15 metres."""
-
+"""Shortest and longest focal length, crop sides. Perspective, box errors and truncation spread them to 0.7 and 9. So a
+whole person is seen from two to some 15 metres."""
 
 OFF_CENTRE = 0.2
-"""Crop sides. A root that is seen further from the crop's centre has others only on its own side."""
+"""Crop sides. A root that is seen further from the crop's centre has bystanders only on its own side."""
 
 
 class Placement(NamedTuple):
@@ -34,16 +33,16 @@ class Placement(NamedTuple):
 def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficulty: float) -> Placement:
     """Place bodies before the camera of an imagined image, and cut the crop about each as a detector's box would.
 
-    The image's camera looks along z; a person that is small in the image may stand far from its centre, so the crop's
-    principal point lies up to some crop sides away. The box is that of the vertices, off by what detectors are off; one
-    crop in six shows a part of the body only.
+    The image's camera looks along z. A person that is small in the image may stand far from its centre, so the crop's
+    principal point lies up to some crop sides away. The box is that of the vertices, with errors as detectors make them.
+    One crop in six shows only a part of the body.
 
     Args:
         draw: Random numbers.
         vertices: N x V x 3, metres from the root joint, turned as the camera sees them.
-        joints: N x 29 x 3, likewise.
+        joints: N x 29 x 3, metres from the root joint, turned as the camera sees them.
         padding: Side of the crop, relative to the longer side of the person's box.
-        difficulty: 0 shows whole persons, centred, from a medium distance; 1 everything.
+        difficulty: Spread of the placements: 0 for whole persons, centred, at a medium distance, to 1 for all.
     """
     count = len(vertices)
     low, high = vertices.amin(1), vertices.amax(1)
@@ -82,14 +81,14 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficul
 def place_beside(draw: Draw, placement: Placement, vertices: Tensor) -> Placement:
     """Place other bodies where the cameras see them beside the first ones: three in ten nearer, the others farther away.
 
-    The second body is seen to the left or right, by two to seven tenths of the crop's side, and on the first one's own side
-    where that is not in the middle: it stays clear who is meant. Bodies overlap in a third of the crops. The second knows
-    nothing of the first one's ground: cameras look from all heights.
+    The second body is seen to the left or right, by two to seven tenths of the crop's side. Where the first one is not in
+    the middle, the second is on its side, so that it stays clear who is meant. Bodies overlap in a third of the crops. They
+    share no ground: cameras look from all heights.
 
     Args:
         draw: Random numbers.
-        placement: Of the first bodies.
-        vertices: N x V x 3 of the second ones, metres from the root joint, turned as the camera sees them.
+        placement: Placement of the first bodies.
+        vertices: N x V x 3, the second bodies, metres from the root joint, turned as the camera sees them.
     """
     count = len(vertices)
     nearer = draw.chance(count, probability=0.3)

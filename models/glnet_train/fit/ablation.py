@@ -1,8 +1,8 @@
 """The poster's Table 2 on synthetic crops: what each component contributes when all are trained on the same budget.
 
-The rows share everything but their switches, the training-only guidance too. Where the configuration lets keypoints start
-at part points, they do so in the rows that have part points; in the others they start at the pixel. The rows are trained in
-this process, on the CPU.
+The rows share everything but their switches, including the guidance. Where the configuration lets keypoints start at part
+points, they do so in the rows that have part points; in the others they start at the pixel. The rows are trained in this
+process, on the CPU.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from glnet.body.smpl import Body
 from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
 from glnet_infer.errors import CheckpointError, InputError, first_line
-from glnet_infer.files import replace_file
+from glnet_infer.files import read_json, replace_file
 from glnet_train.fit.trainer import Trainer
 from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
@@ -31,7 +31,7 @@ ROWS: dict[str, tuple[bool, bool, bool]] = {
     "LEM + DMS": (True, True, False),
     "LEM + DMS + decomposed": (True, True, True),
 }
-"""Local Encoding Module, Dynamic Matching Strategy, swing-twist decomposition; as in the poster."""
+"""Whether a row has the Local Encoding Module, the Dynamic Matching Strategy and the swing-twist decomposition."""
 
 
 def train_rows(
@@ -42,19 +42,19 @@ def train_rows(
     crops: int,
     rows: list[str],
     backbone: Checkpoint | None,
-    said: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """Train and score rows of the table, those that the directory does not hold yet.
 
     Args:
-        directory: Each row's scores are kept here, so that an interrupted comparison goes on.
-        config: Of all rows but for their switches.
-        recipe: Of all rows.
-        body: In the crops.
+        directory: Folder of the rows' scores; an interrupted comparison goes on from there.
+        config: The network of all rows, but for their switches.
+        recipe: The recipe of all rows.
+        body: The body in the crops.
         crops: Held-out crops to score on.
         rows: Names in :data:`ROWS`.
-        backbone: Whose backbone every row starts from, as the poster's start from a trained one; the rest starts anew.
-        said: Called with what is going on.
+        backbone: Checkpoint whose backbone every row starts from, as the poster's do; the rest starts anew.
+        report: Called with a line of text now and then.
 
     Returns:
         Scores by row, of all rows that the directory holds.
@@ -79,7 +79,7 @@ def train_rows(
             _take_backbone(trainer, backbone)
         for terms in trainer.run(recipe.steps):
             if trainer.step % 200 == 0:
-                said(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
+                report(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
         scores = evaluate(TorchBackend(trainer.recovery()), body, config.crop, crops).scores.summary().as_dict()
         text = json.dumps({"budget": budget, "scores": scores}, indent=2) + "\n"
         replace_file(directory / f"{name}.json", text.encode())
@@ -104,7 +104,7 @@ def _take_backbone(trainer: Trainer, checkpoint: Checkpoint) -> None:
 
 
 def _digest(checkpoint: Checkpoint | None) -> str | None:
-    """Tells weights apart."""
+    """A digest that differs where the weights do."""
     if checkpoint is None:
         return None
     digest = hashlib.sha256()
@@ -124,14 +124,13 @@ def _finished(directory: Path, budget: dict[str, Any]) -> dict[str, dict[str, fl
         path = directory / f"{name}.json"
         if not path.is_file():
             continue
+        fix = "delete it, or name another folder"
+        document = read_json(path, InputError, fix=fix)
         try:
-            document = json.loads(path.read_text())
             same = document["budget"] == json.loads(json.dumps(budget))
             scores[name] = document["scores"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} was not read.", why=first_line(error), fix="delete it, or name another folder"
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a row of this table.", why=first_line(error), fix=fix) from error
         if not same:
             raise InputError(
                 f"{path} is of another comparison.",

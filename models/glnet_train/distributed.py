@@ -1,4 +1,4 @@
-"""One process or many: what ``torchrun`` says, and the few things that processes agree on."""
+"""One process or many: what ``torchrun`` starts, and the few things that processes agree on."""
 
 import os
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Processes:
     """This process among those that train together.
 
     Attributes:
-        rank: Its number.
-        count: How many there are.
-        device: Where it computes: its own GPU, or the CPU.
+        rank: Number of this process, from 0.
+        count: Number of processes.
+        device: Device of this process: its own GPU, or the CPU.
     """
 
     rank: int
@@ -23,7 +23,7 @@ class Processes:
 
     @classmethod
     def join(cls) -> "Processes":
-        """Join the others that ``torchrun`` started; alone where it did not."""
+        """Join the processes that ``torchrun`` started; without it, train alone."""
         local = int(os.environ.get("LOCAL_RANK", 0))
         device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
         if device.type == "cuda":
@@ -42,6 +42,6 @@ class Processes:
         return bool(flag)
 
     def leave(self) -> None:
-        """Take leave of the others."""
+        """Leave the group of processes."""
         if self.count > 1:
             distributed.destroy_process_group()

@@ -1,0 +1,1 @@
+"""From frames to motion: sources, tracks, smoothing, following, writers."""
