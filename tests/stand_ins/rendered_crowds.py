@@ -15,7 +15,7 @@ def crowds(body):
     import torch  # boxes are compared without it, too
 
     from glnet_render import Spread, SyntheticSource
-    from glnet_render.scene import place
+    from glnet_render.placement import place
 
     count, each = 20, 4
     source = SyntheticSource(body, CropSpec(size=256), seed=5, spread=Spread(difficulty=0.0))

@@ -44,6 +44,18 @@ def test_rendered_crowds_are_found(detector, demo_body):
     assert hits >= 0.9 * persons and others <= 0.1 * persons
 
 
+def test_players_of_a_tenth_of_the_image_are_found_and_smaller_ones_lost(detector, photograph, person_boxes):
+    for share, count in ((0.2, 2), (0.1, 0)):
+        small = cv2.resize(photograph, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+        image = np.full_like(photograph, 114)
+        image[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = small
+        found = detector(image)
+        assert len(found) == count
+        if count:
+            same = overlaps(np.array(person_boxes) * share + [300, 200, 300, 200], found.boxes) >= 0.7
+            assert same.any(1).all()
+
+
 def test_it_decodes_as_the_definition_says(found, photograph):
     """The same file by ONNX Runtime, cell by cell from NanoDet's definition, duplicates left out one by one."""
     height, width = photograph.shape[:2]
