@@ -20,7 +20,7 @@ AVX512 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_COR
 .PHONY: demo test test-cpus test-lowest lint format clean
 
 demo: $(VENV)/.export
-	$(BIN)/glnet-export models/demo/checkpoint.pth -o $(DEMO)/bundle
+	$(BIN)/glnet-export demo -o $(DEMO)/bundle --no-mixed
 	$(BIN)/glnet-train eval $(DEMO)/bundle --crops 32 --pictures $(DEMO)/held-out.jpg
 	$(BIN)/glnet-infer examples/person.jpg -b $(DEMO)/bundle -o $(DEMO)
 	@echo "Look at $(DEMO)/held-out.jpg: rendered crops that the network has never seen, and the meshes recovered from them,"
@@ -44,7 +44,7 @@ test-cpus: $(VENV)/.dev
 # that Python.
 test-lowest: $(VENV)/.dev $(LOWEST)/.installed
 	$(BIN)/pytest -q --basetemp=$(LOWEST)/pytest tests/runtime/test_bundle.py::test_a_good_bundle_opens
-	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(LOWEST)/bin/pytest -q tests/runtime
+	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(PYTEST:$(BIN)%=$(LOWEST)/bin%) tests/runtime
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

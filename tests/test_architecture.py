@@ -16,6 +16,7 @@ FOLDERS = {
 }
 
 GROUND = {
+    "archives",
     "bodies",
     "contract",
     "devices",
@@ -24,6 +25,7 @@ GROUND = {
     "files",
     "forks",
     "onnxruntime_sessions",
+    "rotations",
     "skeleton",
     "version",
 }

@@ -105,7 +105,7 @@ def test_a_person_is_recovered_without_a_checkout(wheel, tmp_path, photograph, p
     code = "from glnet_infer.errors import install_hint; print(install_hint('gpu'))"
     assert run([python, "-c", code], cwd=work).strip() == 'pip install "glnet-infer[gpu]"'
 
-    command("glnet-export", "demo", "-o", "bundle")
+    command("glnet-export", "demo", "-o", "bundle", "--no-mixed")  # the graphs of engines take a minute more
     assert "all as the manifest records them" in "\n".join(command("glnet-doctor", "bundle"))
     boxes = [argument for box in person_boxes for argument in ("--boxes", ",".join(map(str, box)))]
     written = command(

@@ -1,6 +1,7 @@
 """Writing a bundle so that it is there whole or not at all."""
 
 import contextlib
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator

@@ -255,7 +255,7 @@ def test_failure_of_the_session_carries_onnx_runtimes_words(opened, fake):
 def test_a_graph_that_is_none_is_refused_with_the_real_onnx_runtimes_words(bundle):
     (bundle / "model.onnx").write_bytes(b"not a graph")
     document = json.loads((bundle / "manifest.json").read_text())
-    document["graph"]["file"] = dataclasses.asdict(record_file(bundle / "model.onnx"))
+    document["graphs"][0]["file"] = dataclasses.asdict(record_file(bundle / "model.onnx"))
     (bundle / "manifest.json").write_text(json.dumps(document))
     opened = Bundle.open(bundle)
     with pytest.raises(BackendError, match=r"model\.onnx") as error:

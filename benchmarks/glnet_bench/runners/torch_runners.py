@@ -16,9 +16,9 @@ from glnet.config import GLNetConfig
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery, Recovery
 from glnet_bench.machine.clocks import CudaEvents
-from glnet_bench.machine.nvidia import CudaDriver
-from glnet_bench.measure.staged import StagedCalls
-from glnet_bench.runners.base import Options, Runner, on_cpu
+from glnet_bench.machine.cuda import CudaDriver
+from glnet_bench.runners.base import Options, Runner, whole_calls
+from glnet_bench.runners.staged import StagedCalls
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import Backend, Outputs
 from glnet_infer.bundle import Bundle, record_file
@@ -62,19 +62,23 @@ def open_torch(name: str, bundle: Bundle, options: Options) -> Runner:
     recovery.to(device)
     call: Any = _compiled(recovery) if name == "torch-compile" else recovery
     precision = "mixed" if mixed else "fp32"
-    says = f"PyTorch {torch.__version__}, {weights}"
+    description = f"PyTorch {torch.__version__}, {weights}"
     if device == "cpu":
-        says = f"{says}, {torch.get_num_threads()} threads"
-        runner = on_cpu(name, TorchBackend(call), precision, says)
+        description = f"{description}, {torch.get_num_threads()} threads"
+        runner = whole_calls(name, TorchBackend(call), precision, description)
     else:
         steps = GraphSteps(recovery) if name == "torch-cuda-graph" else EagerSteps(call)
         stopwatch = CudaEvents(CudaDriver().start(), torch.cuda.current_stream().cuda_stream)
         calls = StagedCalls(name, steps, stopwatch)
-        runner = Runner(name, calls, calls, device, precision, stopwatch.what, says, None, steps.close)
+        runner = Runner(name, calls, calls, device, precision, stopwatch.what, description, None, calls.close)
     if name == "torch-compile":
-        # Constants come to the GPU in an eager call; else every compiled call would copy them.
-        _call_once(TorchBackend(recovery), bundle)
-        _compile(runner.backend, bundle)
+        try:
+            # Constants come to the GPU in an eager call; else every compiled call would copy them.
+            _call_once(TorchBackend(recovery), bundle)
+            _compile(runner.backend, bundle)
+        except BaseException:
+            runner.close()
+            raise
     return runner
 
 
@@ -133,7 +137,7 @@ class EagerSteps:
     """A module on the GPU, eager or compiled.
 
     Args:
-        module: Takes crops and cameras.
+        module: Module that takes crops and cameras.
     """
 
     def __init__(self, module: Callable[[torch.Tensor, torch.Tensor], Recovery]) -> None:
@@ -142,21 +146,21 @@ class EagerSteps:
         self._outputs: Recovery | None = None
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._inputs = (torch.from_numpy(crops).cuda(), torch.from_numpy(cameras).cuda())
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         with torch.inference_mode():
             self._outputs = self._module(*self._inputs)
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         assert self._outputs is not None
         return {name: value.cpu().numpy() for name, value in self._outputs._asdict().items()}
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._inputs, self._outputs = (), None
 
 
@@ -164,7 +168,7 @@ class GraphSteps:
     """A module replayed from CUDA graphs, one for each batch size, captured when the size first comes.
 
     Args:
-        module: On the GPU.
+        module: Module on the GPU.
     """
 
     def __init__(self, module: MeshRecovery) -> None:
@@ -173,7 +177,7 @@ class GraphSteps:
         self._size = 0
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._size = len(crops)
         given = torch.from_numpy(crops), torch.from_numpy(cameras)
         if self._size not in self._graphs:
@@ -182,15 +186,15 @@ class GraphSteps:
             target.copy_(source)
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._graphs[self._size][0].replay()
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         return {name: value.cpu().numpy() for name, value in self._graphs[self._size][2]._asdict().items()}
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._graphs.clear()
 
     def _capture(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, tuple[torch.Tensor, ...], Recovery]:
