@@ -22,7 +22,7 @@ AVX512 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_COR
 demo: $(VENV)/.export
 	$(BIN)/glnet-export demo -o $(DEMO)/bundle --no-mixed
 	$(BIN)/glnet-train eval $(DEMO)/bundle --crops 32 --pictures $(DEMO)/held-out.jpg
-	$(BIN)/glnet-infer examples/person.jpg --boxes 639,30,955,736 --boxes 313,25,577,567 -b $(DEMO)/bundle -o $(DEMO)
+	$(BIN)/glnet-infer examples/person.jpg -b $(DEMO)/bundle -o $(DEMO)
 	@echo "Look at $(DEMO)/held-out.jpg: rendered crops that the network has never seen, and the meshes recovered from them,"
 	@echo "the ten best, median and worst. And at $(DEMO)/person.overlay.jpg: a real photograph, shown as it comes out. The"
 	@echo "network was trained for ten hours on two CPU cores, on rendered crops alone; it has never seen a photograph."

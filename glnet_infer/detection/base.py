@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.images import check_image
+from glnet_infer.errors import BackendError, InputError
+from glnet_infer.images import check_boxes, check_image
 
 DEFAULT_THRESHOLD = 0.4
 """Score from which a detection counts as a person."""
@@ -45,6 +46,26 @@ class Detector(Protocol):
             InputError: The image cannot be used.
             BackendError: The detector failed.
         """
+
+
+def find_persons(detector: Detector, image: NDArray[np.uint8]) -> Detections:
+    """What a detector finds, checked: it may be another package's.
+
+    Raises:
+        InputError: The image cannot be used.
+        BackendError: The detector failed, or gave boxes or scores that cannot be used.
+    """
+    found = detector(image)
+    try:
+        boxes = check_boxes(found.boxes, image.shape[1], image.shape[0])
+        scores = np.array(found.scores, np.float32)
+        if scores.shape != (len(boxes),):
+            raise InputError(f"The scores have shape {scores.shape} for {len(boxes)} boxes.")
+    except InputError as error:
+        raise BackendError(
+            "The detector gave boxes that cannot be used.", why=error.what, fix="correct it, or use the detector nanodet"
+        ) from error
+    return Detections(boxes, scores)
 
 
 class WholeImage:

@@ -106,7 +106,7 @@ class Family:
     def __str__(self) -> str:
         inputs = " and ".join(filter(None, (self.image, self.sizes)))
         shapes = (f"{name} {' x '.join(map(str, ('1', *shape)))}" for name, shape in self.outputs.items())
-        return f"{self.name} ({inputs} to {', '.join(shapes)})"
+        return f"{self.name} for {self.networks} ({inputs} to {', '.join(shapes)})"
 
 
 def _agrees(found: Shape, wanted: tuple[int | str, ...]) -> bool:

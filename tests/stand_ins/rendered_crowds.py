@@ -2,11 +2,8 @@
 
 import cv2
 import numpy as np
-import torch
 
 from glnet_infer.contract import CropSpec
-from glnet_render import Spread, SyntheticSource
-from glnet_render.scene import place
 
 
 def crowds(body):
@@ -15,6 +12,11 @@ def crowds(body):
     The persons are pasted over a rendered background, the smaller ones first. They are 190 to 520 pixels tall or so, whole
     in the picture, and their boxes overlap by an intersection over union of 0.15 at most.
     """
+    import torch  # boxes are compared without it, too
+
+    from glnet_render import Spread, SyntheticSource
+    from glnet_render.placement import place
+
     count, each = 20, 4
     source = SyntheticSource(body, CropSpec(size=256), seed=5, spread=Spread(difficulty=0.0))
     persons = []

@@ -92,4 +92,5 @@ def test_none_is_one_person_who_fills_the_image():
 def test_an_unknown_name_is_refused_with_those_that_are_known(name):
     with pytest.raises(InputError, match="There is no detector") as error:
         open_detector(name)
-    assert repr(name) in error.value.what and "nanodet, none, or FILE.onnx" in error.value.fix
+    assert repr(name) in error.value.what and "nanodet (NanoDet-g" in error.value.fix
+    assert "none (one person fills the image), or FILE.onnx" in error.value.fix

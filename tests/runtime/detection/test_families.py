@@ -1,5 +1,7 @@
 """Detectors of every known family: fabricated graphs, whose boxes are known, and what they are fed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from detector_graphs import FLOAT, HALF, INT32, INT64
@@ -236,3 +238,10 @@ def test_what_is_seen_on_the_canvas_lies_there_in_the_image(name, width, height)
     seen = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], float)
     tolerance = 0.5 / np.tile(framed.scale, 2) + 0.5  # half a pixel of the canvas and of the image: edges are whole pixels
     assert (np.abs(framed.to_image(seen) - box) <= tolerance).all()
+
+
+def test_the_manual_names_every_family():
+    manual = (Path(__file__).parents[3] / "docs" / "detectors.md").read_text(encoding="utf-8")
+    for family in FAMILIES.values():
+        (row,) = (line for line in manual.splitlines() if line.startswith(f"| `{family.name}` |"))
+        assert ("only by its name" in row) == family.forced

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from rendered_crowds import crowds, overlaps
 
 from glnet_infer import BackendError, InputError
 from glnet_infer.detection import Detections, open_detector
@@ -27,23 +28,32 @@ def found(detector, photograph):
 
 
 def test_both_players_are_found(found, person_boxes):
-    rendered_crowds = pytest.importorskip("rendered_crowds")
-    overlaps = rendered_crowds.overlaps(person_boxes, found.boxes)
-    assert len(found) == 2 and (overlaps.max(1) >= 0.9).all()
+    assert len(found) == 2 and (overlaps(person_boxes, found.boxes).max(1) >= 0.9).all()
     assert found.boxes.dtype == np.float64 and found.scores.dtype == np.float32
     assert (np.diff(found.scores) <= 0).all() and (found.scores >= 0.4).all()
 
 
 def test_rendered_crowds_are_found(detector, demo_body):
-    rendered_crowds = pytest.importorskip("rendered_crowds", reason="needs torch")
     hits = persons = others = 0
-    for picture, boxes in rendered_crowds.crowds(demo_body):
-        overlaps = rendered_crowds.overlaps(boxes, detector(picture).boxes)
-        hits += (overlaps >= 0.5).any(1).sum()
-        others += (~(overlaps >= 0.5).any(0)).sum()
+    for picture, boxes in crowds(demo_body):
+        same = overlaps(boxes, detector(picture).boxes) >= 0.5
+        hits += same.any(1).sum()
+        others += (~same.any(0)).sum()
         persons += len(boxes)
     assert persons == 80
     assert hits >= 0.9 * persons and others <= 0.1 * persons
+
+
+def test_players_of_a_tenth_of_the_image_are_found_and_smaller_ones_lost(detector, photograph, person_boxes):
+    for share, count in ((0.2, 2), (0.1, 0)):
+        small = cv2.resize(photograph, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+        image = np.full_like(photograph, 114)
+        image[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = small
+        found = detector(image)
+        assert len(found) == count
+        if count:
+            same = overlaps(np.array(person_boxes) * share + [300, 200, 300, 200], found.boxes) >= 0.7
+            assert same.any(1).all()
 
 
 def test_it_decodes_as_the_definition_says(found, photograph):
