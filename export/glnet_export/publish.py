@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.errors import BundleError, OutputError
 
 PARTIAL, REPLACED = "partial", "replaced"
+
+_TOKEN = re.compile(r"[0-9a-f]{32}|\d+-[0-9a-f]{6}")
+"""What tells an export's directories from another's; the second form is that of earlier versions, which had no locks."""
 
 
 @contextlib.contextmanager
@@ -144,7 +148,8 @@ def _put_right(target: Path) -> None:
     for role in (REPLACED, PARTIAL):
         prefix = f".{target.name}.{role}-"
         for path in entries:
-            if not path.name.startswith(prefix) or _is_claimed(target, path.name.removeprefix(prefix)):
+            token = path.name.removeprefix(prefix)
+            if not path.name.startswith(prefix) or not _TOKEN.fullmatch(token) or _is_claimed(target, token):
                 continue
             if role == REPLACED and not target.exists():
                 path.rename(target)
@@ -152,5 +157,6 @@ def _put_right(target: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
     for path in entries:  # of exports that were killed before or after their directories were there
         prefix = _lock_of(target, "").name
-        if path.name.startswith(prefix):
-            _is_claimed(target, path.name.removeprefix(prefix))
+        token = path.name.removeprefix(prefix)
+        if path.name.startswith(prefix) and _TOKEN.fullmatch(token):
+            _is_claimed(target, token)

@@ -27,7 +27,6 @@ def test_without_a_gpu_it_says_so(tmp_path):
 
 def test_a_page_of_all_steps_is_written_whatever_becomes_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_day, "gpus", lambda: [Gpu("NVIDIA H200", "9.0")])
-    shown = tmp_path / "out" / "shown.md"
     done = [
         Step("good", python("import pathlib; print('12 passed'); pathlib.Path('report.md')"), 30),
         Step(

@@ -241,9 +241,41 @@ def test_an_earlier_bundle_that_was_replaced_but_not_removed_is_removed(target):
 
 
 def test_what_a_running_export_writes_is_left_alone(target):
-    path = leftover(target, os.getppid())
+    with bundle_under_construction(target) as (directory, _):
+        fill(directory, "half")
+        publish(target)
+        assert (directory / "model.onnx").read_bytes() == b"half" * 1000 and content(target) == "new"
+    assert beside(target) == ["bundle"]
+
+
+def test_a_process_number_is_no_identity(target):
+    # In a container every export has the number 1, or 7: that of the one that was killed.
+    leftover(target, os.getpid())
+    publish(target, "old")
+    target.rename(target.with_name(f".bundle.replaced-{os.getpid()}-abc123"))
+    with pytest.raises(RuntimeError), bundle_under_construction(target):
+        assert content(target) == "old"
+        raise RuntimeError
+    assert beside(target) == ["bundle"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_killed_export_lets_go_of_its_lock(target):
+    code = f"""
+import pathlib, sys, time
+from glnet_export.publish import bundle_under_construction
+with bundle_under_construction(pathlib.Path({str(target)!r})):
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"at work\n"
+    publish(target)  # beside it
+    assert len(beside(target)) == 3 and content(target) == "new"
+    process.kill()
+    process.wait(60)
     publish(target)
-    assert (path / "model.onnx").read_bytes() == b"half" and content(target) == "new"
+    assert beside(target) == ["bundle"]
 
 
 @pytest.mark.parametrize("name", [".bundle.partial-mine", f".bundle2.partial-{NOBODY}-abc123", "bundle.partial-1-a"])
