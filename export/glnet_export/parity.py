@@ -107,7 +107,7 @@ def compare(recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], 
         recovery: The reference.
         backend: Runs the export.
         crops: N x C x C x 3.
-        seed: Of the cameras.
+        seed: Seed of the cameras.
     """
     generator = np.random.default_rng(seed)
     cameras = np.tile(np.array(DEFAULT_CAMERA, dtype=np.float32), (len(crops), 1))

@@ -142,9 +142,9 @@ def compare_precisions(
 
     Args:
         recovery: In float32.
-        mixed: Of :func:`glnet_export.mixed.mixed_copy`, or an engine built from it (:func:`glnet_export.parity.as_module`).
+        mixed: The copy in mixed precision, or an engine built from it (:func:`glnet_export.parity.as_module`).
         crops: RGB.
-        cameras: Of the crops.
+        cameras: Cameras of the crops.
         emulated: Emulate half precision (:class:`EmulatedHalf`) instead of running it.
         batches: How many crops at a time, in turn: an engine has kernels of their own for each of its sizes.
     """

@@ -14,7 +14,7 @@ def textured_crops(count: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
     Args:
         count: How many.
         size: Side in pixels.
-        seed: Of the pictures.
+        seed: Seed of the pictures.
 
     Returns:
         count x size x size x 3 uint8.

@@ -34,7 +34,7 @@ class Toolkit:
 
     @property
     def version(self) -> str:
-        """Of the module."""
+        """Version of the module."""
         return str(self.trt.__version__)
 
     def __str__(self) -> str:
