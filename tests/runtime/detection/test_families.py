@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detector_graphs import FLOAT, HALF, INT32, INT64
+from detector_graphs import FLOAT, HALF, INT32, INT64, constant_graph
+from onnx import helper
 
 from glnet_infer.detection import open_detector
 from glnet_infer.detection.families import FAMILIES
@@ -174,6 +175,24 @@ def test_files_that_look_like_others_are_named(fabricate, image, forced, like):
     detector = open_detector(f"{path}:{forced}")
     assert detector.family.name == forced
     finds_the_persons(detector, image)
+
+
+def test_rtdetr_is_told_the_width_before_its_height(tmp_path, image):
+    """RT-DETR scales relative boxes itself: here by a graph that does so too."""
+    inputs, outputs = rtdetr()
+    outputs["boxes"] = (outputs["boxes"] / [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(np.float32)
+    model = constant_graph(inputs, outputs)
+    for node in model.graph.node:
+        if node.output[0] == "boxes":
+            node.output[0] = "relative"
+    scale = [
+        helper.make_node("Cast", ["orig_target_sizes"], ["size"], to=FLOAT),
+        helper.make_node("Concat", ["size", "size"], ["sides"], axis=1),
+        helper.make_node("Mul", ["relative", "sides"], ["boxes"]),
+    ]
+    model.graph.node.extend(scale)
+    (tmp_path / "scaling.onnx").write_bytes(model.SerializeToString())
+    finds_the_persons(open_detector(tmp_path / "scaling.onnx"), image)
 
 
 @pytest.mark.parametrize("family", ["yolox", "ultralytics"])
