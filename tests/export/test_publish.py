@@ -316,13 +316,14 @@ with bundle_under_construction(Path({str(target)!r})) as (directory, _):
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
-    (partial,) = beside(target)
+    lock, partial = beside(target)
+    assert lock.startswith(".bundle.lock-") and partial.startswith(".bundle.partial-")
     publish(target.with_name("other"))
-    assert beside(target) == [partial, "other"]  # still running: not touched by a neighbour
+    assert beside(target) == [lock, partial, "other"]  # still running: not touched by a neighbour
     process.kill()
     process.communicate(timeout=20)
     assert process.returncode != 0
-    assert not target.exists() and beside(target) == [partial, "other"]
+    assert not target.exists() and beside(target) == [lock, partial, "other"]
     publish(target)
     assert content(target) == "new" and beside(target) == ["bundle", "other"]
 
@@ -340,8 +341,8 @@ def test_sigterm_during_the_trace_leaves_nothing(small_checkpoint, tmp_path):
             first = process.stderr.readline()
         assert "done" in first
         time.sleep(1)  # tracing takes several seconds
-        (partial,) = beside(target)
-        assert partial.startswith(".bundle.partial-")
+        lock, partial = beside(target)
+        assert lock.startswith(".bundle.lock-") and partial.startswith(".bundle.partial-")
         process.send_signal(signal.SIGTERM)
         output, talk = process.communicate(timeout=60)
     finally:
