@@ -143,10 +143,10 @@ def options(**changes):
     return dataclasses.replace(EngineOptions("tensorrt-rtx", ("8.9",)), **changes)
 
 
-def test_tensorrt_compiles_it(rtx, tmp_path):
+def test_tensorrt_compiles_it(rtx, graph, tmp_path):
     progress = []
     wanted = options(profile=(1, 2, 8), largest_frame=(1280, 720))
-    record = build_crop(tmp_path, choose(wanted), wanted, SIZE, progress=lambda *each: progress.append(each))
+    record = build_crop(graph, tmp_path, choose(wanted), wanted, progress=lambda *each: progress.append(each))
     assert [path.name for path in tmp_path.iterdir()] == ["crop.rtx-sm89.engine"]
     assert check_file(tmp_path, record.file).stat().st_size > 10_000 and record.largest_frame == (1280, 720)
     assert progress and progress[-1][1] > 0.5
@@ -165,26 +165,24 @@ def test_the_profile_is_of_frames_and_crops(rtx, graph):
     assert frame_shapes((640, 1200))[1:] == ((1080, 640, 3), (1200, 640, 3))
 
 
-def test_what_the_listener_of_progress_raises_stops_the_build(rtx, tmp_path):
+def test_what_the_listener_of_progress_raises_stops_the_build(rtx, graph, tmp_path):
     def broken(phase, fraction):
         raise BrokenPipeError("nobody looks at the bar")
 
     with pytest.raises(BrokenPipeError):
-        build_crop(tmp_path, choose(options()), options(), SIZE, progress=broken)
+        build_crop(graph, tmp_path, choose(options()), options(), progress=broken)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_graph_is_refused(rtx, tmp_path, monkeypatch):
-    def other(path, size):
-        write_crop_graph(path, size)
-        model = onnx.load(path)
-        model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
-        onnx.save(model, path)
-
-    monkeypatch.setattr("glnet_export.engines.build.write_crop_graph", other)
+def test_another_graph_is_refused(rtx, graph, tmp_path):
+    model = onnx.load(graph)
+    model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
+    other, folder = tmp_path / "other.onnx", tmp_path / "folder"
+    onnx.save(model, other)
+    folder.mkdir()
     with pytest.raises(ExportError, match="other inputs or outputs") as error:
-        build_crop(tmp_path, choose(options()), options(), SIZE)
-    assert "frame uint8" in error.value.why and list(tmp_path.iterdir()) == []
+        build_crop(other, folder, choose(options()), options())
+    assert "frame uint8" in error.value.why and list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("text, frame", [("3840x2160", (3840, 2160)), (" 16X16384 ", (16, 16384))])

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from glnet.random_init import random_recovery
 from glnet_export.commands.main import app
+from glnet_export.engines.progress import StageReport
 from glnet_export.pipeline import STAGES, Source, export
 from glnet_infer import (
     BodyError,
@@ -289,9 +290,9 @@ def test_stages_are_told_to_callers_of_the_library(small_checkpoint, traced, tmp
 
     @contextlib.contextmanager
     def stage(name):
-        found = []
-        yield found
-        told.append((name, found))
+        report = StageReport()
+        yield report
+        told.append((name, report.lines))
 
     manifest = export(Source(small_checkpoint), tmp_path / "b", parity_crops=17, stage=stage)
     assert [name for name, _ in told] == list(STAGES) and all(found for _, found in told)

@@ -165,7 +165,7 @@ def test_facts_are_read_back_from_the_file(graph_file, graph, shared_bundle):
     facts = check(graph_file)
     assert facts.opset == 20 and facts.precision == "fp32" and facts.nodes == len(graph.node)
     assert facts.operators["Conv"] == sum(node.op_type == "Conv" for node in graph.node)
-    recorded = json.loads((shared_bundle / "manifest.json").read_text())["graph"]
+    recorded = json.loads((shared_bundle / "manifest.json").read_text())["graphs"][0]
     assert (recorded["opset"], recorded["precision"], recorded["nodes"]) == (20, "fp32", facts.nodes)
 
 

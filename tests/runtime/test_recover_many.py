@@ -120,6 +120,7 @@ def test_one_photographs_failure_is_its_own_though_it_shares_a_batch(shared_bund
     backend = Counting(shared_bundle, size=16)
     monkeypatch.setattr("glnet_infer.recoverer.open_fastest", lambda *_: (backend, ""))
     arguments = [str(folder), "-b", str(shared_bundle), "-o", str(tmp_path / "out"), "--format", "npz", "--json"]
+    arguments += ["--detector", "none"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == BackendError.exit_code  # of the first image that failed, though 4.jpg was read before it ran
     entries = json.loads(result.stdout)["images"]

@@ -66,7 +66,7 @@ def export_with_engine(checkpoint, bundle, folder):
 
     @contextlib.contextmanager
     def stage(name):
-        report = StageReport()
+        report, told[name] = StageReport(), []
         yield report
         told[name] = [*report.lines, *report.tables]
 
