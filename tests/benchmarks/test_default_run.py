@@ -67,6 +67,7 @@ def test_a_slow_machine_leaves_out_the_most_crops(bench, small, only_onnx_runtim
     path = tmp_path / "r.json"
     said = bench(shared_bundle, "-o", path).stderr
     assert "Left out for want of time: batch/2, frame/160x120/2. --full measures them." in said
+    assert "The rest takes about 2 min 30 s, with fewer samples than usual: all would take " in said
     document = json.loads(path.read_text())
     assert set(document["left_out"]) == {"batch/2", "frame/160x120/2"} and document["finished"]
     assert set(document["rows"]) == {"batch/1", "frame/160x120/1"}

@@ -135,7 +135,7 @@ def test_a_row_that_failed_late_keeps_and_shows_its_samples(bench, shared_bundle
     arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
     path = tmp_path / "r.json"
     # Warm-up ends after three calls, each of two of the network, and nobody's turn lies between those that follow.
-    monkeypatch.setattr(sampling, "warm_up", lambda call, plan, clock: [call() for _ in range(3)] and WARM)
+    monkeypatch.setattr(sampling, "warm_up", lambda call, *_: [call() for _ in range(3)] and WARM)
     bench(shared_bundle, *arguments, "--samples", "100", "--seconds", "100", "-o", path)
     row = json.loads(path.read_text())["rows"]["batch/1"]["onnxruntime-cpu"]
     assert row["reason"] == "RuntimeError: no kernel"
