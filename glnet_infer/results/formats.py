@@ -8,7 +8,6 @@ Every writer is atomic (:mod:`glnet_infer.files`).
 """
 
 import json
-import struct
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
@@ -20,13 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from glnet_infer.errors import InputError
 from glnet_infer.files import replace_file
 from glnet_infer.results.drawing import DEFAULT_COLORS, vertex_normals
-
-_TO_GLTF = np.array([1.0, -1.0, -1.0])
-
-# glTF 2.0 specification, sections 3.6 (accessors, buffer views) and 4.4 (GLB).
-_GLB_MAGIC, _CHUNK_JSON, _CHUNK_BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
-_FLOAT, _UNSIGNED_INT = 5126, 5125
-_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
+from glnet_infer.results.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, TO_GLTF, GltfBuffer, material
 
 
 def write_obj(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[Any]) -> None:
@@ -82,18 +75,16 @@ def write_glb(path: str | PathLike[str], vertices: NDArray[Any], faces: NDArray[
     Args and errors are ``write_obj``'s.
     """
     points, triangles = _checked(vertices, faces)
-    document, binary = _gltf(points, triangles)
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<II", len(text), _CHUNK_JSON) + text
-    if binary:
-        chunks += struct.pack("<II", len(binary), _CHUNK_BIN) + binary
-    data = struct.pack("<III", _GLB_MAGIC, 2, 12 + len(chunks)) + chunks
-    replace_file(path, data)
+    replace_file(path, _glb(points, triangles))
 
 
-def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
-    """Write arrays under their names for ``numpy.load``, uncompressed; equal arrays give equal bytes.
+def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike], *, compress: bool = False) -> None:
+    """Write arrays under their names for ``numpy.load``; equal arrays give equal bytes.
+
+    Args:
+        path: Target file; replaced if it exists.
+        arrays: Arrays of numbers or text, by name.
+        compress: Whether to deflate them.
 
     Raises:
         InputError: An array of Python objects, which only pickle could hold.
@@ -106,9 +97,11 @@ def write_npz(path: str | PathLike[str], arrays: Mapping[str, ArrayLike]) -> Non
 
     # Not numpy.savez: it takes the names as keywords and so stumbles over one called "file".
     def write(file: BinaryIO) -> None:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(file, "w") as archive:
             for name, array in plain.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                entry = zipfile.ZipInfo(f"{name}.npy")
+                entry.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+                with archive.open(entry, "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
     replace_file(path, write)
@@ -135,55 +128,29 @@ def write_json(path: str | PathLike[str], document: object) -> None:
     replace_file(path, data)
 
 
-def _gltf(points: NDArray[np.float32], triangles: NDArray[np.int64]) -> tuple[dict[str, Any], bytes]:
-    """Build glTF's JSON document and its one buffer.
+def _glb(points: NDArray[np.float32], triangles: NDArray[np.int64]) -> bytes:
+    """Binary glTF of persons.
 
     Args:
         points: (N,V,3) metres, glTF's frame.
         triangles: (F,3).
     """
     document: dict[str, Any] = {"asset": {"version": "2.0", "generator": "glnet-infer"}, "scene": 0, "scenes": [{}]}
+    buffer = GltfBuffer()
     if not len(points):
-        return document, b""  # glTF has no empty lists: where there is nothing, the keys are left out
-    buffer = bytearray()
-    views: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
-
-    def add(array: NDArray[Any], component: int, target: int, extra: dict[str, Any]) -> int:
-        # All components are four bytes wide, so every offset is aligned without padding.
-        data = array.tobytes()
-        views.append({"buffer": 0, "byteOffset": len(buffer), "byteLength": len(data), "target": target})
-        buffer.extend(data)
-        accessors.append({"bufferView": len(views) - 1, "componentType": component, **extra})
-        return len(accessors) - 1
-
-    shared = {"type": "SCALAR", "count": triangles.size, "min": [int(triangles.min())], "max": [int(triangles.max())]}
-    indices = add(triangles.astype("<u4"), _UNSIGNED_INT, _ELEMENT_ARRAY_BUFFER, shared)
+        return buffer.pack(document)  # glTF has no empty lists: where there is nothing, the keys are left out
+    indices = buffer.add(triangles.astype("<u4").ravel(), "SCALAR", target=ELEMENT_ARRAY_BUFFER, bounds=True)
     meshes = []
     for i, person in enumerate(points):
-        vector = {"type": "VEC3", "count": len(person)}
-        bounds = {"min": person.min(axis=0).tolist(), "max": person.max(axis=0).tolist()}
-        position = add(person.astype("<f4"), _FLOAT, _ARRAY_BUFFER, vector | bounds)
-        normal = add(vertex_normals(person, triangles).astype("<f4"), _FLOAT, _ARRAY_BUFFER, vector)
+        position = buffer.add(person.astype("<f4"), "VEC3", target=ARRAY_BUFFER, bounds=True)
+        normal = buffer.add(vertex_normals(person, triangles).astype("<f4"), "VEC3", target=ARRAY_BUFFER)
         primitive = {"attributes": {"POSITION": position, "NORMAL": normal}, "indices": indices}
         meshes.append({"name": f"person_{i}", "primitives": [primitive | {"material": i % len(DEFAULT_COLORS)}]})
     document["scenes"] = [{"nodes": list(range(len(meshes)))}]
     document["nodes"] = [{"name": mesh["name"], "mesh": i} for i, mesh in enumerate(meshes)]
     document["meshes"] = meshes
-    document["materials"] = [_material(color) for color in DEFAULT_COLORS[: len(meshes)]]
-    document["accessors"] = accessors
-    document["bufferViews"] = views
-    document["buffers"] = [{"byteLength": len(buffer)}]
-    return document, bytes(buffer)
-
-
-def _material(bgr: tuple[int, int, int]) -> dict[str, Any]:
-    """A matte one-sided material; glTF's factors are linear light, the palette is sRGB (IEC 61966-2-1)."""
-    srgb = np.array(bgr[::-1]) / 255.0
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    color = [*np.round(linear, 4).tolist(), 1.0]
-    surface = {"baseColorFactor": color, "metallicFactor": 0.0, "roughnessFactor": 0.8}
-    return {"pbrMetallicRoughness": surface, "doubleSided": False}
+    document["materials"] = [material(color) for color in DEFAULT_COLORS[: len(meshes)]]
+    return buffer.pack(document)
 
 
 def _checked(vertices: NDArray[Any], faces: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -200,4 +167,4 @@ def _checked(vertices: NDArray[Any], faces: NDArray[Any]) -> tuple[NDArray[np.fl
             why = f"faces are {faces.dtype} {faces.shape} and must be vertex numbers from 0 to {last}, at least one face"
             raise InputError("Cannot write these meshes.", why=why)
     # Adding zero turns -0 into 0: no "-0.000000" in text.
-    return (vertices * _TO_GLTF + 0.0).astype(np.float32), faces.astype(np.int64)
+    return (vertices * TO_GLTF + 0.0).astype(np.float32), faces.astype(np.int64)

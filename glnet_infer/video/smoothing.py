@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.video.rotations import between, exponential, logarithm
+from glnet_infer.rotations import between, exponential, logarithm
 
 SIGMA = 0.06
 """Seconds. In a simulation (24 joints that swing at 1 Hz, 4 degrees of noise, 30 frames a second) this width had the least

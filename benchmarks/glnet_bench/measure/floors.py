@@ -12,6 +12,7 @@ from glnet_bench.record.results import Ceilings, Floor
 from glnet_bench.runners.base import TORCH
 from glnet_bench.settings import Settings
 from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.records import ENGINES
 from glnet_infer.devices import cores
 from glnet_infer.errors import BackendError, GlnetError
 
@@ -47,9 +48,9 @@ def measure_floor(bundle: Bundle, settings: Settings) -> Floor:
 
 def graphs(bundle: Bundle) -> dict[str, Path]:
     """The bundle's ONNX files by precision."""
-    found = {bundle.manifest.graph.precision: bundle.graph}
-    for record in bundle.manifest.engines:
-        name = (record.layers.get("graph") or {}).get("file")
-        if name and (bundle.directory / name).is_file():
-            found.setdefault(record.precision, bundle.directory / name)
+    manifest = bundle.manifest
+    found: dict[str, Path] = {}
+    for record in (manifest.graph, manifest.graph_for(ENGINES)):
+        if record is not None and (path := bundle.directory / record.file.file).is_file():
+            found.setdefault(record.precision, path)
     return found

@@ -8,7 +8,7 @@ from glnet_bench.runners.base import TORCH, Options, Runner, whole_calls
 from glnet_infer.backends import Backend, open_backend
 from glnet_infer.backends.registry import BUILT_IN, kinds
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import ENGINE_FLAVORS
+from glnet_infer.bundle.records import ENGINE_FLAVORS
 from glnet_infer.devices import gpus
 from glnet_infer.errors import BackendError, first_line, install_hint
 from glnet_infer.onnxruntime_sessions import import_onnxruntime

@@ -17,7 +17,7 @@ from glnet_infer.backends.tensorrt.choice import choose_engine
 from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
 from glnet_infer.backends.tensorrt.engines import EnginePair
 from glnet_infer.backends.tensorrt.execution import Execution, Steps
-from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES
+from glnet_infer.backends.tensorrt.products import PRODUCTS
 from glnet_infer.bundle import Bundle
 
 
@@ -35,7 +35,7 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
     record = choice.record
     with contextlib.ExitStack() as opened:
         backend = opened.enter_context(TensorRtBackend(bundle))
-        memory = DeviceMemory(EXTRAS[record.runtime])
+        memory = DeviceMemory(PRODUCTS[record.runtime].extra)
         opened.callback(memory.close)
         with memory.active():
             steps = SessionSteps(EnginePair(bundle, choice), memory)
@@ -51,7 +51,7 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
         device="cuda",
         precision=record.precision,
         clock=stopwatch.what,
-        description=f"{TITLES[record.runtime]} {choice.trt.__version__}, {record.file.file}",
+        description=f"{PRODUCTS[record.runtime].title} {choice.trt.__version__}, {record.file.file}",
         most_crops=record.profile[2],
         close=close,
     )

@@ -1,4 +1,4 @@
-"""How fast crops are rendered and networks are trained on this machine."""
+"""The speed of rendering and training on this machine."""
 
 import statistics
 import time
@@ -40,10 +40,10 @@ def rendering_speed(body: Body, config: GLNetConfig, crops: int, seconds: float,
 
     Args:
         body: The body to render.
-        config: Gives the crops' size.
+        config: Configuration of the network, for the size of its crops.
         crops: Crops of a block.
         seconds: Time to measure for.
-        device: Where crops are rendered.
+        device: Device that renders the crops.
     """
     spread = Spread(1.0, Recipe.tilted, Recipe.bystanders)
     source = SyntheticSource(body, config.crop, seed=0, device=device, spread=spread)
@@ -57,11 +57,11 @@ def training_speed(
 
     Args:
         body: The body in the crops.
-        config: The network.
+        config: Configuration of the network.
         batch: Crops of a step.
-        precision: One of the recipe's.
+        precision: Precision of the training, one of :data:`glnet_train.recipe.PRECISIONS`.
         seconds: Time to measure for.
-        device: Where the network is trained.
+        device: Device that trains the network.
     """
     never = 1 << 30
     recipe = Recipe(steps=never, batch=batch, block=2 * batch, blocks=1, refresh=never, precision=precision)

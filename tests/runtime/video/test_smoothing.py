@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glnet_infer.video.rotations import between, exponential, logarithm
+from glnet_infer.rotations import between, exponential, logarithm
 from glnet_infer.video.smoothing import (
     LiveFilter,
     OneEuroRotations,
