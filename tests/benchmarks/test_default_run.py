@@ -90,7 +90,7 @@ def test_the_report_begins_with_one_table_of_four_columns(bench, small, shared_b
         "open_runner",
         lambda name, *rest: dataclasses.replace(opened("onnxruntime-cpu", *rest), name=name),
     )
-    arguments = ["--backend", "torch-fp32,onnxruntime-cpu", "--samples", "10", "-o", tmp_path / "r.json"]
+    arguments = ["--backend", "torch-fp32,onnxruntime-cpu", "--samples", "5", "-o", tmp_path / "r.json"]
     text = bench(shared_bundle, *arguments).stdout
     title, table, legend = text.split("\n\n")[:3]
     assert title.startswith("# glnet-bench: small") and legend.startswith("ms p50: median time of the network")

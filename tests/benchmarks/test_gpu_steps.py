@@ -68,7 +68,8 @@ def test_bound_steps_of_onnx_runtime(bundle, expected):
 
 
 def test_eager_steps_of_pytorch(monkeypatch, small_recovery, expected):
-    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor, non_blocking: tensor)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     right(EagerSteps(small_recovery), expected)
 
 
