@@ -51,7 +51,7 @@ def test_runs_of_schema_1_are_reported_with_the_figures_that_were_printed(path):
     assert compared > 30
 
 
-@pytest.mark.parametrize("path", sorted(EARLIER, key=lambda path: path.stat().st_size)[:2], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EARLIER, key=lambda path: path.stat().st_size)[:1], ids=lambda path: path.stem)
 def test_runs_of_schema_1_are_compared(path):
     run = read_run(path)
     rows = compare(run, run)

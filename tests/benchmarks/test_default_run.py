@@ -67,6 +67,7 @@ def test_a_slow_machine_leaves_out_the_most_crops(bench, small, only_onnx_runtim
     path = tmp_path / "r.json"
     said = bench(shared_bundle, "-o", path).stderr
     assert "Left out for want of time: batch/2, frame/160x120/2. --full measures them." in said
+    assert "The rest takes about 2 min 30 s, with fewer samples than usual: all would take " in said
     document = json.loads(path.read_text())
     assert set(document["left_out"]) == {"batch/2", "frame/160x120/2"} and document["finished"]
     assert set(document["rows"]) == {"batch/1", "frame/160x120/1"}
@@ -89,7 +90,7 @@ def test_the_report_begins_with_one_table_of_four_columns(bench, small, shared_b
         "open_runner",
         lambda name, *rest: dataclasses.replace(opened("onnxruntime-cpu", *rest), name=name),
     )
-    arguments = ["--backend", "torch-fp32,onnxruntime-cpu", "--samples", "10", "-o", tmp_path / "r.json"]
+    arguments = ["--backend", "torch-fp32,onnxruntime-cpu", "--samples", "5", "-o", tmp_path / "r.json"]
     text = bench(shared_bundle, *arguments).stdout
     title, table, legend = text.split("\n\n")[:3]
     assert title.startswith("# glnet-bench: small") and legend.startswith("ms p50: median time of the network")

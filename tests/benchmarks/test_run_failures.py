@@ -124,7 +124,7 @@ def test_a_row_that_failed_late_keeps_and_shows_its_samples(bench, shared_bundle
         run = runner.backend.run
 
         def late(*arrays):
-            if next(calls) == 70:
+            if next(calls) == 30:
                 raise RuntimeError("no kernel")
             return run(*arrays)
 
@@ -135,13 +135,13 @@ def test_a_row_that_failed_late_keeps_and_shows_its_samples(bench, shared_bundle
     arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
     path = tmp_path / "r.json"
     # Warm-up ends after three calls, each of two of the network, and nobody's turn lies between those that follow.
-    monkeypatch.setattr(sampling, "warm_up", lambda call, plan, clock: [call() for _ in range(3)] and WARM)
-    bench(shared_bundle, *arguments, "--samples", "100", "--seconds", "100", "-o", path)
+    monkeypatch.setattr(sampling, "warm_up", lambda call, *_: [call() for _ in range(3)] and WARM)
+    bench(shared_bundle, *arguments, "--samples", "40", "--seconds", "100", "-o", path)
     row = json.loads(path.read_text())["rows"]["batch/1"]["onnxruntime-cpu"]
     assert row["reason"] == "RuntimeError: no kernel"
-    assert row["times"]["network"]["summary"]["samples"] == (70 - 6) // 2
+    assert row["times"]["network"]["summary"]["samples"] == (30 - 6) // 2
     text = path.with_suffix(".md").read_text()
-    assert "failed after these samples: RuntimeError: no kernel; 32 samples" in text and "cannot run: RuntimeE" not in text
+    assert "failed after these samples: RuntimeError: no kernel; 12 samples" in text and "cannot run: RuntimeE" not in text
 
 
 def test_a_backend_that_does_not_close_does_not_cost_the_run(bench, shared_bundle, tmp_path, monkeypatch):

@@ -234,3 +234,18 @@ def test_a_failed_call_keeps_nothing_in_memory(clock, healthy):
 
 def test_no_cases_take_no_time(clock):
     assert measure([], PLAN, clock=clock) == {}
+
+
+def test_a_row_for_which_there_is_no_more_time_ends_after_its_turn(clock):
+    """Each has one: a machine that is too slow for the plan still says something of every row."""
+    cases = [case(clock, key, [2000]) for key in "abc"]
+    found = measure(cases, PLAN, clock=clock, until=clock.now + 7)
+    for result in found.values():
+        assert [len(turn) for turn in result.turns["whole"]] == [4]
+    assert [result.warm_up.calls for result in found.values()] == [4, 1, 1]  # the first call is always made
+    assert found["a"].warm_up.stable is None
+
+
+def test_time_enough_changes_nothing(clock):
+    found = measure([case(clock, key, [10]) for key in "ab"], PLAN, clock=clock, until=clock.now + 3600)
+    assert all(len(result.turns["whole"]) == 5 for result in found.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -79,7 +80,8 @@ class Run:
         file: Where results go; finished parts in it are kept, but those that failed for want of memory or time.
         listener: Who is told.
         nvml: NVML of the GPU, where there is one.
-        budget: Seconds that the run should take; parts of many crops are left out for it. None: as long as it takes.
+        budget: Seconds that the run should take: parts of many crops are left out for it, and rows end with fewer samples.
+            None: as long as it takes.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Run:
         budget: float | None = None,
     ) -> None:
         self._bundle, self._options, self._file, self._listener = bundle, options, file, listener
-        self._budget, self._begin = budget, time.monotonic()
+        self._deadline = None if budget is None else time.perf_counter() + budget
         self._record, self._settings = file.run, file.run.settings
         self._plan = MeasuringPlan.of(self._settings)
         self._nvml = nvml
@@ -145,9 +147,9 @@ class Run:
         if not running:
             self._listener.says("None of the backends started.")
             return
-        if self._budget is not None:
+        if self._deadline is not None:
             everything = forecast(record)
-            omitted = too_long(record, self._budget - (time.monotonic() - self._begin))
+            omitted = too_long(record, self._deadline - time.perf_counter())
             for part in sorted(omitted, key=str):
                 record.left_out[part] = "a default run has no time for it"
             if omitted:
@@ -155,11 +157,15 @@ class Run:
                     f"All of it would take about {spoken(sum(everything.values()))}. Left out for want of time: "
                     f"{', '.join(map(str, record.left_out))}. --full measures them."
                 )
-        times = forecast(record)
-        one_by_one = ", ".join(f"{name} {spoken(seconds)}" for name, seconds in times.items())
-        self._listener.says(
-            f"Started: {', '.join(running)}. The rest takes about {spoken(sum(times.values()))} ({one_by_one})."
-        )
+        times, left = forecast(record), math.inf
+        if self._deadline is not None:
+            left = max(0.0, self._deadline - time.perf_counter())
+        total = sum(times.values())
+        text = f"Started: {', '.join(running)}. The rest takes about {spoken(min(total, left))}"
+        if total > left:  # each measurement is cut to its share
+            text += f", with fewer samples than usual: all would take {spoken(total)}"
+            times = {name: seconds * left / total for name, seconds in times.items()}
+        self._listener.says(f"{text} ({', '.join(f'{name} {spoken(seconds)}' for name, seconds in times.items())}).")
 
     def _wants(self, part: Part) -> bool:
         """Whether a part must be measured: the first time, or after a failure that may have been the moment's."""
@@ -181,21 +187,30 @@ class Run:
         elif part.kind is Kind.SOAK:
             record.soaks[part.backend] = self._soak(part.backend)
         else:
+            until = self._until(name)
             cases = Cases(self._bundle, self._opened(), self._nvml)
             if name != FRAMES:
-                self._in_turns(cases.batch(part.count, settings.frames[0]), parts)
+                self._in_turns(cases.batch(part.count, settings.frames[0]), parts, until)
                 return
             frames = {frame.name: frame for frame in settings.frames}
             kept = {each: frames[each.frame] for each in frame_parts(settings) if each not in record.left_out}
-            self._in_turns(cases.frames(kept), list(kept))
+            self._in_turns(cases.frames(kept), list(kept), until)
 
-    def _in_turns(self, cases: Iterable[Case], parts: list[Part]) -> None:
+    def _until(self, name: str) -> float:
+        """When a measurement should end: it has its share of the time that is left."""
+        if self._deadline is None:
+            return math.inf
+        now, needed = time.perf_counter(), forecast(self._record)
+        return now + max(0.0, self._deadline - now) * needed.get(name, 0) / (sum(needed.values()) or 1)
+
+    def _in_turns(self, cases: Iterable[Case], parts: list[Part], until: float) -> None:
         """Rows of parts, by backend."""
         entries = self._record.backends.items()
         barred = {name: Row(reason=entry.reason, retry=True) for name, entry in entries if entry.retry}
         rows = {part: dict(barred) for part in parts}
         seed = max(part.count for part in parts)
-        for (part, backend), found in measure(list(cases), self._plan, seed=seed, after_failure=_free_memory).items():
+        measured = measure(list(cases), self._plan, seed=seed, after_failure=_free_memory, until=until)
+        for (part, backend), found in measured.items():
             rows[part][backend] = row(found, part.count)
         self._record.rows.update(rows)
 

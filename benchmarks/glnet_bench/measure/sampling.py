@@ -101,19 +101,25 @@ class Measured:
     clocks_mhz: list[float | None] = field(default_factory=list)
 
 
-def warm_up(call: Callable[[], float], plan: MeasuringPlan, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
+def warm_up(
+    call: Callable[[], float],
+    plan: MeasuringPlan,
+    clock: Callable[[], float] = time.perf_counter,
+    until: float = math.inf,
+) -> WarmUp:
     """Call until the medians of two neighbouring windows agree, or time has run out.
 
     Args:
         call: Returns milliseconds.
         plan: Windows, tolerance and the limit.
         clock: Seconds, never going back.
+        until: The clock's time at which warm-up ends in any case.
     """
     begin = clock()
     call()
     called = clock()
     # A compiler may take minutes in the first call, and says nothing about the later ones.
-    limit = called + plan.warm_up_seconds
+    limit = min(called + plan.warm_up_seconds, until)
     times: list[float] = []
     stable = None
     while not stable and clock() < limit:
@@ -132,6 +138,7 @@ def measure(
     seed: int = 0,
     after_failure: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
+    until: float = math.inf,
 ) -> dict[Key, Measured]:
     """Time cases in turns, so that a machine that slows down slows all of them.
 
@@ -145,13 +152,14 @@ def measure(
         seed: Seed of the order.
         after_failure: Called when a case has failed, before the next is called.
         clock: Seconds, never going back.
+        until: The clock's time from which one turn of a case is enough.
     """
     results = {case.key: Measured() for case in cases}
     waiting = []
     for case in cases:
         result = results[case.key]
         try:
-            result.warm_up = warm_up(_primary(case), plan, clock)
+            result.warm_up = warm_up(_primary(case), plan, clock, until)
         except Exception as error:  # whatever a backend raises belongs to its row
             result.failure = _without_frames(error)
             after_failure()
@@ -163,7 +171,7 @@ def measure(
         for turns in list(waiting):
             turns.take(others_ran=turns is not last)
             last = turns
-            if turns.finished:
+            if turns.finished or clock() >= until:
                 if turns.failed:
                     after_failure()
                 waiting.remove(turns)
