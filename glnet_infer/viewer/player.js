@@ -43,9 +43,15 @@
   around.position.copy(middle).add(new THREE.Vector3(2.2, 1.2, 3.2));
   controls.target.copy(middle);
   controls.update();
-  const grid = new THREE.GridHelper(20, 20, 0x8899aa, 0x454b55);
+  const grid = new THREE.Group();
   grid.position.set(middle.x, data.floor, middle.z);
   grid.visible = false;
+  for (let x = -10; x < 10; x += 2) for (let z = -10; z < 10; z += 2) {
+    // Tiles, not one: some drivers drop lines that end behind the camera.
+    const tile = new THREE.GridHelper(2, 2, 0x5a626d, 0x454b55);
+    tile.position.set(x + 1, 0, z + 1);
+    grid.add(tile);
+  }
   scene.add(grid);
 
   // Time: the video's own where there is one, else a clock.
