@@ -7,12 +7,22 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOWEST := $(VENV)/lowest
 LOWEST_PYTHON ?= 3.10
 
-.PHONY: demo test test-lowest lint format clean
+# A worker for each core; a core each, which tests/conftest.py sees to. Who has finished takes over from who has not.
+PYTEST := $(BIN)/pytest -q -n logical --maxprocesses 8 --dist worksteal
+
+# What PyTorch, oneDNN, MKL, NumPy and OpenCV take for the newest instructions there are. ONNX Runtime asks the CPU itself.
+SSE4 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
+    NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL" OPENCV_CPU_DISABLE=AVX,AVX2,AVX512-SKX
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell \
+    NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" OPENCV_CPU_DISABLE=AVX512-SKX
+AVX512 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_CORETYPE=SkylakeX
+
+.PHONY: demo test test-cpus test-lowest gpu lint format clean
 
 demo: $(VENV)/.export
-	$(BIN)/glnet-export models/demo/checkpoint.pth -o $(DEMO)/bundle
+	$(BIN)/glnet-export demo -o $(DEMO)/bundle --no-mixed
 	$(BIN)/glnet-train eval $(DEMO)/bundle --crops 32 --pictures $(DEMO)/held-out.jpg
-	$(BIN)/glnet-infer examples/person.jpg --boxes 639,30,955,736 --boxes 313,25,577,567 -b $(DEMO)/bundle -o $(DEMO)
+	$(BIN)/glnet-infer examples/person.jpg -b $(DEMO)/bundle -o $(DEMO)
 	@echo "Look at $(DEMO)/held-out.jpg: rendered crops that the network has never seen, and the meshes recovered from them,"
 	@echo "the ten best, median and worst. And at $(DEMO)/person.overlay.jpg: a real photograph, shown as it comes out. The"
 	@echo "network was trained for ten hours on two CPU cores, on rendered crops alone; it has never seen a photograph."
@@ -20,14 +30,27 @@ demo: $(VENV)/.export
 	@echo "$(DEMO)/person.glb opens in any 3D viewer."
 
 test: lint
-	$(BIN)/pytest -q
+	$(PYTEST)
 	$(BIN)/glnet-train smoke
+
+# Bounds must hold on every x86-64 CPU: older ones, as far as this one can be told to behave like them, and more threads.
+test-cpus: $(VENV)/.dev
+	$(SSE4) $(PYTEST) $(TESTS)
+	$(AVX2) OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 $(PYTEST) $(TESTS)
+	$(AVX512) $(PYTEST) $(TESTS)
+	OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 $(PYTEST) $(TESTS)
 
 # The runtime with the lowest versions that pyproject.toml allows, on a bundle that today's export made. uv finds or fetches
 # that Python.
 test-lowest: $(VENV)/.dev $(LOWEST)/.installed
 	$(BIN)/pytest -q --basetemp=$(LOWEST)/pytest tests/runtime/test_bundle.py::test_a_good_bundle_opens
-	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(LOWEST)/bin/pytest -q tests/runtime
+	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(PYTEST:$(BIN)%=$(LOWEST)/bin%) tests/runtime
+
+# Everything that a GPU has to show, in at most eight minutes. Nothing is installed: PYTHON needs PyTorch, cuda-core, onnx,
+# OpenCV, typer, rich and pytest.
+GPU_RESULTS ?= gpu-results
+gpu:
+	PYTHONPATH=.:models:export:benchmarks $(PYTHON) -m glnet_bench.gpu_day $(GPU_RESULTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -51,6 +51,10 @@ DEFAULT_CAMERA = (1000 / 256, 1000 / 256, 0.0, 0.0)
 pixels of focal length for a crop of 256, looking at its centre)."""
 
 
+LARGEST_CROP = 1024
+"""Pixels. Four times the usual side; a crop then takes 3 MB."""
+
+
 @dataclass(frozen=True)
 class CropSpec:
     """How a person's crop is cut from the image (``glnet_infer.crops`` implements it).
@@ -66,8 +70,8 @@ class CropSpec:
     def problems(self) -> list[str]:
         """What is wrong with the values, in words."""
         problems = []
-        if not isinstance(self.size, int) or self.size <= 0 or self.size % 32:
-            problems.append(f"crop.size is {self.size!r}, not a positive multiple of 32")
+        if not isinstance(self.size, int) or not 0 < self.size <= LARGEST_CROP or self.size % 32:
+            problems.append(f"crop.size is {self.size!r}, not a positive multiple of 32 up to {LARGEST_CROP}")
         if not isinstance(self.padding, int | float) or not 0.1 <= self.padding <= 10:
             problems.append(f"crop.padding is {self.padding!r}, not a number from 0.1 to 10")
         return problems
@@ -95,3 +99,9 @@ CROP_OUTPUTS: tuple[TensorSpec, ...] = (GRAPH_INPUTS[0],)
 
 SMALLEST_FRAME = 16
 """Shortest side, in pixels, of a frame that crop engines are built for."""
+
+LARGEST_FRAME = 16384
+"""Longest side, in pixels, of such a frame; beyond, the frame in float32 takes gigabytes."""
+
+LARGEST_BATCH = 4096
+"""Crops in one run: what graphs are traced for."""

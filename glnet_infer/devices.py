@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver API
 
 
@@ -27,7 +28,7 @@ def newest_cuda() -> str:
     """The newest version of CUDA that the driver runs, such as ``13.0``; empty where there is no driver."""
     version = ctypes.c_int()
     try:
-        if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:
+        if ctypes.CDLL(_DRIVER).cuDriverGetVersion(ctypes.byref(version)) != 0:
             return ""
     except OSError:
         return ""
@@ -42,7 +43,7 @@ def cores() -> int:
 def gpus() -> list[Gpu]:
     """The GPUs that the driver offers to this process; none where there is no driver."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(_DRIVER)
     except OSError:
         return []
     count = ctypes.c_int()

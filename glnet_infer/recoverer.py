@@ -26,7 +26,7 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import GRID_STRIDE, TensorSpec
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.detection import Detector, open_detector
+from glnet_infer.detection import Detector, find_persons, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_device_image, check_image
@@ -284,7 +284,7 @@ class MeshRecoverer:
             raise InputError(
                 f"{self.backend} cannot cut crops from this {type(image).__name__} on the GPU.",
                 why=obstacle,
-                fix=f"{COPY_TO_HOST}; for larger frames, rebuild with glnet-export CHECKPOINT --trt --frame WIDTHxHEIGHT",
+                fix=f"{COPY_TO_HOST}; for larger frames, glnet-export engine BUNDLE --frame WIDTHxHEIGHT",
             )
         return frame
 
@@ -302,7 +302,7 @@ class MeshRecoverer:
                 why="the detector takes images of the host",
                 fix=f"give the persons' boxes, or {COPY_TO_HOST}",
             )
-        return detector(frame).boxes
+        return find_persons(detector, frame).boxes
 
     def _run_frame(self, persons: Persons) -> Outputs:
         """Outputs of the crops that the backend cuts out of a frame, all at once."""

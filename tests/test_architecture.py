@@ -17,16 +17,17 @@ FOLDERS = {
 
 GROUND = {
     "archives",
-    "errors",
-    "skeleton",
-    "version",
-    "devices",
-    "files",
-    "contract",
     "bodies",
+    "contract",
+    "devices",
+    "errors",
+    "fields",
+    "files",
     "forks",
     "onnxruntime_sessions",
     "rotations",
+    "skeleton",
+    "version",
 }
 PIXELS = {"images", "crops", "camera", "device_arrays"}
 
@@ -46,6 +47,53 @@ MAY_IMPORT = {
     "jobs": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer", "video"},
 }
 
+# A room of the network, and the rooms below it. Body and kinematics know no network; what is adopted stands on top.
+NETWORK = {
+    "parts": set(),
+    "sampling": set(),
+    "mixed_precision": set(),
+    "rotations": set(),
+    "config": set(),
+    "kinematics": {"rotations"},
+    "body": {"kinematics", "rotations"},
+    "estimate": {"config", "rotations"},
+    "hrnet": {"config"},
+    "local_encoding": {"config", "parts", "sampling"},
+    "network": {"config", "estimate", "hrnet", "local_encoding", "mixed_precision", "parts"},
+    "recovery": {"body", "config", "estimate", "network", "rotations"},
+    "checkpoint": {"config", "network"},
+    "random_init": {"body", "config", "network", "recovery"},
+    "backend": {"recovery"},
+    "adopted": {
+        "body",
+        "checkpoint",
+        "config",
+        "estimate",
+        "hrnet",
+        "kinematics",
+        "mixed_precision",
+        "recovery",
+        "rotations",
+    },
+}
+
+# A room of the training, and the rooms below it.
+TRAINING_GROUND = {"distributed", "recipe"}
+TRAINING = {
+    "distributed": set(),
+    "recipe": set(),
+    "data": TRAINING_GROUND,
+    "objective": TRAINING_GROUND,
+    "scores": TRAINING_GROUND | {"data"},
+    "fit": TRAINING_GROUND | {"data", "objective", "scores"},
+}
+
+ROOMS = {
+    "glnet_infer": dict.fromkeys(GROUND, GROUND) | MAY_IMPORT,
+    "glnet": NETWORK,
+    "glnet_train": TRAINING,
+}
+
 # Who, and what they never import, not even inside a function. A name stands for all that is below it.
 NEVER = [
     ("glnet_infer", "glnet glnet_render glnet_train glnet_export glnet_bench"),  # it is what production installs
@@ -57,6 +105,8 @@ NEVER = [
     ("glnet_export.engines", "torch glnet glnet_render"),  # engines are built where production runs
     ("glnet_export.triton", "torch glnet glnet_render"),
     ("glnet_bench", "glnet_train"),
+    ("glnet_train.data", "glnet_infer.backends glnet_infer.bundle glnet_infer.recoverer glnet_infer.results"),
+    ("glnet_train.objective", "glnet_infer.backends glnet_infer.bundle glnet_infer.recoverer glnet_infer.results"),
     ("glnet_bench.report", "glnet_bench.runners glnet_bench.measure glnet_bench.floor glnet_infer.backends"),
     # The network takes plain data of the runtime; who renders and trains cuts, checks and draws as the runtime does.
     ("glnet", "glnet_infer.commands glnet_infer.backends glnet_infer.bundle glnet_infer.recoverer glnet_infer.results"),
@@ -129,17 +179,17 @@ def offenders(sources, who, never):
 
 
 def strays(sources):
-    """Imports of the runtime's rooms that go up, or sideways without leave."""
+    """Imports between the rooms of a package that go up, or sideways without leave."""
     found = []
     for name, source in sources.items():
         package, _, room = name.partition(".")
         room = room.split(".")[0]
-        if package != "glnet_infer" or room in ("", "commands"):  # the front door and the command lines see all
+        if package not in ROOMS or room in ("", "commands"):  # the front door and the command lines see all
             continue
-        allowed = MAY_IMPORT.get(room, GROUND if room in GROUND else set()) | {room}
+        allowed = ROOMS[package].get(room, set()) | {room}
         for imported in imports(source):
             other = imported.split(".")
-            if other[0] == "glnet_infer" and (len(other) == 1 or other[1] not in allowed):
+            if other[0] == package and (len(other) == 1 or other[1] not in allowed):
                 found.append(f"{name} imports {imported}")
     return found
 
@@ -184,21 +234,22 @@ def test_what_is_never_imported(who, never):
         assert offenders(wrong, who, never.split()) == [f"{who}.stray imports {name}"]
 
 
-def test_rooms_of_the_runtime_import_downwards():
+def test_rooms_import_downwards():
     assert not strays(SOURCES)
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT | dict.fromkeys(GROUND)))
-def test_every_room_of_the_runtime_is_held_to_its_floor(room):
-    forbidden = (set(MAY_IMPORT) | GROUND | {"commands"}) - MAY_IMPORT.get(room, GROUND) - {room}
-    for other in sorted(forbidden):
-        found = strays({f"glnet_infer.{room}": f"import glnet_infer.{other}"})
-        assert found == [f"glnet_infer.{room} imports glnet_infer.{other}"]
+@pytest.mark.parametrize("package, room", [(package, room) for package in ROOMS for room in sorted(ROOMS[package])])
+def test_every_room_is_held_to_its_floor(package, room):
+    forbidden = set(ROOMS[package]) | {"commands"}
+    for other in sorted(forbidden - ROOMS[package][room] - {room}):
+        found = strays({f"{package}.{room}": f"import {package}.{other}"})
+        assert found == [f"{package}.{room} imports {package}.{other}"]
 
 
-def test_every_room_of_the_runtime_is_in_the_table():
-    rooms = {name.split(".")[1] for name in MODULES if name.startswith("glnet_infer.")}
-    assert rooms <= set(MAY_IMPORT) | GROUND | {"commands"}
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_is_in_the_table(package):
+    rooms = {name.split(".")[1] for name in MODULES if name.startswith(f"{package}.")}
+    assert rooms <= set(ROOMS[package]) | {"commands"}
 
 
 def test_there_is_no_import_circle():
@@ -214,9 +265,10 @@ def test_heavy_libraries_are_loaded_when_asked_for():
         assert not eager({"glnet_infer.x": f"def work():\n    import {library}\n"})
 
 
-def test_only_command_lines_import_typer_and_rich():
-    found = offenders(SOURCES, "glnet_infer", COMMAND_LINES)
-    assert found and all(line.startswith("glnet_infer.commands.") for line in found)
+@pytest.mark.parametrize("package", ["glnet_infer", "glnet_train"])
+def test_only_command_lines_import_typer_and_rich(package):
+    found = offenders(SOURCES, package, (*COMMAND_LINES, "glnet_infer.commands"))
+    assert found and all(line.startswith(f"{package}.commands.") for line in found)
 
 
 def test_files_stay_short():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from glnet_infer.errors import InputError
 
@@ -14,7 +13,7 @@ FRAMES = {"480p": (640, 480), "720p": (1280, 720), "1080p": (1920, 1080), "1440p
 MOST_CROPS = 1024
 """More crops of one frame than anyone has; a mistyped number would only run out of memory."""
 
-_LARGEST_SIDE = 16384
+_SMALLEST_SIDE, _LARGEST_SIDE = 16, 16384
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,28 @@ class Frame:
     width: int
     height: int
 
+    def __post_init__(self) -> None:
+        if not all(_SMALLEST_SIDE <= side <= _LARGEST_SIDE for side in (self.width, self.height)):
+            raise ValueError(f"a frame has sides from {_SMALLEST_SIDE} to {_LARGEST_SIDE}")
+
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides what is measured; a run is resumed only with the same.
 
     Attributes:
-        backends: Names from ``glnet_bench.runners.base.BACKENDS``.
-        batches: Crops in a call, for engine-only times.
+        backends: Names from ``glnet_bench.runners.registry.backend_names``.
+        batches: Crops in a call, for times of the network.
         persons: Persons in a frame, for end-to-end times.
-        frames: Frames, likewise.
+        frames: Frames, for end-to-end times.
         samples: Timed calls of a row that are enough.
         seconds: After so much timed work a row needs only a few calls.
         soak: Frames of the memory run, none where 0.
         threads: Threads of CPU kernels; each backend's own choice where None.
-        checkpoint_sha256: Of the checkpoint that PyTorch's rows run, empty where none was given.
+        checkpoint_sha256: SHA-256 of the checkpoint that PyTorch's rows run, empty where none was given.
+
+    Raises:
+        ValueError: Nothing is measured, or a count is none.
     """
 
     backends: tuple[str, ...]
@@ -50,11 +56,49 @@ class Settings:
     seconds: float = 5.0
     soak: int = 0
     threads: int | None = None
-    checkpoint_sha256: str = field(default="")
+    checkpoint_sha256: str = ""
 
-    def to_document(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+    def __post_init__(self) -> None:
+        for name in ("backends", "batches", "persons", "frames"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} is empty or says the same twice")
+        if not all(1 <= count <= MOST_CROPS for count in (*self.batches, *self.persons)):
+            raise ValueError(f"crops and persons are numbers from 1 to {MOST_CROPS}")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is measured where nobody says otherwise.
+
+    Attributes:
+        batches: See ``Settings``, and so on.
+        left_out: Backends that are not measured unless they are asked for, each with the reason.
+        budget: Seconds that a run should take; None where it takes as long as it takes.
+    """
+
+    batches: tuple[int, ...]
+    persons: tuple[int, ...]
+    frames: tuple[str, ...]
+    samples: int
+    seconds: float
+    left_out: dict[str, str]
+    budget: float | None
+
+
+QUICK = Scope(
+    batches=(1, 4),
+    persons=(1, 4),
+    frames=("1080p",),
+    samples=30,
+    seconds=1.5,
+    left_out={"torch-compile": "compiling takes minutes for each number of crops"},
+    budget=150,
+)
+"""A default run: at most three minutes for the network w32 on two CPU cores."""
+
+FULL = Scope((1, 2, 4, 8, 16, 32), (1, 2, 4, 8, 16), ("1080p", "4k"), 100, 5.0, {}, None)
+"""A run with ``--full``."""
 
 
 def parse_counts(text: str, option: str) -> tuple[int, ...]:
@@ -65,7 +109,7 @@ def parse_counts(text: str, option: str) -> tuple[int, ...]:
     """
     counts: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", part.strip())
+        match = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", part.strip())
         low = int(match[1]) if match else 0
         high = int(match[2] or low) if match else 0
         if not 1 <= low <= high <= MOST_CROPS:
@@ -86,12 +130,13 @@ def parse_frames(text: str) -> tuple[Frame, ...]:
     """
     frames = []
     for name in (part.strip().lower() for part in text.split(",")):
-        match = re.fullmatch(r"(\d+)x(\d+)", name)
+        match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", name, re.ASCII)
         size = (int(match[1]), int(match[2])) if match else FRAMES.get(name)
-        if size is None or not all(16 <= side <= _LARGEST_SIDE for side in size):
+        try:
+            frames.append(Frame(name, *(size or (0, 0))))
+        except ValueError as error:
             raise InputError(
                 f"There is no frame {name!r}.",
-                fix=f"use {', '.join(FRAMES)}, or WIDTHxHEIGHT with sides from 16 to {_LARGEST_SIDE}",
-            )
-        frames.append(Frame(name, *size))
+                fix=f"use {', '.join(FRAMES)}, or WIDTHxHEIGHT with sides from {_SMALLEST_SIDE} to {_LARGEST_SIDE}",
+            ) from error
     return tuple(dict.fromkeys(frames))

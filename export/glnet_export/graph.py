@@ -14,8 +14,7 @@ import torch
 
 from glnet.recovery import MeshRecovery
 from glnet.sampling import Sampler, sample_by_gather
-from glnet_export.engines.options import LARGEST_BATCH
-from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
+from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS, LARGEST_BATCH
 from glnet_infer.errors import ExportError, first_line
 
 OPSET = 20
@@ -57,6 +56,7 @@ def trace(recovery: MeshRecovery, path: Path, sampler: Sampler = sample_by_gathe
                 dynamic_shapes={"crops": {0: batch}, "cameras": {0: batch}},
                 verbose=False,
             )
+            assert program is not None  # the dynamo exporter returns one
             model = program.model_proto
     except OSError:
         raise

@@ -107,7 +107,7 @@ def compare(recovery: MeshRecovery, backend: Backend, crops: NDArray[np.uint8], 
         recovery: The reference.
         backend: Runs the export.
         crops: N x C x C x 3.
-        seed: Of the cameras.
+        seed: Seed of the cameras.
     """
     generator = np.random.default_rng(seed)
     cameras = np.tile(np.array(DEFAULT_CAMERA, dtype=np.float32), (len(crops), 1))
@@ -153,4 +153,5 @@ def _differences(found: Recovery, reference: Recovery) -> dict[str, torch.Tensor
 
 
 def _distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return (first.double() - second.double()).norm(dim=-1)
+    distances: torch.Tensor = torch.linalg.vector_norm(first.double() - second.double(), dim=-1)
+    return distances

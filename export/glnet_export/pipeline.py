@@ -1,9 +1,7 @@
 """The export: load, trace, check, compare, build an engine where one is asked for, publish."""
 
-import contextlib
 import datetime
 import platform
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,36 +15,34 @@ from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
-from glnet_export.engine_stages import ENGINE_STAGES, add_engine
-from glnet_export.engines.build import check_timing_cache
-from glnet_export.engines.options import EngineOptions
-from glnet_export.engines.progress import Progress, Stage, silent
-from glnet_export.engines.toolkit import CLASSIC, choose
+from glnet_export.engine_stages import MIXED_STAGES, MixedPrecision
+from glnet_export.engines.options import EngineOptions, HalfOptions
+from glnet_export.engines.progress import Progress, Stage, StageReport, quietly, silent
+from glnet_export.engines.stages import ENGINE_STAGES, EngineJob, add_engine
 from glnet_export.graph import GraphFacts, check, trace
-from glnet_export.mixed import mixed_copy
 from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.bundle.manifest import (
-    GRAPH_NAME,
-    TOPOLOGY_NAME,
-    BodyRecord,
-    FileRecord,
-    GraphRecord,
-    Manifest,
-    NetworkRecord,
-)
+from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.records import RUNTIME, BodyRecord, FileRecord, GraphRecord, NetworkRecord
 from glnet_infer.contract import graph_outputs
 from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.onnxruntime_sessions import import_onnxruntime
 from glnet_infer.version import __version__
 
+GRAPH_NAME = "model.onnx"
+TOPOLOGY_NAME = "topology.npz"
+
 STAGES = ("load", "trace", "check", "parity", "publish")
 """In this order."""
 
-STAGES_WITH_ENGINE = (*STAGES[:-1], *ENGINE_STAGES, STAGES[-1])
+
+def stages_of(*, mixed: bool, engine: bool) -> tuple[str, ...]:
+    """Names of an export's stages, in their order."""
+    return (*STAGES[:-1], *(MIXED_STAGES if mixed or engine else ()), *(ENGINE_STAGES if engine else ()), STAGES[-1])
+
 
 SETTLING_CROPS = 8
 """Crops that give a random network its batch statistics."""
@@ -59,7 +55,7 @@ class Source:
     Attributes:
         checkpoint: File, or None for random weights.
         config: Preset or file; for a bare state dict, and for random weights.
-        seed: Of random weights.
+        seed: Seed of random weights.
         body: ``demo``, ``smpl`` or a file; the configuration's own where None.
     """
 
@@ -102,29 +98,26 @@ class Source:
         return Body(load_body(path)), record_file(path)
 
 
-@contextlib.contextmanager
-def _silent(_: str) -> Iterator[list[str]]:
-    yield []
-
-
 def export(
     source: Source,
     output: Path,
     *,
     parity_crops: int = 16,
     bounds: ParityBounds | None = None,
+    half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
-    stage: Stage = _silent,
+    stage: Stage = quietly,
     progress: Progress = silent,
 ) -> Manifest:
     """Make a bundle.
 
     Args:
-        source: What to export.
+        source: The checkpoint, or what stands for one.
         output: The bundle's directory; an earlier bundle there is replaced when the new one is complete.
         parity_crops: Crops to compare ONNX Runtime with PyTorch on.
-        bounds: What the comparison must keep.
-        engine: How to build a TensorRT engine; none is built where None.
+        bounds: Bounds of that comparison.
+        half: Mixed precision of the graphs that engines are built from. None: such graphs are made for ``engine`` alone.
+        engine: Options of a TensorRT engine. None: no engine is built.
         stage: Told of each stage.
         progress: Told of the phases of the engine's build, from another thread.
 
@@ -134,40 +127,41 @@ def export(
     Raises:
         GlnetError: A stage failed; nothing is left at the output but what was there before.
     """
-    toolkit = None if engine is None else choose(engine)  # before minutes of tracing
-    if engine is not None and engine.timing_cache is not None and toolkit is not None and toolkit.flavor is CLASSIC:
-        check_timing_cache(engine.timing_cache)
+    job = None if engine is None else EngineJob.prepare(engine)  # before minutes of tracing
     try:
         with bundle_under_construction(output) as (directory, publish):
-            with stage("load") as found:
-                recovery, network, body_file = _load(source, found)
-                mixed = None if engine is None else mixed_copy(recovery, engine.float32_modules)
+            with stage("load") as report:
+                recovery, network, body_file = _load(source, report)
+                mixed = None
+                if half is not None or job is not None:
+                    mixed = MixedPrecision(recovery, network.weights == "random", half or HalfOptions())
             manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
-            if engine is not None and toolkit is not None and mixed is not None:
-                record = add_engine(directory, manifest, recovery, mixed, toolkit, engine, stage, progress)
-                manifest = replace(manifest, engines=(record,))
-            with stage("publish") as found:
+            if mixed is not None:
+                manifest = mixed.add_graphs(directory, manifest, stage)
+                if job is not None:
+                    manifest = add_engine(directory, manifest, job, mixed.judge, stage, progress)
+            with stage("publish") as report:
                 manifest.write(directory)
                 publish()
-                found.append(str(output))
+                report.say(str(output))
         return manifest
     except OSError as error:  # a full disk, above all
         raise OutputError(
-            f"The bundle was not written to {output}.",
+            f"Cannot write the bundle {output}.",
             why=str(error.strerror or error),
             fix="make room, or choose another -o",
         ) from error
 
 
-def _load(source: Source, found: list[str]) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
+def _load(source: Source, report: StageReport) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
     """What the source loads, and what is to be said of it."""
     recovery, network, body_file = source.load()
     parameters = sum(parameter.numel() for parameter in recovery.parameters())
     body = recovery.decoder.body.data
-    found.append(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
+    report.say(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
     trained_with = recovery.network.config.body
     if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
-        found.append(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
+        report.say(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
     return recovery, network, body_file
 
 
@@ -182,17 +176,18 @@ def _add_graph(
 ) -> Manifest:
     """The float32 graph, compared with PyTorch: a whole bundle but for its publication."""
     graph = directory / GRAPH_NAME
-    with stage("trace") as found:
+    with stage("trace") as report:
         trace(recovery, graph)
-        found.append(f"{graph.stat().st_size / 1e6:.0f} MB")
-    with stage("check") as found:
+        report.say(f"{graph.stat().st_size / 1e6:.0f} MB")
+    with stage("check") as report:
         facts = check(graph)
-        found.append(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
+        report.say(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
     np.savez_compressed(directory / TOPOLOGY_NAME, faces=recovery.decoder.body.data.faces)
     manifest = _manifest(directory, network, recovery, body_file, facts)
     manifest.write(directory)
-    with stage("parity") as found:
-        return replace(manifest, parity=_parity(directory, recovery, parity_crops, bounds, found))
+    with stage("parity") as report:
+        parity = _parity(directory, recovery, parity_crops, bounds, report)
+        return replace(manifest, graphs=(replace(manifest.graph, parity=parity),))
 
 
 def _manifest(
@@ -212,23 +207,22 @@ def _manifest(
         network=network,
         body=BodyRecord(body.name, vertices, body_file, record_file(directory / TOPOLOGY_NAME)),
         crop=recovery.network.config.crop,
-        graph=GraphRecord(record_file(directory / GRAPH_NAME), facts.opset, facts.precision, facts.nodes),
-        parity={},
+        graphs=(GraphRecord(record_file(directory / GRAPH_NAME), RUNTIME, facts.precision, facts.opset, facts.nodes),),
         outputs=graph_outputs(vertices, recovery.network.config.keypoints),
     )
 
 
 def _parity(
-    directory: Path, recovery: MeshRecovery, crops: int, bounds: ParityBounds | None, found: list[str]
+    directory: Path, recovery: MeshRecovery, crops: int, bounds: ParityBounds | None, report: StageReport
 ) -> dict[str, Any]:
     """Compare the bundle, opened as a user opens it, with PyTorch."""
     bounds = bounds or ParityBounds()
     backend = open_backend("onnxruntime-cpu", Bundle.open(directory))
     pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
-    report = compare(recovery, backend, pictures)
+    found = compare(recovery, backend, pictures)
     backend.close()
-    found.append(str(report))
-    misses = report.misses(bounds)
+    report.say(str(found))
+    misses = found.misses(bounds)
     if misses:
         raise ExportError(
             "The exported graph is too far from PyTorch.",
@@ -236,4 +230,4 @@ def _parity(
             fix="compare with the versions in constraints.txt; a trained network whose confidences nearly tie may choose "
             "another pixel: look at pixel_agreement. Bounds are options: glnet-export --help",
         )
-    return {"backend": "onnxruntime-cpu", **report.to_document(), "bounds": asdict(bounds)}
+    return {"backend": "onnxruntime-cpu", **found.to_document(), "bounds": asdict(bounds)}

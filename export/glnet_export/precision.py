@@ -142,9 +142,9 @@ def compare_precisions(
 
     Args:
         recovery: In float32.
-        mixed: Of :func:`glnet_export.mixed.mixed_copy`, or an engine built from it (:func:`glnet_export.parity.as_module`).
+        mixed: The copy in mixed precision, or an engine built from it (:func:`glnet_export.parity.as_module`).
         crops: RGB.
-        cameras: Of the crops.
+        cameras: Cameras of the crops.
         emulated: Emulate half precision (:class:`EmulatedHalf`) instead of running it.
         batches: How many crops at a time, in turn: an engine has kernels of their own for each of its sizes.
     """
@@ -154,7 +154,7 @@ def compare_precisions(
         batch = crops[start:end], cameras[start:end]
         with torch.no_grad():
             reference = recovery(*batch)
-            with EmulatedHalf() if emulated else nullcontext():
+            with EmulatedHalf() if emulated else nullcontext():  # type: ignore[no-untyped-call]
                 found = mixed(*batch)
         distances = _relative_distances(found.vertices, reference.vertices, found, reference)
         other = (found.reference_pixel != reference.reference_pixel).any(1)
@@ -202,13 +202,14 @@ def _margins(recovery: MeshRecovery, crops: Tensor, pixels: Tensor) -> Tensor:
     with torch.no_grad():
         logits = recovery.network(crops).logits.flatten(1)
     chosen = (pixels[:, 1] * recovery.network.config.grid + pixels[:, 0]).long()
-    return logits.amax(1) - logits.gather(1, chosen[:, None]).squeeze(1)
+    return torch.sub(logits.amax(1), logits.gather(1, chosen[:, None]).squeeze(1))
 
 
 def _relative_distances(found: Tensor, reference: Tensor, first: Recovery, second: Recovery) -> Tensor:
     """Distances of points relative to the roots, millimetres, float64."""
     found, reference = found.double() - first.joints[:, :1], reference.double() - second.joints[:, :1]
-    return 1000 * (found - reference).norm(dim=-1)
+    distances: Tensor = 1000 * torch.linalg.vector_norm(found - reference, dim=-1)
+    return distances
 
 
 class EmulatedHalf(TorchDispatchMode):

@@ -2,16 +2,22 @@
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from glnet_infer.backends.tensorrt.kernel_cache import CACHE_FOLDER
-from glnet_infer.bundle.manifest import MANIFEST_NAME, Manifest
+import filelock
+
+from glnet_infer.bundle import unknown_entries
+from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.errors import BundleError, OutputError
 
 PARTIAL, REPLACED = "partial", "replaced"
+
+_TOKEN = re.compile(r"[0-9a-f]{32}|\d+-[0-9a-f]{6}")
+"""What tells an export's directories from another's; the second form is that of earlier versions, which had no locks."""
 
 
 @contextlib.contextmanager
@@ -30,26 +36,67 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
         OutputError: The target is something else, or cannot be written.
     """
     target = target.resolve()
+    claim = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _put_right(target)
         _check_replaceable(target)
-        partial = _beside(target, PARTIAL)
+        claim = _Claim(target)
+        partial = claim.directory(PARTIAL)
         partial.mkdir()
     except OSError as error:
+        if claim is not None:
+            claim.release()
         raise OutputError(
             f"The bundle cannot be written to {target}.",
             why=f"{error.strerror}: {error.filename}",
             fix="choose a directory that you may write to with -o",
         ) from error
     try:
-        yield partial, lambda: _publish(partial, target)
+        yield partial, lambda: _publish(partial, target, claim.directory(REPLACED))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        claim.release()
 
 
-def _beside(target: Path, role: str) -> Path:
-    return target.with_name(f".{target.name}.{role}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+class _Claim:
+    """What says that the hidden directories of an export are at work: a lock that ends with its process, however it ends.
+
+    A process number would not do: in containers every export has the same.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target, self._token = target, uuid.uuid4().hex
+        self._lock = filelock.FileLock(_lock_of(target, self._token))
+        self._lock.acquire(timeout=0)
+
+    def directory(self, role: str) -> Path:
+        """The hidden directory of a role, beside the target."""
+        return self._target.with_name(f".{self._target.name}.{role}-{self._token}")
+
+    def release(self) -> None:
+        """The directories are done with."""
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def _lock_of(target: Path, token: str) -> Path:
+    return target.with_name(f".{target.name}.lock-{token}")
+
+
+def _is_claimed(target: Path, token: str) -> bool:
+    """Whether the maker of a hidden directory is at work."""
+    path = _lock_of(target, token)
+    if not path.exists():  # an export takes its lock before its directory
+        return False
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    path.unlink(missing_ok=True)
+    return False
 
 
 def _check_replaceable(target: Path) -> None:
@@ -58,7 +105,7 @@ def _check_replaceable(target: Path) -> None:
         return
     why = "it is not a directory"
     if target.is_dir():
-        if target.is_mount():
+        if os.path.ismount(target):  # Path.is_mount is not there on Windows before Python 3.12
             why = "it is a mount point, which cannot be replaced as a whole"
         else:
             foreign = _foreign_entries(target)
@@ -70,26 +117,18 @@ def _check_replaceable(target: Path) -> None:
 
 def _foreign_entries(directory: Path) -> list[str]:
     """Names in a directory that its manifest does not account for; all of them where there is no manifest of ours."""
-    names = sorted(entry.name for entry in directory.iterdir())
     try:
-        manifest = Manifest.read(directory)
+        return unknown_entries(directory, Manifest.read(directory))
     except BundleError:
-        return names
-    own = {MANIFEST_NAME, CACHE_FOLDER, manifest.graph.file.file, manifest.body.topology.file}
-    for engine in manifest.engines:
-        own |= {engine.file.file, engine.layers.get("graph", {}).get("file")}
-        if engine.crop is not None:
-            own.add(engine.crop.file.file)
-    return [name for name in names if name not in own]
+        return sorted(entry.name for entry in directory.iterdir())
 
 
-def _publish(partial: Path, target: Path) -> None:
+def _publish(partial: Path, target: Path, aside: Path) -> None:
     """Put the finished directory in the target's place by renaming; undone if anything stops it half-way."""
     try:
         if not target.exists():
             partial.rename(target)
             return
-        aside = _beside(target, REPLACED)
         target.rename(aside)
         try:
             partial.rename(target)
@@ -105,23 +144,19 @@ def _publish(partial: Path, target: Path) -> None:
 
 def _put_right(target: Path) -> None:
     """Clean up after exports of this target that were killed."""
-    for path in list(target.parent.iterdir()):
-        for role in (PARTIAL, REPLACED):
-            prefix = f".{target.name}.{role}-"
-            process = path.name.removeprefix(prefix).split("-")[0]
-            if not path.name.startswith(prefix) or not process.isdigit() or _is_running(int(process)):
+    entries = list(target.parent.iterdir())
+    for role in (REPLACED, PARTIAL):
+        prefix = f".{target.name}.{role}-"
+        for path in entries:
+            token = path.name.removeprefix(prefix)
+            if not path.name.startswith(prefix) or not _TOKEN.fullmatch(token) or _is_claimed(target, token):
                 continue
             if role == REPLACED and not target.exists():
                 path.rename(target)
             else:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    for path in entries:  # of exports that were killed before or after their directories were there
+        prefix = _lock_of(target, "").name
+        token = path.name.removeprefix(prefix)
+        if path.name.startswith(prefix) and _TOKEN.fullmatch(token):
+            _is_claimed(target, token)

@@ -14,7 +14,7 @@ def textured_crops(count: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
     Args:
         count: How many.
         size: Side in pixels.
-        seed: Of the pictures.
+        seed: Seed of the pictures.
 
     Returns:
         count x size x size x 3 uint8.
@@ -32,5 +32,5 @@ def _picture(generator: np.random.Generator, size: int) -> NDArray[np.uint8]:
         cv2.ellipse(canvas, (center.tolist(), axes.tolist(), generator.uniform(0, 360)), color, -1, cv2.LINE_AA)
     for cells in (8, 32, 128):
         texture = generator.normal(0, 12, (cells, cells, 3)).astype(np.float32)
-        canvas += cv2.resize(texture, (size, size), interpolation=cv2.INTER_CUBIC)
+        canvas += np.asarray(cv2.resize(texture, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
     return canvas.clip(0, 255).astype(np.uint8)

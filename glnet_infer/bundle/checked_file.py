@@ -8,7 +8,7 @@ import threading
 import weakref
 from pathlib import Path
 
-from glnet_infer.bundle.manifest import FileRecord
+from glnet_infer.bundle.records import FileRecord
 from glnet_infer.errors import BundleError
 
 _BLOCK = 1 << 20

@@ -1,324 +1,182 @@
-"""The manifest of a bundle: what its graph, body, network and engines are, and the hash of every file."""
+"""The manifest of a bundle: what its graphs, body, network and engines are, and the hash of every file."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, CropSpec, TensorSpec
+from glnet_infer.bundle.earlier import from_schema_1
+from glnet_infer.bundle.records import (
+    RUNTIME,
+    BodyRecord,
+    EngineRecord,
+    FileRecord,
+    GraphRecord,
+    NetworkRecord,
+    files_of,
+)
+from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS, CropSpec, TensorSpec, graph_outputs
 from glnet_infer.errors import BundleError, first_line
+from glnet_infer.fields import FieldError, quote, read_record
+from glnet_infer.files import read_json, replace_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
-GRAPH_NAME = "model.onnx"
-TOPOLOGY_NAME = "topology.npz"
 
+CACHE_FOLDER = "cache"
+"""Kernels that runtimes compile for a GPU. Nothing in it is part of the bundle, and all of it may be deleted."""
 
-@dataclass(frozen=True)
-class FileRecord:
-    """A file of the bundle, and what it was when the bundle was made."""
+MOST_KEYPOINTS = 10_000
 
-    file: str
-    sha256: str
-    bytes: int
+_REQUIRED = ("engines", "inputs", "outputs")
+"""Keys that have a default for those who make a manifest, and must be in every file."""
 
-
-@dataclass(frozen=True)
-class GraphRecord:
-    """The ONNX graph.
-
-    Attributes:
-        precision: ``fp32`` or ``mixed``, read back from the graph's tensors.
-    """
-
-    file: FileRecord
-    opset: int
-    precision: str
-    nodes: int
-
-
-@dataclass(frozen=True)
-class BodyRecord:
-    """The body model inside the graph.
-
-    Attributes:
-        name: ``demo``, ``smpl``, or what its file is called.
-        vertices: How many.
-        source: File that it was read from, which is not part of the bundle.
-        topology: An ``.npz`` with the triangles.
-    """
-
-    name: str
-    vertices: int
-    source: FileRecord
-    topology: FileRecord
-
-
-@dataclass(frozen=True)
-class NetworkRecord:
-    """The network inside the graph.
-
-    Attributes:
-        name: Preset or name given in the configuration.
-        weights: ``checkpoint``, or ``random``: then results mean nothing and only speed can be measured.
-        source: File name of the checkpoint, or the seed.
-        sha256: Hash of the checkpoint; empty for random weights.
-        config: The network's whole configuration.
-    """
-
-    name: str
-    weights: str
-    source: str
-    sha256: str
-    config: dict[str, Any]
-
-
-ENGINE_FLAVORS = ("tensorrt", "tensorrt-rtx")
-ENGINE_STATES = ("built, not run", "run")
-
-
-@dataclass(frozen=True)
-class CropEngineRecord:
-    """The engine that cuts the crops on the GPU; it was built together with the main one, for the same numbers of crops.
-
-    Attributes:
-        largest_frame: Width and height of the largest frame that it takes; the smallest has :data:`SMALLEST_FRAME`.
-    """
-
-    file: FileRecord
-    largest_frame: tuple[int, int]
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values, in words."""
-        problems = []
-        name, sides = self.file.file, self.largest_frame
-        if not _is_file_name(name):
-            problems.append(f"the crop engine file {name!r} is not a file name")
-        if len(sides) != 2 or not all(type(side) is int and side >= SMALLEST_FRAME for side in sides):
-            problems.append(f"largest_frame of the crop engine {name!r} is {sides!r}, not a width and a height")
-        return problems
-
-
-@dataclass(frozen=True)
-class EngineRecord:
-    """A TensorRT engine, and what it was built for.
-
-    Attributes:
-        flavor: One of :data:`ENGINE_FLAVORS`.
-        version: Of TensorRT; another version does not load the engine.
-        compute_capabilities: GPUs that it runs on, such as ``8.9``.
-        built_on: Name of the GPU that built it; empty when it was built ahead of time, without one.
-        cuda: Newest version of CUDA that its driver ran; empty likewise, and in bundles of earlier versions.
-        precision: ``mixed`` or ``fp32``, read back.
-        profile: Fewest, usual and most crops of one call.
-        tensors: Type of every input and output by its name, read back.
-        layers: What was read back of the layers: counts of the heavy ones by type, and where that comes from.
-        state: One of :data:`ENGINE_STATES`.
-        parity: The comparison with PyTorch; empty where the engine was not run.
-        seconds: The build took so long.
-        crop: The engine that cuts crops for it; None where there is none, as in bundles of earlier versions.
-        lean: Whether it was built for TensorRT's lean runtime, which alone runs it.
-    """
-
-    file: FileRecord
-    flavor: str
-    version: str
-    compute_capabilities: tuple[str, ...]
-    built_on: str
-    precision: str
-    profile: tuple[int, int, int]
-    tensors: dict[str, str]
-    layers: dict[str, Any]
-    state: str
-    parity: dict[str, Any]
-    seconds: float
-    crop: CropEngineRecord | None = None
-    lean: bool = False
-    cuda: str = ""
-
-    @property
-    def runtime(self) -> str:
-        """What runs it: ``tensorrt``, ``tensorrt-lean`` or ``tensorrt-rtx``."""
-        return "tensorrt-lean" if self.lean else self.flavor
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values, in words."""
-        problems = []
-        name = self.file.file
-        if not _is_file_name(name):
-            problems.append(f"the engine file {name!r} is not a file name")
-        for key, value, known in (
-            ("flavor", self.flavor, ENGINE_FLAVORS),
-            ("precision", self.precision, ("mixed", "fp32")),
-            ("state", self.state, ENGINE_STATES),
-        ):
-            if value not in known:
-                problems.append(f"{key} of the engine {name!r} is {value!r}, not one of {', '.join(known)}")
-        if type(self.lean) is not bool or (self.lean and self.flavor != "tensorrt"):
-            problems.append(f"lean of the engine {name!r} is {self.lean!r}, of flavor {self.flavor!r}")
-        if not (isinstance(self.version, str) and self.version):
-            problems.append(f"version of the engine {name!r} is {self.version!r}, not a version")
-        capabilities = self.compute_capabilities
-        if not capabilities or not all(isinstance(one, str) and re.fullmatch(r"\d+\.\d", one) for one in capabilities):
-            problems.append(f"compute_capabilities of the engine {name!r} are {capabilities!r}, not such as 8.9")
-        counts = self.profile
-        if len(counts) != 3 or not all(type(n) is int for n in counts) or not 1 <= counts[0] <= counts[1] <= counts[2]:
-            problems.append(f"profile of the engine {name!r} is {counts!r}, not three growing numbers of crops")
-        return problems + (self.crop.problems() if self.crop is not None else [])
+_EARLIER = {1: from_schema_1}
+"""What turns a document of an earlier schema into one of the next."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a runtime must know of a bundle before it loads a graph."""
+    """Everything that a runtime must know of a bundle before it loads a graph.
+
+    Every :class:`FileRecord` in it, at whatever depth, is a file of the bundle: it is checked, copied and replaced with the
+    bundle. The source of the body alone lies elsewhere.
+
+    Attributes:
+        created: When, in UTC.
+        versions: What made it, by name.
+        graphs: One for the runtime; others that engines are built from.
+        reference: An ``.npz`` of rendered persons and what float32 recovers from them, to compare engines with; None where
+            there is none.
+    """
 
     created: str
     versions: dict[str, str]
     network: NetworkRecord
     body: BodyRecord
     crop: CropSpec
-    graph: GraphRecord
-    parity: dict[str, Any]
+    graphs: tuple[GraphRecord, ...]
     engines: tuple[EngineRecord, ...] = ()
+    reference: FileRecord | None = None
     inputs: tuple[TensorSpec, ...] = GRAPH_INPUTS
     outputs: tuple[TensorSpec, ...] = GRAPH_OUTPUTS
     schema: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def graph(self) -> GraphRecord:
+        """The graph that the runtime runs."""
+        graph = self.graph_for(RUNTIME)
+        assert graph is not None, "problems() refuses manifests without one"
+        return graph
+
+    def graph_for(self, purpose: str) -> GraphRecord | None:
+        """The first graph of a purpose; None where there is none."""
+        return next((graph for graph in self.graphs if graph.purpose == purpose), None)
+
+    def files(self) -> Iterator[FileRecord]:
+        """All files of the bundle but the manifest itself."""
+        return files_of(self)
 
     def to_document(self) -> dict[str, Any]:
         """Plain values, as ``manifest.json`` holds them."""
         return {"schema": self.schema, **dataclasses.asdict(self)}
 
     def write(self, directory: Path) -> None:
-        """Write ``manifest.json`` into a directory."""
+        """Write ``manifest.json`` into a directory.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
         text = json.dumps(self.to_document(), indent=2, allow_nan=False)
-        (directory / MANIFEST_NAME).write_text(text + "\n")
+        replace_file(directory / MANIFEST_NAME, f"{text}\n".encode())
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Read and check ``manifest.json``.
+        """Read and check ``manifest.json``. Manifests of earlier schemas are converted.
 
         Raises:
-            BundleError: It is missing, damaged or of another schema version.
+            BundleError: It is missing, damaged or of a later schema version.
         """
         path = directory / MANIFEST_NAME
-        if not path.is_file():
-            raise BundleError(
-                f"{directory} is not a bundle.",
-                why=_why_no_bundle(directory),
-                fix="give the directory that glnet-export made: glnet-export CHECKPOINT -o DIRECTORY",
-            )
         try:
-            document = json.loads(path.read_text())
+            document = read_json(path, BundleError, fix="check its permissions")
+        except BundleError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                raise BundleError(
+                    f"{directory} is not a bundle.",
+                    why=_why_no_bundle(directory),
+                    fix="give the directory that glnet-export made: glnet-export CHECKPOINT -o DIRECTORY",
+                ) from error
+            if isinstance(error.__cause__, OSError):
+                raise
+            raise _damaged(path, error.why) from error
+        try:
             schema = document["schema"]
-        except OSError as error:
-            raise BundleError(f"{path} was not read.", why=str(error.strerror), fix="check its permissions") from error
-        except (ValueError, KeyError, TypeError) as error:
+            if type(schema) is int and 1 <= schema <= SCHEMA_VERSION:
+                for earlier in range(schema, SCHEMA_VERSION):
+                    document = _EARLIER[earlier](document)
+                return read_record(cls, {key: document[key] for key in (*_REQUIRED, *document)})
+        except (KeyError, TypeError, AttributeError, IndexError, FieldError) as error:  # what foreign documents lead to
             raise _damaged(path, _reason(error)) from error
-        if type(schema) is not int or schema != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path} has schema version {schema!r}.",
-                why=f"this glnet-infer reads version {SCHEMA_VERSION}",
-                fix="export the checkpoint again with this version, or install the version that made the bundle",
-            )
-        try:
-            manifest = cls._from_document(document)
-            problems = manifest._problems()
-        except Exception as error:  # whatever a foreign document makes of our constructors
-            raise _damaged(path, _reason(error)) from error
-        if problems:
-            raise _damaged(path, "; ".join(problems))
-        return manifest
-
-    @classmethod
-    def _from_document(cls, document: dict[str, Any]) -> Manifest:
-        graph, body = document["graph"], document["body"]
-        return cls(
-            created=document["created"],
-            versions=document["versions"],
-            network=_build(NetworkRecord, document["network"]),
-            body=_build(
-                BodyRecord,
-                body,
-                source=_build(FileRecord, body["source"]),
-                topology=_build(FileRecord, body["topology"]),
-            ),
-            crop=_build(CropSpec, document["crop"]),
-            graph=_build(GraphRecord, graph, file=_build(FileRecord, graph["file"])),
-            parity=document["parity"],
-            engines=tuple(_engine_record(entry) for entry in document["engines"]),
-            inputs=tuple(_tensor_spec(entry) for entry in document["inputs"]),
-            outputs=tuple(_tensor_spec(entry) for entry in document["outputs"]),
+        raise BundleError(
+            f"{path} has schema version {quote(schema)}.",
+            why=f"this glnet-infer reads version {SCHEMA_VERSION} and earlier ones",
+            fix="export the checkpoint again with this version, or install the version that made the bundle",
         )
 
-    def _problems(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What a runtime could not work with, in words."""
-        problems = self.crop.problems()
-        for role, file in (("graph", self.graph.file), ("topology", self.body.topology)):
-            if not _is_file_name(file.file):
-                problems.append(f"the {role} file {file.file!r} is not a file name")
-        for engine in self.engines:
-            problems += engine.problems()
+        problems = []
+        runtime = [graph for graph in self.graphs if graph.purpose == RUNTIME]
+        if len(runtime) != 1:
+            problems.append(f"{len(runtime)} graphs have the purpose {RUNTIME!r}, not one")
+        elif runtime[0].precision not in ("fp32", "mixed"):
+            problems.append(f"the precision of {runtime[0].file.file} is {runtime[0].precision!r}")
+        problems += self._problems_of_files()
         trained_with = self.network.config.get("crop")
         if trained_with is not None and trained_with != dataclasses.asdict(self.crop):
-            problems.append(f"crop is {dataclasses.asdict(self.crop)}, and the network's is {trained_with}")
-        if self.graph.precision not in ("fp32", "mixed"):
-            problems.append(f"graph.precision is {self.graph.precision!r}")
-        for found, wanted in ((self.inputs, GRAPH_INPUTS), (self.outputs, GRAPH_OUTPUTS)):
-            if [(spec.name, spec.dtype, len(spec.shape)) for spec in found] != [
-                (spec.name, spec.dtype, len(spec.shape)) for spec in wanted
-            ]:
+            problems.append(f"crop is {dataclasses.asdict(self.crop)}, and the network's is {quote(trained_with)}")
+        keypoints = next((spec.shape[1] for spec in self.outputs if spec.name == "keypoints_2d" and len(spec.shape) > 1), 0)
+        if type(keypoints) is not int or not 0 < keypoints <= MOST_KEYPOINTS:
+            problems.append(f"the number of keypoints is {quote(keypoints)}")
+        else:
+            wanted = (*GRAPH_INPUTS, *graph_outputs(self.body.vertices, keypoints))
+            if _signature(self.inputs + self.outputs) != _signature(wanted):
                 problems.append("inputs or outputs are not those of this schema")
-        sides = [side for spec in self.outputs for side in spec.shape[1:]]
-        if not all(isinstance(side, int) and side > 0 for side in sides):
-            problems.append("the outputs' shapes are not numbers")
         return problems
 
+    def _problems_of_files(self) -> Iterator[str]:
+        files: dict[str, FileRecord] = {}
+        for record in self.files():
+            if record.file in (MANIFEST_NAME, CACHE_FOLDER):
+                yield f"{record.file} is recorded as a file of the bundle"
+            if files.setdefault(record.file, record) != record:
+                yield f"{record.file} is recorded twice, with other contents"
+        graphs = {"", *(graph.file.file for graph in self.graphs)}
+        for engine in self.engines:
+            for graph in (engine.graph, engine.crop.graph if engine.crop else ""):
+                if graph not in graphs:
+                    yield f"the engine {engine.file.file} is of the graph {quote(graph)}, which is not recorded"
 
-_Record = TypeVar("_Record")
 
-
-def _build(kind: type[_Record], entry: dict[str, Any], **parts: Any) -> _Record:
-    """A record from its entry; keys that this version does not know are left aside, so that later ones may add some."""
-    known = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{key: value for key, value in {**entry, **parts}.items() if key in known})
+def _signature(specs: tuple[TensorSpec, ...]) -> list[tuple[str, str, tuple[str | int, ...]]]:
+    return [(spec.name, spec.dtype, spec.shape) for spec in specs]
 
 
 def _why_no_bundle(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
         return f"there is no {MANIFEST_NAME} in it"
-    return "it is a file, not a directory" if path.exists() else "there is no such directory"
-
-
-def _engine_record(entry: dict[str, Any]) -> EngineRecord:
-    return _build(
-        EngineRecord,
-        entry,
-        file=_build(FileRecord, entry["file"]),
-        compute_capabilities=tuple(entry["compute_capabilities"]),
-        profile=tuple(entry["profile"]),
-        crop=_crop_engine_record(entry.get("crop")),
-    )
-
-
-def _crop_engine_record(entry: dict[str, Any] | None) -> CropEngineRecord | None:
-    if entry is None:
-        return None
-    file = _build(FileRecord, entry["file"])
-    return _build(CropEngineRecord, entry, file=file, largest_frame=tuple(entry["largest_frame"]))
-
-
-def _is_file_name(name: Any) -> bool:
-    return isinstance(name, str) and Path(name).name == name
-
-
-def _tensor_spec(entry: dict[str, Any]) -> TensorSpec:
-    return _build(TensorSpec, entry, shape=tuple(entry["shape"]))
+    return "it is a file, not a directory" if os.path.exists(path) else "there is no such directory"  # noqa: PTH110
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, FieldError):
+        return str(error)
     return f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {first_line(error)}"
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.bundle.checked_file import CheckedFile, check_file
-from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.checked_file import CheckedFile
+from glnet_infer.bundle.manifest import CACHE_FOLDER, MANIFEST_NAME, Manifest
+from glnet_infer.bundle.records import FileRecord
 from glnet_infer.errors import BundleError, first_line
 
 
@@ -50,18 +51,49 @@ class Bundle:
             ) from error
         return cls(directory, manifest, faces, graph)
 
-    def check_engines(self) -> None:
-        """Check the engines' files, too, which :meth:`open` leaves to what loads them.
+    def read(self, record: FileRecord) -> bytes:
+        """The content of one of the bundle's files: the very bytes that were compared with its record.
 
         Raises:
-            BundleError: One is missing, damaged or changed.
+            BundleError: The file is missing, or is no longer what it was when the bundle was made.
         """
-        for engine in self.manifest.engines:
-            check_file(self.directory, engine.file)
-            if engine.crop is not None:
-                check_file(self.directory, engine.crop.file)
+        return CheckedFile(self.directory, record).read()
 
     @property
     def graph(self) -> Path:
         """Path of the ONNX file; what runs it reads :attr:`graph_file`."""
         return self.directory / self.manifest.graph.file.file
+
+
+def check_all_files(directory: str | Path) -> Manifest:
+    """Compare every file of a bundle with its manifest; :meth:`Bundle.open` leaves most of them to what reads them.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        BundleError: The manifest or a file is missing or damaged. All such files are named.
+    """
+    directory = Path(directory)
+    manifest = Manifest.read(directory)
+    errors = []
+    for record in dict.fromkeys(manifest.files()):
+        try:
+            CheckedFile(directory, record)
+        except BundleError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BundleError(
+            f"{len(errors)} files of the bundle {directory} are not what the manifest records.",
+            why="; ".join(f"{error.what} {error.why}" for error in errors),
+            fix=errors[0].fix,
+        ) from errors[0]
+    return manifest
+
+
+def unknown_entries(directory: Path, manifest: Manifest) -> list[str]:
+    """Names in a bundle's directory that its manifest does not account for, sorted."""
+    known = {MANIFEST_NAME, CACHE_FOLDER, *(record.file for record in manifest.files())}
+    return sorted(entry.name for entry in directory.iterdir() if entry.name not in known)

@@ -93,9 +93,9 @@ def errors_reported(as_json: bool = False) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def new_app() -> typer.Typer:
-    """An application with plain help: square brackets in it are text, not markup."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+def new_app(**options: Any) -> typer.Typer:
+    """An application with plain help: square brackets in it are text, not markup. Options are those of ``typer.Typer``."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
 
 
 def print_version(wanted: bool) -> None:

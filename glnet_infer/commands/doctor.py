@@ -11,7 +11,7 @@ import typer
 
 from glnet_infer.backends import kinds
 from glnet_infer.bodies import body_search_path, installed_body_files
-from glnet_infer.bundle import Bundle
+from glnet_infer.bundle import Bundle, check_all_files, unknown_entries
 from glnet_infer.commands.console import Version, errors_reported, new_app, print_json
 from glnet_infer.devices import cores, gpus, newest_cuda
 from glnet_infer.version import __version__
@@ -71,18 +71,19 @@ def examine_bundle(directory: Path) -> dict[str, str]:
     Raises:
         BundleError: One is not.
     """
-    bundle = Bundle.open(directory)
-    bundle.check_engines()
-    manifest = bundle.manifest
+    manifest = check_all_files(directory)
+    Bundle.open(directory)
+    graphs = [f"{graph.file.file} ({graph.precision}, for {graph.purpose})" for graph in manifest.graphs]
     engines = [
         f"{record.file.file} ({record.version}, sm {', '.join(record.compute_capabilities)}, {record.state})"
         for record in manifest.engines
     ]
     return {
         "network": f"{manifest.network.name}, weights {manifest.network.weights}, body {manifest.body.name}",
-        "graph": f"{manifest.graph.file.file}, {manifest.graph.precision}",
+        "graphs": "; ".join(graphs),
         "engines": "; ".join(engines) or "none",
         "files": "all as the manifest records them",
+        "unknown": ", ".join(unknown_entries(directory, manifest)) or "nothing: every file is the manifest's",
     }
 
 

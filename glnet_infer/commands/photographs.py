@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
-from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, open_detector
+from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, find_persons, open_detector
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
 from glnet_infer.images import read_image, write_image
@@ -188,7 +188,7 @@ class _Work:
             scores = None
             image = read_image(path)
             if boxes is None and self._detector is not None:
-                found = self._detector(image).best(self._job.most)
+                found = find_persons(self._detector, image).best(self._job.most)
                 boxes, scores = found.boxes, found.scores.tolist()
                 if not len(found):
                     say(f"{path}: nobody was found; a lower --detector-threshold finds more")
@@ -319,7 +319,7 @@ def _is_photograph(path: Path) -> bool:
 
 def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
     try:
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f"The boxes file {path} was not read.", why=first_line(error), fix=f"write {BOXES_FORM}"

@@ -1,6 +1,6 @@
 """Finding persons in images: detectors behind one protocol, opened by name from one table or from an ONNX file."""
 
-from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections, Detector
+from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections, Detector, find_persons
 from glnet_infer.detection.registry import DEFAULT_DETECTOR, DetectorKind, detector_names, kinds, open_detector
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Detector",
     "DetectorKind",
     "detector_names",
+    "find_persons",
     "kinds",
     "open_detector",
 ]

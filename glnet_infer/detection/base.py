@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from glnet_infer.errors import BackendError, InputError
+from glnet_infer.images import check_boxes, check_image
+
 DEFAULT_THRESHOLD = 0.4
 """Score from which a detection counts as a person."""
 
@@ -45,10 +48,30 @@ class Detector(Protocol):
         """
 
 
+def find_persons(detector: Detector, image: NDArray[np.uint8]) -> Detections:
+    """What a detector finds, checked: it may be another package's.
+
+    Raises:
+        InputError: The image cannot be used.
+        BackendError: The detector failed, or gave boxes or scores that cannot be used.
+    """
+    found = detector(image)
+    try:
+        boxes = check_boxes(found.boxes, image.shape[1], image.shape[0])
+        scores = np.array(found.scores, np.float32)
+        if scores.shape != (len(boxes),):
+            raise InputError(f"The scores have shape {scores.shape} for {len(boxes)} boxes.")
+    except InputError as error:
+        raise BackendError(
+            "The detector gave boxes that cannot be used.", why=error.what, fix="correct it, or use the detector nanodet"
+        ) from error
+    return Detections(boxes, scores)
+
+
 class WholeImage:
     """The detector ``none``: one person fills the image, with score 1."""
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """See :class:`Detector`."""
-        height, width = image.shape[:2]
+        height, width = check_image(image).shape[:2]
         return Detections(np.array([[0.0, 0.0, width, height]]), np.ones(1, np.float32))

@@ -106,7 +106,7 @@ class Family:
     def __str__(self) -> str:
         inputs = " and ".join(filter(None, (self.image, self.sizes)))
         shapes = (f"{name} {' x '.join(map(str, ('1', *shape)))}" for name, shape in self.outputs.items())
-        return f"{self.name} ({inputs} to {', '.join(shapes)})"
+        return f"{self.name} for {self.networks} ({inputs} to {', '.join(shapes)})"
 
 
 def _agrees(found: Shape, wanted: tuple[int | str, ...]) -> bool:
@@ -153,8 +153,7 @@ def _read_yolox(outputs: Arrays, framed: Framed) -> Found:
         grids.append(np.stack([columns, rows, np.full_like(rows, stride)], axis=-1).reshape(-1, 3))
     grid = np.concatenate(grids)
     raw, strides = outputs["output"], grid[:, 2:]
-    with np.errstate(over="ignore"):  # infinite boxes are dropped
-        boxes = np.concatenate([(raw[:, :2] + grid[:, :2]) * strides, np.exp(raw[:, 2:4]) * strides], axis=1)
+    boxes = np.concatenate([(raw[:, :2] + grid[:, :2]) * strides, np.exp(raw[:, 2:4]) * strides], axis=1)
     return framed.to_image(_corners(boxes)), raw[:, 4] * raw[:, 5]
 
 

@@ -87,7 +87,8 @@ class OnnxDetector:
                 fix="export it again",
             )
         arrays = {name: outputs[theirs][0].astype(np.float64) for name, theirs in self._names.items()}
-        boxes, scores = self.family.read(arrays, framed)
+        with np.errstate(all="ignore"):  # what is no number is dropped
+            boxes, scores = self.family.read(arrays, framed)
         return detections(boxes, scores, framed.size, self._threshold, duplicates=self.family.duplicates)
 
     def _inputs(self) -> tuple[Any, Any]:

@@ -106,7 +106,7 @@ def open_detector(detector: str | Path, *, threshold: float = DEFAULT_THRESHOLD,
     if path.suffix.lower() != ".onnx":
         raise InputError(
             f"There is no detector {str(detector)!r}.",
-            fix=f"detectors: {', '.join(detector_names())}, or {FILE_FORM}",
+            fix=f"detectors: {', '.join(f'{each.name} ({each.finds})' for each in kinds().values())}, or {FILE_FORM}",
         )
     from glnet_infer.detection.onnx_file import OnnxDetector
 

@@ -56,7 +56,7 @@ class GLNetConfig:
     Attributes:
         name: Name of the network in manifests and messages.
         backbone: Configuration of the HRNet.
-        crop: How crops are cut. The poster does not say; the default is HybrIK's.
+        crop: Size and padding of crops. The poster does not say; the default is HybrIK's.
         mean: Channel means of the normalisation, in RGB order, of intensities from 0 to 1. The default is HybrIK's: the
             usual ImageNet constants in the opposite order, which weights derived from HybrIK expect.
         std: Channel deviations of the normalisation, in the same order.

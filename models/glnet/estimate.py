@@ -139,7 +139,7 @@ def lift(estimate: Estimate, cameras: Float[Tensor, "n 4"], depth_range: float) 
     return rays * (depth / along.clamp_min(MINIMUM_DEPTH)).unsqueeze(-1)
 
 
-def project(
+def estimate_from_joints(
     joints: Float[Tensor, "n k 3"],
     rotation: Tensor,
     betas: Float[Tensor, "n 10"],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
-from glnet.estimate import Estimate, default_cameras, lift, project, viewing_rotations
+from glnet.estimate import Estimate, default_cameras, estimate_from_joints, lift, viewing_rotations
 from glnet.network import GLNet
 from glnet.rotations import rotation_from_6d, rotation_from_vector, rotation_to_6d
 
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
         else:
             root = viewing_rotations(cameras).transpose(-2, -1).unsqueeze(1) @ local_rotations[:, :1]
             rotation = rotation_to_6d(torch.cat([root, local_rotations[:, 1:]], dim=1))
-        return project(joints, rotation, betas, cameras, self.depth_range)
+        return estimate_from_joints(joints, rotation, betas, cameras, self.depth_range)
 
 
 class MeshRecovery(nn.Module):

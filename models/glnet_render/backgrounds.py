@@ -1,15 +1,18 @@
 """Backgrounds: procedural pictures, and windows of photographs from a folder."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from glnet_infer.errors import InputError
+from glnet_infer.images import read_image
 from glnet_render.randomness import Draw
 from glnet_render.textures import colors, noise, patterns
 
@@ -101,13 +104,12 @@ class Photographs:
         files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         listed = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
         self.digest = hashlib.sha256(repr(listed).encode()).hexdigest()
-        tiles: list[np.ndarray] = []
+        tiles: list[NDArray[np.uint8]] = []
         # Two squares of most photographs are kept.
         step = max(1, -(-2 * len(files) // MAXIMUM_TILES))
         for path in files[::step]:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is not None:
-                tiles += _squares(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            with suppress(InputError):
+                tiles += _squares(read_image(path)[..., ::-1])
         if not tiles:
             raise InputError(
                 f"There are no photographs in {folder}.",
@@ -137,13 +139,13 @@ class Photographs:
         return torch.lerp(upper, lower, low_share) / 255
 
 
-def _squares(image: np.ndarray) -> list[np.ndarray]:
+def _squares(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """The two ends of a photograph as squares; one, where it is almost square."""
     height, width = image.shape[:2]
     side = min(height, width)
     ends = [image[:side, :side], image[height - side :, width - side :]]
     kept = ends if max(height, width) > 1.2 * side else ends[:1]
-    return [cv2.resize(square, (TILE, TILE), interpolation=cv2.INTER_AREA) for square in kept]
+    return [np.asarray(cv2.resize(square, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8) for square in kept]
 
 
 class Backgrounds:

@@ -13,8 +13,8 @@ class Processes:
 
     Attributes:
         rank: Number of this process, from 0.
-        count: How many processes there are.
-        device: Where this process computes: its own GPU, or the CPU.
+        count: Number of processes.
+        device: Device of this process: its own GPU, or the CPU.
     """
 
     rank: int

@@ -8,8 +8,10 @@ import cv2
 import pytest
 
 from glnet_bench.measure import run as runs
-from glnet_bench.measure.cases import STAGES
-from glnet_bench.measure.run import FRAMES, TIMED_REGION, measurements
+from glnet_bench.measure.forecast import FRAMES, measurements
+from glnet_bench.record.files import read_run
+from glnet_bench.record.names import STAGES
+from glnet_bench.report.page import TIMED_REGION
 from glnet_bench.settings import Frame, Settings
 from glnet_infer import BackendError
 
@@ -30,7 +32,7 @@ def document(bench, shared_bundle, finished):
     return json.loads(finished.read_text())
 
 
-def test_every_part_is_measured(document):
+def test_every_part_is_measured(document, finished):
     assert document["finished"]
     settings = Settings(
         ("onnxruntime-cpu", "torch-cuda-graph", "tensorrt"),
@@ -39,19 +41,19 @@ def test_every_part_is_measured(document):
         (Frame("160x120", 160, 120), Frame("320x240", 320, 240)),
         soak=8,
     )
-    assert sorted(document["parts"]) == sorted(part for parts in measurements(settings).values() for part in parts)
+    assert read_run(finished).parts() == {part for parts in measurements(settings).values() for part in parts}
     for part, stages in (
-        ("batch/2", {"engine", "end_to_end"}),
-        ("frame/320x240/2", {"end_to_end", "crop", "engine", "packing"}),
+        ("batch/2", {"network", "end_to_end"}),
+        ("frame/320x240/2", {"end_to_end", "crop", "network", "packing"}),
     ):
-        row = document["parts"][part]["onnxruntime-cpu"]
-        assert set(row["parts"]) == stages
+        row = document["rows"][part]["onnxruntime-cpu"]
+        assert set(row["times"]) == stages
         assert row["warm_up"]["calls"] >= 1
-        for found in row["parts"].values():
-            assert sum(len(visit) for visit in found["visits"]) == found["summary"]["samples"] == 3
-    rate = document["parts"]["batch/2"]["onnxruntime-cpu"]["parts"]["engine"]
+        for found in row["times"].values():
+            assert sum(len(turn) for turn in found["turns"]) == found["summary"]["samples"] == 3
+    rate = document["rows"]["batch/2"]["onnxruntime-cpu"]["times"]["network"]
     assert rate["per_second"] == pytest.approx(2000 / rate["summary"]["mean"], rel=1e-3)
-    assert set(document["parts"]["frame/160x120/1"]["host"]["parts"]) == {"decode", "overlay"}
+    assert set(document["rows"]["frame/160x120/1"]["host"]["times"]) == {"decode", "overlay"}
 
 
 def test_backends_that_cannot_run_say_why(document):
@@ -59,11 +61,11 @@ def test_backends_that_cannot_run_say_why(document):
     assert backends["onnxruntime-cpu"]["clock"] == "monotonic clock"
     assert "GPU" in backends["torch-cuda-graph"]["reason"]
     assert "no tensorrt engine" in backends["tensorrt"]["reason"]
-    assert document["parts"]["start/tensorrt"] == {"reason": "It does not run. the test says so"}
+    assert document["starts"]["tensorrt"] == {"reason": "It does not run. the test says so"}
 
 
 def test_the_floor_is_there_for_every_batch(document):
-    times = document["parts"]["floor"]["times"]
+    times = document["floor"]["times"]
     assert set(times) == {"cpu/fp32/1", "cpu/fp32/2"}
     assert all(0 < entry["bound"] <= entry["by_layer"] for entry in times.values())
 
@@ -75,9 +77,9 @@ def test_provenance_is_kept(document, shared_bundle):
     assert document["bundle"]["graph_sha256"] == graph
     assert document["machine"]["versions"]["onnxruntime"]
     assert document["machine"]["cpu"] and document["machine"]["cores"] >= 1
-    assert [note["after"] for note in document["watched"]] == [
+    assert [note.get("after") for note in document["watched"]] == [
         None,
-        *("floor", "start/torch-cuda-graph", "start/onnxruntime-cpu", "start/tensorrt"),
+        *("start/torch-cuda-graph", "start/onnxruntime-cpu", "start/tensorrt", "floor"),
         *("soak/torch-cuda-graph", "soak/onnxruntime-cpu", "soak/tensorrt", "batch/1", "batch/2", FRAMES),
     ]
 
@@ -86,12 +88,12 @@ def test_the_report_says_what_is_timed_and_has_every_table(document, finished):
     text = finished.with_suffix(".md").read_text()
     assert TIMED_REGION in text
     assert "code: commit c0c0c0c0c0c0 with changes, sources 505050505050" in text
-    titles = ("Backends", "Engine and end-to-end", "Floor", "Growth", "Stages", "Start and memory", "Memory over 8 frames")
+    titles = ("Backends", "Network and end-to-end", "Floor", "Growth", "Stages", "Start and memory", "Memory over 8 frames")
     for title in titles:
         assert f"\n## {title}" in text
     assert all(f" {stage} |" in text for stage in STAGES)
     assert text.count("cannot run:") >= 4
-    assert "![Plot](a.png)" in text
+    assert "![Chart](a.png)" in text
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert blocks and all(len({line.count("|") for line in block}) == 1 for block in blocks)
 
@@ -117,11 +119,11 @@ def test_an_interrupted_run_goes_on(bench, shared_bundle, tmp_path, monkeypatch)
     result = bench(*arguments, code=130)
     assert "the same command goes on" in result.stderr
     kept = json.loads(path.read_text())
-    assert "batch/1" in kept["parts"] and "batch/2" not in kept["parts"] and not kept["finished"]
-    assert len(kept["watched"]) == len(kept["parts"]) + 1  # what the last finished part met is not lost
+    assert "batch/1" in kept["rows"] and "batch/2" not in kept["rows"] and not kept.get("finished")
+    assert len(kept["watched"]) == len(read_run(path).parts()) + 1  # what the last finished part met is not lost
     assert "going on" in bench(*arguments).stderr
     done = json.loads(path.read_text())
-    assert done["parts"]["batch/1"] == kept["parts"]["batch/1"]
+    assert done["rows"]["batch/1"] == kept["rows"]["batch/1"]
     assert done["finished"]
     count = len(measured)
     bench(*arguments)
@@ -142,7 +144,7 @@ def test_all_frames_and_persons_take_turns(bench, shared_bundle, tmp_path, monke
     together, measure = [], runs.measure
 
     def listening(cases, plan, **options):
-        together.append({case.key for case in cases})
+        together.append({(str(part), backend) for part, backend in (case.key for case in cases)})
         return measure(cases, plan, **options)
 
     monkeypatch.setattr(runs, "measure", listening)
@@ -158,7 +160,7 @@ def test_end_to_end_times_of_batches_are_compared_on_the_same_frame(bench, docum
     other["settings"]["frames"].reverse()
     (tmp_path / "b.json").write_text(json.dumps(other))
     rows = json.loads(bench("compare", finished, tmp_path / "b.json", "--json").stdout)["rows"]
-    assert {row["what"] for row in rows if row["part"] == "batch/1"} == {"engine"}
+    assert {row["what"] for row in rows if row["part"] == "batch/1"} == {"network"}
 
 
 def test_two_runs_are_compared(bench, document, finished, tmp_path):
@@ -166,23 +168,22 @@ def test_two_runs_are_compared(bench, document, finished, tmp_path):
     slower["machine"]["cpu"] = "another"
     slower["code"]["commit"] = "c1"
     slower["watched"][0]["load_average"] = 100
-    for row in slower["parts"]["batch/2"].values():
-        found = row["parts"]["engine"]
-        found["visits"] = [[3 * value for value in visit] for visit in found["visits"]]
-        found["summary"]["p50"] *= 3
+    for row in slower["rows"]["batch/2"].values():
+        found = row["times"]["network"]
+        found["turns"] = [[3 * value for value in turn] for turn in found["turns"]]
     other = tmp_path / "b.json"
     other.write_text(json.dumps(slower))
     result = bench("compare", finished, other, "--json")
     compared = json.loads(result.stdout)
     rows = {(row["part"], row["backend"], row["what"]): row for row in compared["rows"]}
-    assert rows["batch/2", "onnxruntime-cpu", "engine"]["ratio"]["value"] == pytest.approx(3)
-    same = rows["batch/1", "onnxruntime-cpu", "engine"]
+    assert rows["batch/2", "onnxruntime-cpu", "network"]["ratio"]["value"] == pytest.approx(3)
+    same = rows["batch/1", "onnxruntime-cpu", "network"]
     assert same["samples"] == same["turns"] == [3, 3]
     assert same["ratio"]["value"] == 1 and same["verdict"] == "too few turns"
     assert any(line.startswith("machine.cpu") for line in compared["differences"])
     assert any(line.startswith("code.commit") for line in compared["differences"])
     table = bench("compare", finished, other)
-    assert "| batch/2 | onnxruntime-cpu | engine |" in table.stdout
+    assert "| batch/2 | onnxruntime-cpu | network |" in table.stdout
     assert "machine.cpu" in table.stderr and "WARNING: B: the machine was busy" in table.stderr
 
 
@@ -204,7 +205,7 @@ def test_a_run_of_single_points_has_a_picture_of_them(bench, shared_bundle, tmp_
     arguments = ["--backend", "onnxruntime-cpu", "--batch", "1", "--persons", "1", "--frame", "160x120"]
     bench(shared_bundle, *arguments, "--samples", "2", "--seconds", "0.02", "-o", tmp_path / "r.json")
     picture = cv2.imread(str(tmp_path / "r.png"))
-    blue = (picture[..., 0] > 170) & (picture[..., 2] < 60)  # the first backend's colour
+    blue = (picture[..., 0] > 150) & (picture[..., 2] < 80)  # the first backend's colour
     assert blue.sum() > 100
 
 
@@ -220,9 +221,10 @@ def test_help_and_version(bench, arguments):
 def test_pytorch_stays_away_where_none_of_its_rows_is_asked_for(shared_bundle):
     code = f"""
 import sys
-from glnet_bench.runners.base import Options, open_runner
+from glnet_bench.runners.base import Options
+from glnet_bench.runners.registry import open_runner
 from glnet_infer.bundle import Bundle
-import glnet_bench.cli, glnet_bench.measure.run, glnet_bench.measure.start
+import glnet_bench.cli, glnet_bench.measure.run, glnet_bench.measure.alone
 import glnet_bench.report.page, glnet_bench.report.chart
 open_runner("onnxruntime-cpu", Bundle.open({str(shared_bundle)!r}), Options(threads=1)).close()
 print("torch" in sys.modules)
@@ -235,7 +237,8 @@ def test_pytorchs_row_runs_the_bundles_checkpoint(shared_bundle, small_checkpoin
     import numpy as np
 
     from glnet_bench.measure import scene
-    from glnet_bench.runners.base import Options, open_runner
+    from glnet_bench.runners.base import Options
+    from glnet_bench.runners.registry import open_runner
     from glnet_infer.bundle import Bundle
 
     bundle = Bundle.open(shared_bundle)
@@ -244,11 +247,12 @@ def test_pytorchs_row_runs_the_bundles_checkpoint(shared_bundle, small_checkpoin
     expected = open_runner("onnxruntime-cpu", bundle, Options())
     difference = found.backend.run(*batch)["vertices"] - expected.backend.run(*batch)["vertices"]
     assert np.abs(difference).max() < 5e-5  # metres; the bound that exports keep
-    assert small_checkpoint.name in found.says
+    assert small_checkpoint.name in found.description
 
 
 def test_another_checkpoint_is_refused(shared_bundle, tmp_path):
-    from glnet_bench.runners.base import Options, open_runner
+    from glnet_bench.runners.base import Options
+    from glnet_bench.runners.registry import open_runner
     from glnet_infer import CheckpointError
     from glnet_infer.bundle import Bundle
 

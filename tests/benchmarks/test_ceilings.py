@@ -11,7 +11,7 @@ from glnet_bench.floor.ceilings import Ceilings, best, floor, measure_cpu
 from glnet_bench.floor.operations import GraphCost, NodeCost
 from glnet_infer import BackendError
 
-MACHINE = Ceilings("cuda", operations=1e12, half_operations=4e12, bandwidth=1e11, how="by hand")
+MACHINE = Ceilings(operations=1e12, half_operations=4e12, bandwidth=1e11, how="by hand")
 
 
 def cost(*nodes, weights=0, interface=0):
@@ -51,7 +51,7 @@ def test_each_layer_has_its_own_limit():
 
 
 def test_there_is_no_floor_without_the_ceiling():
-    machine = Ceilings("cpu", 1e12, None, 1e11, "by hand")
+    machine = Ceilings(1e12, None, 1e11, "by hand")
     with pytest.raises(BackendError, match="no floor"):
         floor(cost(NodeCost("Conv", 1, 0, True)), machine)
 
@@ -106,16 +106,24 @@ class Gpu:
     """A driver whose copies take their time by its own clock: slow at rest, fast after products."""
 
     def __init__(self, log):
-        self.log = log
+        self.log, self.open = log, []
 
     def start(self):
         return self
 
-    def stream(self):
+    def new_stream(self):
+        self.open.append("stream")
         return 1
 
-    def event(self):
-        return len(self.log)
+    def new_event(self):
+        self.open.append("event")
+        return len(self.open)
+
+    def free_stream(self, stream):
+        self.open.remove("stream")
+
+    def free_event(self, event):
+        self.open.remove("event")
 
     @contextlib.contextmanager
     def memory(self, size):
@@ -135,12 +143,17 @@ class Gpu:
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    log = []
-    monkeypatch.setattr(ceilings, "CudaDriver", lambda: Gpu(log))
+def driver():
+    return Gpu([])
+
+
+@pytest.fixture
+def gpu(monkeypatch, driver):
+    monkeypatch.setattr(ceilings, "CudaDriver", lambda: driver)
     monkeypatch.setattr(ceilings, "best", lambda call: (call(), 0.5)[1])
     monkeypatch.setattr(ceilings, "least", lambda timed: timed())
-    return log
+    yield driver.log
+    assert not driver.open  # streams and events are freed
 
 
 def test_a_gpu_copies_after_its_products(gpu, monkeypatch):
@@ -175,6 +188,16 @@ def test_what_times_itself_is_repeated_for_its_time():
 
     assert ceilings.least(timed, 0.5, clock=lambda: now[0]) == 3
     assert 50 <= len(calls) - 1 <= 51
+
+
+def test_a_copy_that_fails_leaves_no_events(gpu, driver, monkeypatch):
+    def refuse(*_):
+        raise BackendError("out of memory")
+
+    monkeypatch.setattr(ceilings, "_torch_product", lambda side, half: lambda: None)
+    driver.copy = refuse
+    with pytest.raises(BackendError, match="out of memory"):
+        ceilings.measure_gpu(with_torch=True, sides=(8,), size=1 << 20)
 
 
 def test_a_machine_without_a_gpu_says_so(monkeypatch):

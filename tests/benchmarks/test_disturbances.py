@@ -1,13 +1,16 @@
 """What the notes of a run say against its figures."""
 
+import dataclasses
+
 import pytest
 
 from glnet_bench.machine import hardware as machine
+from glnet_bench.record.surroundings import GpuState, Note, ProcessorTime
 from glnet_bench.report.disturbances import warnings
 
 
 def note(load=0.1, throttled=0, gpu=None, began=False):
-    return {"began": began, "load_average": load, "cpu_mhz": None, "cpu_throttle_count": throttled, "gpu": gpu}
+    return Note(load_average=load, cpu_mhz=None, cpu_throttle_count=throttled, gpu=gpu and GpuState(**gpu), began=began)
 
 
 def held_back(seconds, began=False):
@@ -59,8 +62,8 @@ def test_what_happened_between_the_sittings_of_a_run_is_not_its_own():
 
 def working(seconds, busy, own, stolen=0.0, *, began=False, after="batch/1", load=2.0):
     """After so many seconds of two processors: what all processes and this one took of them, in seconds since the start."""
-    time = {"all": 2.0 * seconds, "busy": busy, "own": own, "stolen": stolen}
-    return {**note(load, began=began), "after": after, "cpu_seconds": time}
+    time = ProcessorTime(all=2.0 * seconds, busy=busy, own=own, stolen=stolen)
+    return dataclasses.replace(note(load, began=began), after=after, cpu_seconds=time)
 
 
 def test_a_runs_own_work_is_no_disturbance():
@@ -100,10 +103,10 @@ def test_processor_time_is_read(monkeypatch, tmp_path):
     ticks = [second * seconds for seconds in (10, 1, 5, 80, 2, 1, 1, 4, 3, 0)]  # guests, the last two, are in the first
     (tmp_path / "stat").write_text(f"cpu  {' '.join(map(str, ticks))}\ncpu0 1 2 3\n")
     monkeypatch.setattr(machine, "_PROC", tmp_path)
-    found = machine.watch(None)["cpu_seconds"]
-    assert (found["all"], found["busy"], found["stolen"]) == (104, 18, 4)
-    assert found["own"] > 0
+    found = machine.watch(None).cpu_seconds
+    assert (found.all, found.busy, found.stolen) == (104, 18, 4)
+    assert found.own > 0
     (tmp_path / "stat").write_text("cpu  0 0 0 0 0 0 0 0 0 0\n")  # as sandboxes show it
-    assert machine.watch(None)["cpu_seconds"] is None
+    assert machine.watch(None).cpu_seconds is None
     (tmp_path / "stat").unlink()
-    assert machine.watch(None)["cpu_seconds"] is None
+    assert machine.watch(None).cpu_seconds is None

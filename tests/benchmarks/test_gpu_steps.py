@@ -8,9 +8,10 @@ from torch._dynamo.testing import CompileCounter
 
 from glnet_bench.machine.clocks import HostClock
 from glnet_bench.measure import scene
-from glnet_bench.measure.staged import StagedCalls
-from glnet_bench.runners.base import Options, open_runner
+from glnet_bench.runners.base import Options
 from glnet_bench.runners.onnxruntime_runner import BoundSteps
+from glnet_bench.runners.registry import open_runner
+from glnet_bench.runners.staged import StagedCalls
 from glnet_bench.runners.torch_runners import EagerSteps
 from glnet_bench.settings import Frame
 from glnet_infer import BackendError
@@ -90,6 +91,6 @@ def test_what_was_compiled_in_advance_is_what_products_call(bundle, monkeypatch)
     runner.staged.run(*scene.batch(1, bundle.manifest.crop.size))
     picture = scene.Scene.make(Frame("small", 160, 120), 1)
     for backend in (runner.backend, runner.staged):
-        runner.recoverer(bundle.directory, backend)(picture.image, picture.boxes)
+        runner.recoverer(bundle, backend)(picture.image, picture.boxes)
     assert compiles.frame_count == opened
     runner.close()

@@ -27,17 +27,17 @@ def git(folder, *arguments):
 
 def test_a_checkout_has_its_commit(checkout):
     head = git(checkout, "rev-parse", "HEAD")
-    assert provenance.commit([checkout / "package"]) == {"commit": head, "dirty": False}
+    assert provenance.commit([checkout / "package"]) == (head, False)
     (checkout / "run.json").write_text("what a run itself writes beside its packages")
     (checkout / "notes.md").write_text("")
-    assert not provenance.commit([checkout / "package"])["dirty"]
+    assert not provenance.commit([checkout / "package"])[1]
     (checkout / "package" / "new.py").write_text("")
-    assert provenance.commit([checkout / "package"]) == {"commit": head, "dirty": True}
+    assert provenance.commit([checkout / "package"]) == (head, True)
 
 
 def test_what_lies_in_a_repository_without_being_its_own_has_no_commit(checkout, tmp_path_factory):
     """A virtual environment in somebody's project."""
-    unknown = {"commit": None, "dirty": None}
+    unknown = (None, None)
     assert provenance.commit([checkout / "ignored"]) == unknown
     assert provenance.commit([checkout / "package", checkout / "ignored"]) == unknown
     assert provenance.commit([tmp_path_factory.mktemp("elsewhere")]) == unknown
@@ -45,7 +45,7 @@ def test_what_lies_in_a_repository_without_being_its_own_has_no_commit(checkout,
 
 def test_a_machine_without_git_is_no_error(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert provenance.commit([checkout / "package"]) == {"commit": None, "dirty": None}
+    assert provenance.commit([checkout / "package"]) == (None, None)
 
 
 def test_sources_have_a_hash_of_their_own(checkout):
@@ -61,6 +61,6 @@ def test_sources_have_a_hash_of_their_own(checkout):
 
 def test_the_packages_are_found_without_importing_them():
     code = "from glnet_bench.machine import provenance; import sys; found = provenance.describe()"
-    code += "; print(len(provenance.package_folders()), len(found['sources_sha256']), 'torch' in sys.modules)"
+    code += "; print(len(provenance.package_folders()), len(found.sources_sha256), 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert result.stdout.split() == ["4", "64", "False"], result.stderr
+    assert result.stdout.split() == ["5", "64", "False"], result.stderr

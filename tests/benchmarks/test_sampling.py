@@ -5,10 +5,10 @@ import weakref
 
 import pytest
 
-from glnet_bench.measure.sampling import Case, Plan, measure, warm_up
-from glnet_bench.statistics import Summary
+from glnet_bench.estimates import Summary
+from glnet_bench.measure.sampling import Case, MeasuringPlan, measure, warm_up
 
-PLAN = Plan(samples=20, least=5, seconds=100, visit=4, warm_up_seconds=60)
+PLAN = MeasuringPlan(samples=20, least=5, seconds=100, calls=4, warm_up_seconds=60)
 
 
 class Clock:
@@ -51,7 +51,7 @@ def case(clock, key, times, log=None):
 def test_warm_up_ends_when_two_windows_agree(clock):
     found = warm_up(worker(clock, [500, 80, 40, 20, 15, 12, 11, 10]), PLAN, clock)
     assert found.stable
-    assert found.first == pytest.approx(500)
+    assert found.first_ms == pytest.approx(500)
     # Windows of five: medians 12 and 10 at the 11th call are too far apart, 11 and 10 too, then 10 and 10.
     assert found.calls == 1 + 14
     assert found.seconds == pytest.approx((500 + 80 + 40 + 20 + 15 + 12 + 11 + 8 * 10) / 1000)
@@ -63,7 +63,7 @@ def test_a_steady_call_needs_two_windows(clock):
 
 def test_a_first_call_that_compiles_leaves_the_others_their_time(clock):
     found = warm_up(worker(clock, [300_000, 10]), PLAN, clock)
-    assert (found.calls, found.first, found.stable) == (1 + 10, pytest.approx(300_000), True)
+    assert (found.calls, found.first_ms, found.stable) == (1 + 10, pytest.approx(300_000), True)
 
 
 def test_the_first_call_counts_whole(clock):
@@ -73,7 +73,7 @@ def test_the_first_call_counts_whole(clock):
         clock.work(90_000)
         return clock.work(10)
 
-    assert warm_up(call, PLAN, clock).first == pytest.approx(90_010)
+    assert warm_up(call, PLAN, clock).first_ms == pytest.approx(90_010)
 
 
 def test_a_single_slow_call_does_not_prolong_warm_up(clock):
@@ -96,24 +96,24 @@ def test_too_few_calls_are_not_judged(clock):
 def test_percentiles_of_a_case_are_those_of_its_timed_calls(clock):
     times = [10] * 11 + list(range(1, 21))
     found = measure([case(clock, "one", times)], PLAN, clock=clock)["one"]
-    summary = Summary.of(found.visits["whole"])
+    summary = Summary.of(found.turns["whole"])
     assert summary.samples == 20
     assert (summary.min, summary.p50, summary.max) == (1, 10.5, 20)
-    assert Summary.of(found.visits["half"]).p50 == 5.25
+    assert Summary.of(found.turns["half"]).p50 == 5.25
     assert found.warm_up.calls == 11
 
 
-def test_visits_are_short_and_keep_their_samples_together(clock):
+def test_turns_are_short_and_keep_their_samples_together(clock):
     found = measure([case(clock, key, [10]) for key in "ab"], PLAN, clock=clock)
     for key in "ab":
-        assert [len(visit) for visit in found[key].visits["whole"]] == [4] * 5
+        assert [len(turn) for turn in found[key].turns["whole"]] == [4] * 5
 
 
 def test_cases_take_turns_in_a_changing_order(clock):
     log = []
     measure([case(clock, key, [10], log) for key in "abc"], PLAN, clock=clock)
     turns = [key for key, _ in itertools.groupby(log[30:])]  # after warm-up
-    assert len(turns) >= 13  # five visits each, neighbours of two rounds at most joined
+    assert len(turns) >= 13  # five turns each, neighbours of two rounds at most joined
     orders = {tuple(turns[start : start + 3]) for start in range(0, 12, 3)}
     assert len(orders) > 1
 
@@ -130,7 +130,7 @@ def test_the_call_after_another_case_ran_is_not_timed(clock):
     last = [None]
     found = measure([cold_case("a"), cold_case("b")], PLAN, clock=clock)
     for result in found.values():
-        assert Summary.of(result.visits["whole"]).max == 10
+        assert Summary.of(result.turns["whole"]).max == 10
 
 
 def test_a_drift_of_the_machine_reaches_all_cases(clock):
@@ -138,25 +138,25 @@ def test_a_drift_of_the_machine_reaches_all_cases(clock):
         return Case(key, lambda: {"whole": clock.work(10 * (1 + clock.now - 1000))}, "whole")
 
     found = measure([drifting("a"), drifting("b")], PLAN, clock=clock)
-    medians = [Summary.of(result.visits["whole"]).p50 for result in found.values()]
+    medians = [Summary.of(result.turns["whole"]).p50 for result in found.values()]
     assert max(medians) / min(medians) < 1.5  # one after the other, it would be the drift of a whole case: above 2
 
 
 def test_slow_cases_stop_after_their_time_with_a_few_calls(clock):
     found = measure([case(clock, "slow", [30_000])], PLAN, clock=clock)["slow"]
-    assert Summary.of(found.visits["whole"]).samples == PLAN.least
-    assert all(len(visit) == 1 for visit in found.visits["whole"])
+    assert Summary.of(found.turns["whole"]).samples == PLAN.least
+    assert all(len(turn) == 1 for turn in found.turns["whole"])
 
 
 @pytest.mark.parametrize("milliseconds", [10, 900, 18_000])
 def test_calls_are_spread_over_turns_enough_for_an_interval(clock, milliseconds):
-    """Also where a hundred calls would fit into three visits, or two calls just overstep a turn's time."""
-    plan = Plan(samples=30, visit=10, seconds=5)
+    """Also where a hundred calls would fit into three turns, or two calls just overstep a turn's time."""
+    plan = MeasuringPlan(samples=30, calls=10, seconds=5)
     found = measure([case(clock, "one", [milliseconds])], plan, clock=clock)["one"]
-    assert len(found.visits["whole"]) >= plan.turns == 5
+    assert len(found.turns["whole"]) >= plan.turns == 5
 
 
-def test_a_device_that_rests_between_visits_is_awake_when_it_is_timed(clock):
+def test_a_device_that_rests_between_turns_is_awake_when_it_is_timed(clock):
     """Its clock falls while others run, and takes 0.25 s of work to rise again."""
     worked = [0.0]
 
@@ -172,13 +172,13 @@ def test_a_device_that_rests_between_visits_is_awake_when_it_is_timed(clock):
     readings = itertools.count(1000)
     cases = [Case("gpu", gpu, "whole", 0.3, lambda: next(readings)), Case("other", other, "whole")]
     found = measure(cases, PLAN, clock=clock)
-    assert Summary.of(found["gpu"].visits["whole"]).max == 10
-    assert found["gpu"].clocks_mhz == [1000, 1001, 1002, 1003, 1004]  # one a visit
+    assert Summary.of(found["gpu"].turns["whole"]).max == 10
+    assert found["gpu"].clocks_mhz == [1000, 1001, 1002, 1003, 1004]  # one a turn
     assert found["other"].clocks_mhz == []
 
 
 def test_the_last_to_warm_up_settles_too(clock):
-    """Nobody ran before its first visit, but a warm-up of eleven short calls may have ended before its clock had risen."""
+    """Nobody ran before its first turn, but a warm-up of eleven short calls may have ended before its clock had risen."""
     log = []
     measure([Case("gpu", case(clock, "gpu", [1], log).call, "whole", 0.3)], PLAN, clock=clock)
     assert len(log) >= 11 + 5 * (300 + 4) - 1
@@ -196,10 +196,10 @@ def test_a_case_that_fails_leaves_the_others_alone(clock, healthy):
     found = measure([Case("bad", call, "whole"), case(clock, "good", [10])], PLAN, clock=clock)
     assert str(found["bad"].failure) == "out of memory"
     assert (found["bad"].warm_up is None) == (healthy < 10)
-    # Eleven calls of warm-up, one untimed, since the good case was called after it, then two good ones of a visit.
-    assert found["bad"].visits == ({"whole": [[10, 10]]} if healthy == 14 else {})
+    # Eleven calls of warm-up, one untimed, since the good case was called after it, then two good ones of a turn.
+    assert found["bad"].turns == ({"whole": [[10, 10]]} if healthy == 14 else {})
     assert found["good"].failure is None
-    assert Summary.of(found["good"].visits["whole"]).samples == 20
+    assert Summary.of(found["good"].turns["whole"]).samples == 20
 
 
 @pytest.mark.parametrize("healthy", [0, 14])

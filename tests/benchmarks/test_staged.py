@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from glnet_bench.machine.clocks import HostClock
-from glnet_bench.measure import staged
 from glnet_bench.measure.cases import staged_call
-from glnet_bench.measure.staged import StagedCalls, WholeCalls
-from glnet_bench.runners.base import Runner, on_cpu
+from glnet_bench.runners import staged
+from glnet_bench.runners.base import Runner, whole_calls
+from glnet_bench.runners.staged import StagedCalls, WholeCalls
+from glnet_infer.bundle import Bundle
 from glnet_infer.contract import GRAPH_OUTPUTS
 
 
@@ -60,7 +61,7 @@ def test_parts_of_a_call_add_up_to_it(machine):
     calls = StagedCalls("gpu", machine, machine)
     outputs = calls.run(*inputs(4))
     assert len(outputs["vertices"]) == 4
-    assert calls.parts == pytest.approx({"upload": 8, "engine": 40, "download": 3})
+    assert calls.times == pytest.approx({"upload": 8, "network": 40, "download": 3})
     assert 1000 * (calls.ended - calls.began) == pytest.approx(51)
 
 
@@ -69,15 +70,15 @@ def test_parts_of_several_calls_are_summed_until_reset(machine):
     calls.run(*inputs(4))
     began = calls.began
     calls.run(*inputs(1))
-    assert calls.parts == pytest.approx({"upload": 10, "engine": 50, "download": 6})
+    assert calls.times == pytest.approx({"upload": 10, "network": 50, "download": 6})
     assert calls.began == began
     calls.reset()
     calls.run(*inputs(1))
-    assert calls.parts["engine"] == pytest.approx(10)
+    assert calls.times["network"] == pytest.approx(10)
     assert calls.began > began
 
 
-def test_on_a_cpu_the_call_is_the_engine(machine):
+def test_on_a_cpu_the_call_is_the_network(machine):
     class Backend:
         name = "cpu"
 
@@ -87,7 +88,7 @@ def test_on_a_cpu_the_call_is_the_engine(machine):
 
     calls = WholeCalls(Backend())
     calls.run(*inputs(2))
-    assert calls.parts == pytest.approx({"engine": 7})
+    assert calls.times == pytest.approx({"network": 7})
 
 
 def test_stages_add_up_to_the_whole_call(machine):
@@ -105,7 +106,7 @@ def test_stages_add_up_to_the_whole_call(machine):
     runner = Runner("gpu", calls, calls, "cuda", "mixed", "machine", "", 2, machine.close)
     times = staged_call(runner, recoverer, Scene)
     assert times == pytest.approx(
-        {"end_to_end": 52, "crop": 4, "upload": 6, "engine": 30, "download": 6, "packing": 6}, abs=1e-6
+        {"end_to_end": 52, "crop": 4, "upload": 6, "network": 30, "download": 6, "packing": 6}, abs=1e-6
     )
     assert times["end_to_end"] == pytest.approx(sum(value for name, value in times.items() if name != "end_to_end"))
 
@@ -135,10 +136,10 @@ def test_both_backends_run_as_many_crops_at_once_as_the_product_does(shared_bund
     backend = Backend()
     if size is not None:
         backend.batch_size = size
-    runner = on_cpu("onnxruntime-cpu", backend, "fp32", "counts")
+    runner = whole_calls("onnxruntime-cpu", backend, "fp32", "counts")
     assert runner.at_once == (size or 16)
-    boxes = np.tile([[2.0, 2, 30, 40]], (7, 1))
+    boxes, opened = np.tile([[2.0, 2, 30, 40]], (7, 1)), Bundle.open(shared_bundle)
     for each in (runner.backend, runner.staged):
         backend.seen.clear()
-        runner.recoverer(shared_bundle, each)(np.zeros((50, 40, 3), np.uint8), boxes)
+        runner.recoverer(opened, each)(np.zeros((50, 40, 3), np.uint8), boxes)
         assert backend.seen == batches

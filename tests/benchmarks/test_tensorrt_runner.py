@@ -6,7 +6,8 @@ import tensorrt_stand_in as stand_in
 from tensorrt_stand_in import batch, engine_record, install_machine, install_tensorrt, make_bundle
 
 from glnet_bench.machine.clocks import HostClock
-from glnet_bench.runners.base import Options, open_product, open_runner
+from glnet_bench.runners.base import Options
+from glnet_bench.runners.registry import open_product, open_runner
 from glnet_bench.runners.tensorrt_runner import open_tensorrt
 from glnet_infer import BackendError
 
@@ -39,7 +40,7 @@ def only(bundle, flavor):
 @pytest.mark.parametrize("flavor", FLAVORS)
 def test_timed_steps_give_what_the_product_gives(machine, bundle, flavor):
     runner = open_tensorrt(only(bundle, flavor), HostClock())
-    assert (runner.name, runner.device, runner.precision, runner.most) == (flavor, "cuda", "mixed", 6)
+    assert (runner.name, runner.device, runner.precision, runner.most_crops) == (flavor, "cuda", "mixed", 6)
     assert not runner.times_itself
     for count in (1, 3, 6, 3):
         crops, cameras = batch(count, seed=count)
@@ -47,7 +48,7 @@ def test_timed_steps_give_what_the_product_gives(machine, bundle, flavor):
         for name, values in stand_in.results(crops, cameras).items():
             np.testing.assert_array_equal(timed[name], values)
             np.testing.assert_array_equal(product[name], values)
-        assert set(runner.staged.parts) == {"upload", "engine", "download"}
+        assert set(runner.staged.times) == {"upload", "network", "download"}
     runner.close()
     runner.close()
     assert not machine.memory
@@ -81,7 +82,7 @@ def test_each_flavor_is_opened_by_its_name_or_refused(machine, bundle, monkeypat
     )
     for flavor in FLAVORS:
         runner = open_runner(flavor, bundle, Options())
-        assert f"model.{flavor}.engine" in runner.says
+        assert f"model.{flavor}.engine" in runner.description
         runner.close()
 
 

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from scipy import ndimage
 
+from glnet_export.crop_graph import write_crop_graph
 from glnet_export.engines.build import build_crop, fill_profile, frame_shapes, parse
-from glnet_export.engines.crop_graph import write_crop_graph
 from glnet_export.engines.crop_parity import exact_crops
 from glnet_export.engines.options import EngineOptions, parse_frame
 from glnet_export.engines.toolkit import choose

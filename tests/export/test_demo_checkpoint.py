@@ -8,7 +8,7 @@ from glnet.body.files import demo_directory
 from glnet.checkpoint import Checkpoint
 from glnet.config import PRESETS
 from glnet.recovery import MeshRecovery
-from glnet_export.engines.options import EngineOptions
+from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_export.mixed import mixed_copy
 from glnet_export.pipeline import Source, export
 from glnet_export.precision import PrecisionBounds, compare_precisions
@@ -39,9 +39,11 @@ def test_it_recovers_people_from_crops_that_it_has_not_seen(recovery, demo_body)
 def test_it_is_exported_to_a_graph_and_an_engine(tmp_path):
     """The export compares the graph with PyTorch, and the engine's types with the module's."""
     pytest.importorskip("tensorrt_rtx", reason="install the extra rtx")
-    options = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=4)
-    manifest = export(Source(demo_directory() / "checkpoint.pth"), tmp_path / "b", engine=options)
-    assert manifest.parity["vertices_mm"] < 0.05 and manifest.parity["pixel_agreement"] == 1
+    options = EngineOptions("tensorrt-rtx", ("8.9",))
+    manifest = export(
+        Source(demo_directory() / "checkpoint.pth"), tmp_path / "b", half=HalfOptions(crops=4), engine=options
+    )
+    assert manifest.graph.parity["vertices_mm"] < 0.05 and manifest.graph.parity["pixel_agreement"] == 1
     (engine,) = manifest.engines
     assert engine.precision == "mixed" and engine.layers["kinds"]["resize"]["float16"] >= 3
     assert engine.crop is not None

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from glnet.random_init import random_recovery
-from glnet_export.cli import app
+from glnet_export.commands.main import app
 from glnet_export.pipeline import STAGES, Source, export
 from glnet_infer import (
     BodyError,
@@ -98,7 +98,7 @@ def test_the_seed_decides_the_weights(small_config, demo_body):
 def test_hashes_and_sizes_are_those_of_the_files(shared_bundle, random_export):
     for folder in (shared_bundle, random_export[1]):
         manifest = json.loads((folder / "manifest.json").read_text())
-        for record in (manifest["graph"]["file"], manifest["body"]["topology"]):
+        for record in (manifest["graphs"][0]["file"], manifest["body"]["topology"]):
             path = folder / record["file"]
             assert record["sha256"] == sha256(path) and record["bytes"] == path.stat().st_size
 
@@ -142,7 +142,7 @@ def test_bare_state_dict_with_its_configuration(state_file, config_file, traced,
     assert manifest.network.weights == "checkpoint" and manifest.network.source == "weights.pth"
     assert manifest.network.sha256 == sha256(state_file)
     # The graph in place of the trace was exported from the same weights: PyTorch agrees only if all were loaded.
-    assert manifest.parity["vertices_mm"] < 0.05 and manifest.parity["pixel_agreement"] == 1
+    assert manifest.graph.parity["vertices_mm"] < 0.05 and manifest.graph.parity["pixel_agreement"] == 1
 
 
 def test_bare_state_dict_without_configuration(state_file, tmp_path):
@@ -295,7 +295,7 @@ def test_stages_are_told_to_callers_of_the_library(small_checkpoint, traced, tmp
 
     manifest = export(Source(small_checkpoint), tmp_path / "b", parity_crops=17, stage=stage)
     assert [name for name, _ in told] == list(STAGES) and all(found for _, found in told)
-    assert manifest.parity["crops"] == 17
+    assert manifest.graph.parity["crops"] == 17
     assert json.loads(json.dumps(manifest.to_document())) == json.loads((tmp_path / "b/manifest.json").read_text())
 
 

@@ -197,6 +197,7 @@ def test_an_interrupt_between_the_two_renames_keeps_the_earlier_bundle(target, m
     assert content(target) == "old" and beside(target) == ["bundle"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 def test_a_link_to_an_earlier_bundle_is_replaced_without_leftovers(target):
     elsewhere = target.parent.parent / "disk" / "bundle"
     publish(elsewhere, "old")
@@ -240,9 +241,41 @@ def test_an_earlier_bundle_that_was_replaced_but_not_removed_is_removed(target):
 
 
 def test_what_a_running_export_writes_is_left_alone(target):
-    path = leftover(target, os.getppid())
+    with bundle_under_construction(target) as (directory, _):
+        fill(directory, "half")
+        publish(target)
+        assert (directory / "model.onnx").read_bytes() == b"half" * 1000 and content(target) == "new"
+    assert beside(target) == ["bundle"]
+
+
+def test_a_process_number_is_no_identity(target):
+    # In a container every export has the number 1, or 7: that of the one that was killed.
+    leftover(target, os.getpid())
+    publish(target, "old")
+    target.rename(target.with_name(f".bundle.replaced-{os.getpid()}-abc123"))
+    with pytest.raises(RuntimeError), bundle_under_construction(target):
+        assert content(target) == "old"
+        raise RuntimeError
+    assert beside(target) == ["bundle"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_killed_export_lets_go_of_its_lock(target):
+    code = f"""
+import pathlib, sys, time
+from glnet_export.publish import bundle_under_construction
+with bundle_under_construction(pathlib.Path({str(target)!r})):
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"at work\n"
+    publish(target)  # beside it
+    assert len(beside(target)) == 3 and content(target) == "new"
+    process.kill()
+    process.wait(60)
     publish(target)
-    assert (path / "model.onnx").read_bytes() == b"half" and content(target) == "new"
+    assert beside(target) == ["bundle"]
 
 
 @pytest.mark.parametrize("name", [".bundle.partial-mine", f".bundle2.partial-{NOBODY}-abc123", "bundle.partial-1-a"])
@@ -283,13 +316,14 @@ with bundle_under_construction(Path({str(target)!r})) as (directory, _):
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
-    (partial,) = beside(target)
+    lock, partial = beside(target)
+    assert lock.startswith(".bundle.lock-") and partial.startswith(".bundle.partial-")
     publish(target.with_name("other"))
-    assert beside(target) == [partial, "other"]  # still running: not touched by a neighbour
-    process.send_signal(signal.SIGKILL)
+    assert beside(target) == [lock, partial, "other"]  # still running: not touched by a neighbour
+    process.kill()
     process.communicate(timeout=20)
-    assert process.returncode == -signal.SIGKILL
-    assert not target.exists() and beside(target) == [partial, "other"]
+    assert process.returncode != 0
+    assert not target.exists() and beside(target) == [lock, partial, "other"]
     publish(target)
     assert content(target) == "new" and beside(target) == ["bundle", "other"]
 
@@ -307,8 +341,8 @@ def test_sigterm_during_the_trace_leaves_nothing(small_checkpoint, tmp_path):
             first = process.stderr.readline()
         assert "done" in first
         time.sleep(1)  # tracing takes several seconds
-        (partial,) = beside(target)
-        assert partial.startswith(".bundle.partial-")
+        lock, partial = beside(target)
+        assert lock.startswith(".bundle.lock-") and partial.startswith(".bundle.partial-")
         process.send_signal(signal.SIGTERM)
         output, talk = process.communicate(timeout=60)
     finally:

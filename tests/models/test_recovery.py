@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from glnet.config import GLNetConfig
-from glnet.estimate import Estimate, default_cameras, lift, project
+from glnet.estimate import Estimate, default_cameras, estimate_from_joints, lift
 from glnet.recovery import Decoder, MeshRecovery, standing_estimate
 from glnet_infer.skeleton import JOINT_NAMES, SKELETON_JOINTS
 
@@ -126,7 +126,7 @@ def test_graphs_keypoints_do_not_depend_on_the_camera(recovery, random_crops):
 def test_scale_is_what_a_metre_spans_at_the_root(rng):
     cameras = torch.tensor([[4.0, 4.0, 0.0, 0.0]]).double()
     rod = torch.tensor([[[0.0, 0.0, 8.0], [1.0, 0.0, 8.0], [0.0, 0.0, 10.2]]]).double()  # 1 m across, 2.2 m behind
-    estimate = project(rod, torch.zeros(1, 0), torch.zeros(1, 10), cameras, depth_range=2.2)
+    estimate = estimate_from_joints(rod, torch.zeros(1, 0), torch.zeros(1, 10), cameras, depth_range=2.2)
     assert estimate.scale.item() == pytest.approx(0.5)
     np.testing.assert_allclose(estimate.keypoints[0], [[0, 0], [0.5, 0], [0, 0]])
     np.testing.assert_allclose(estimate.depths[0], [0, 0, 1])

@@ -90,9 +90,8 @@ def test_help_and_doctor_read_the_table(plugins):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    text = " ".join(run("from glnet_infer.commands.infer import app; app(['--help'])").split()).replace(
-        "- ", "-"
-    )  # lines end at hyphens
+    text = " ".join(run("from glnet_infer.commands.infer import app; app(['--help'])").split())
+    text = text.replace("- ", "-")  # lines end at hyphens
     assert all(name in text for name in ("onnxruntime-cuda", "zeros"))
     report = json.loads(run("from glnet_infer.commands.doctor import app; app(['--json'])"))
     assert report["backends"]["zeros"] == "available" and "no_such_module" in report["backends"]["broken"]
@@ -100,7 +99,6 @@ def test_help_and_doctor_read_the_table(plugins):
 
 @pytest.mark.parametrize("kind", registry.BUILT_IN, ids=lambda kind: kind.name)
 def test_what_installs_a_backend_exists(kind):
-
     tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11 or newer")
 
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]

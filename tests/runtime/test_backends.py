@@ -160,7 +160,7 @@ def test_threads_and_precision_reach_the_session(opened, fake):
     module = fake([CPU])
     open_backend("onnxruntime-cpu", opened)
     open_backend("onnxruntime-cpu", opened, threads=3)
-    mixed = dataclasses.replace(opened.manifest, graph=dataclasses.replace(opened.manifest.graph, precision="mixed"))
+    mixed = dataclasses.replace(opened.manifest, graphs=(dataclasses.replace(opened.manifest.graph, precision="mixed"),))
     open_backend("onnxruntime-cpu", dataclasses.replace(opened, manifest=mixed))
     plain, three, half = [vars(session.options) for session in module.sessions]
     assert "intra_op_num_threads" not in plain and three["intra_op_num_threads"] == 3
@@ -175,7 +175,7 @@ def test_few_threads_take_few_crops_of_a_large_network(opened, fake, monkeypatch
     fake([CPU])
     graph = opened.manifest.graph
     file = dataclasses.replace(graph.file, bytes=megabytes * 10**6)
-    manifest = dataclasses.replace(opened.manifest, graph=dataclasses.replace(graph, file=file))
+    manifest = dataclasses.replace(opened.manifest, graphs=(dataclasses.replace(graph, file=file),))
     large = dataclasses.replace(opened, manifest=manifest)
     assert open_backend("onnxruntime-cpu", large, threads=threads).batch_size == size
     monkeypatch.setattr("glnet_infer.backends.onnxruntime.cores", lambda: threads)
@@ -197,7 +197,7 @@ def test_crops_of_a_large_network_are_run_side_by_side(opened, fake, threads, cr
     fake([CPU])
     graph = opened.manifest.graph
     file = dataclasses.replace(graph.file, bytes=166 * 10**6)
-    large = dataclasses.replace(opened.manifest, graph=dataclasses.replace(graph, file=file))
+    large = dataclasses.replace(opened.manifest, graphs=(dataclasses.replace(graph, file=file),))
     shares = list(open_backend("onnxruntime-cpu", dataclasses.replace(opened, manifest=large), threads)._shares(crops))
     assert [[share.stop - share.start for share in each] for each in shares] == plan
     assert np.concatenate([np.arange(crops)[share] for each in shares for share in each]).tolist() == list(range(crops))
@@ -255,7 +255,7 @@ def test_failure_of_the_session_carries_onnx_runtimes_words(opened, fake):
 def test_a_graph_that_is_none_is_refused_with_the_real_onnx_runtimes_words(bundle):
     (bundle / "model.onnx").write_bytes(b"not a graph")
     document = json.loads((bundle / "manifest.json").read_text())
-    document["graph"]["file"] = dataclasses.asdict(record_file(bundle / "model.onnx"))
+    document["graphs"][0]["file"] = dataclasses.asdict(record_file(bundle / "model.onnx"))
     (bundle / "manifest.json").write_text(json.dumps(document))
     opened = Bundle.open(bundle)
     with pytest.raises(BackendError, match=r"model\.onnx") as error:

@@ -1,5 +1,6 @@
 """Bundles that are missing, damaged or mixed up are refused with the file, the reason and the remedy."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from glnet_infer import BundleError
-from glnet_infer.bundle import Bundle, check_file, record_file
-from glnet_infer.bundle.manifest import FileRecord, Manifest
+from glnet_infer.bundle import Bundle, check_all_files, check_file, record_file, unknown_entries
+from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.records import FileRecord
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 
@@ -69,7 +71,7 @@ def test_damaged_manifest(bundle, content):
 
 
 @pytest.mark.parametrize(
-    "key", ["schema", "created", "network", "body", "crop", "graph", "parity", "inputs", "outputs", "engines", "versions"]
+    "key", ["schema", "created", "network", "body", "crop", "graphs", "inputs", "outputs", "engines", "versions"]
 )
 def test_missing_key_is_named(bundle, key):
     edit(bundle, lambda document: document.pop(key))
@@ -77,14 +79,18 @@ def test_missing_key_is_named(bundle, key):
 
 
 @pytest.mark.parametrize(
-    "part, key", [("graph", "file"), ("graph", "precision"), ("body", "topology"), ("network", "weights"), ("body", "name")]
+    "part, key",
+    [("graphs", "file"), ("graphs", "precision"), ("body", "topology"), ("network", "weights"), ("body", "name")],
 )
 def test_missing_key_inside_a_part_is_named(bundle, part, key):
-    edit(bundle, lambda document: document[part].pop(key))
+    def change(document):
+        (document[part][0] if part == "graphs" else document[part]).pop(key)
+
+    edit(bundle, change)
     refused(bundle, "manifest.json is damaged", key)
 
 
-@pytest.mark.parametrize("part", ["network", "body", "crop", "graph", "inputs", "outputs", "engines"])
+@pytest.mark.parametrize("part", ["network", "body", "crop", "graphs", "inputs", "outputs", "engines"])
 @pytest.mark.parametrize("value", [None, 7])
 def test_a_part_of_another_kind_is_damage(bundle, part, value):
     edit(bundle, lambda document: document.update({part: value}))
@@ -92,14 +98,14 @@ def test_a_part_of_another_kind_is_damage(bundle, part, value):
 
 
 def test_a_file_name_that_is_no_text_is_damage(bundle):
-    edit(bundle, lambda document: document["graph"]["file"].update(file=7))
+    edit(bundle, lambda document: document["graphs"][0]["file"].update(file=7))
     refused(bundle, "manifest")
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None, True])
+@pytest.mark.parametrize("schema", [0, 3, "1", None, True])
 def test_another_schema_version_says_which_is_read(bundle, schema):
     edit(bundle, lambda document: document.update(schema=schema))
-    error = refused(bundle, f"schema version {schema!r}", "reads version 1", "export the checkpoint again")
+    error = refused(bundle, f"schema version {schema!r}", "reads version 2", "export the checkpoint again")
     assert "install the version" in error.fix
 
 
@@ -156,7 +162,7 @@ def test_topology_without_faces(bundle):
 def test_files_outside_the_bundle_are_not_touched(bundle, name):
     outside = bundle.parent / "model.onnx"
     outside.write_bytes((bundle / "model.onnx").read_bytes())  # the very bytes that the manifest records
-    edit(bundle, lambda document: document["graph"]["file"].update(file=name))
+    edit(bundle, lambda document: document["graphs"][0]["file"].update(file=name))
     refused(bundle, repr(name) if "/" in name else "", "export")
 
 
@@ -166,3 +172,94 @@ def test_file_record_is_name_size_and_sha256(tmp_path):
     record = record_file(path)
     assert record == FileRecord("data.bin", hashlib.sha256(b"abc" * 1_000_000).hexdigest(), 3_000_000)
     assert check_file(tmp_path, record) == path
+
+
+def as_schema_1(document):
+    """The document as version 1 wrote it: one graph, that of engines hidden among the layers of an engine."""
+    (runtime,) = document.pop("graphs")
+    document.update(schema=1, parity=runtime.pop("parity"), graph=runtime)
+    for key in ("purpose", "kept_in_float32", "half_layers"):
+        runtime.pop(key)
+    document.pop("reference")
+
+
+def test_a_bundle_of_schema_1_opens(bundle):
+    new = Bundle.open(bundle).manifest
+    edit(bundle, as_schema_1)
+    assert json.loads((bundle / "manifest.json").read_text())["schema"] == 1
+    assert Manifest.read(bundle) == new and Bundle.open(bundle).manifest.graph.parity["vertices_mm"] < 0.05
+
+
+def test_the_graph_of_engines_of_schema_1_gets_a_record(bundle):
+    content = b"a graph in mixed precision"
+    (bundle / "model.mixed.onnx").write_bytes(content)
+    (bundle / "model.rtx-sm89.mixed.engine").write_bytes(b"an engine")
+    files = {
+        name: dataclasses.asdict(record_file(bundle / name)) for name in ("model.mixed.onnx", "model.rtx-sm89.mixed.engine")
+    }
+    engine = {
+        "file": files["model.rtx-sm89.mixed.engine"],
+        "flavor": "tensorrt-rtx",
+        "version": "1.7.1.116",
+        "compute_capabilities": ["8.9"],
+        "built_on": "",
+        "precision": "mixed",
+        "profile": [1, 4, 16],
+        "tensors": {"crops": "uint8"},
+        "layers": {
+            "half": 80,
+            "float": 9,
+            "kinds": {"convolution": {"float16": 70, "float32": 1}, "matrix_multiply": {"float16": 4}},
+            "graph": files["model.mixed.onnx"],
+            "kept_in_float32": ["head"],
+        },
+        "state": "built, not run",
+        "parity": {"module": {"vertices_mean_mm": 0.2}},
+        "seconds": 6.1,
+    }
+
+    def change(document):
+        as_schema_1(document)
+        document["engines"] = [engine]
+
+    edit(bundle, change)
+    manifest = check_all_files(bundle)
+    graph = manifest.graph_for("engines")
+    assert graph.file.file == "model.mixed.onnx" and graph.precision == "mixed" and graph.half_layers == 74
+    assert graph.kept_in_float32 == ("head",) and graph.parity == {"vertices_mean_mm": 0.2}
+    assert manifest.engines[0].graph == "model.mixed.onnx" and manifest.engines[0].parity == {}
+    assert "graph" not in manifest.engines[0].layers and not unknown_entries(bundle, manifest)
+    (bundle / "model.mixed.onnx").write_bytes(content[::-1])
+    with pytest.raises(BundleError, match=r"model\.mixed\.onnx is not the file"):
+        check_all_files(bundle)
+
+
+def test_files_that_the_manifest_does_not_know_are_named(bundle):
+    (bundle / "notes.txt").write_text("years of work")
+    assert unknown_entries(bundle, check_all_files(bundle)) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document["graphs"][0]["file"].update(sha256=7),
+        lambda document: document["graphs"][0]["file"].update(bytes=-1),
+        lambda document: document["graphs"][0]["file"].update(bytes=10**400),
+        lambda document: document["crop"].update(size=32 * 10**5),
+        lambda document: document["crop"].update(padding=10**400),
+        lambda document: document["outputs"][0].update(shape=["N", 10**30, 3]),
+        lambda document: document["body"].update(vertices=10**30),
+        lambda document: document["graphs"].append(document["graphs"][0]),
+        lambda document: document.update(graphs=[]),
+        lambda document: document["network"].update(config={"a": float("inf")}),
+    ],
+)
+def test_numbers_that_would_do_harm_later_are_damage(bundle, change):
+    edit(bundle, change)
+    refused(bundle, "manifest.json is damaged", "why:")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 2, "graphs": ' + "[" * 5000 + "]" * 5000 + "}"])
+def test_a_manifest_that_is_nested_deeply_is_damage(bundle, text):
+    (bundle / "manifest.json").write_text(text)
+    refused(bundle, "manifest.json is damaged")

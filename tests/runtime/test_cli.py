@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from detector_graphs import FLOAT, constant_graph
+from rendered_crowds import overlaps
 from tensorrt_stand_in import bundle_of
 from typer.testing import CliRunner
 
@@ -29,6 +31,7 @@ BOXES = ["--boxes", "639,30,955,736", "--boxes", "313,25,577,567"]
 def plain_output_and_nobodys_files(monkeypatch, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("home")  # a developer's own SMPL files must not show up in the doctor's report
     monkeypatch.setenv("HOME", str(elsewhere))
+    monkeypatch.setenv("USERPROFILE", str(elsewhere))  # its name on Windows
     monkeypatch.chdir(elsewhere)
     monkeypatch.delenv("GLNET_BODY_DIR", raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -111,13 +114,13 @@ def test_random_weights_are_admitted_on_stderr(infer, bundle):
 
 def test_every_format_is_written(infer, tmp_path):
     options = [part for name in ("overlay", "glb", "obj", "ply", "npz", "json") for part in ("-f", name)]
-    result = infer(PHOTO, *options)
+    result = infer(PHOTO, *options, *BOXES[:2])
     assert names(result) == [f"person.{suffix}" for suffix in ("overlay.jpg", "glb", "obj", "ply", "npz", "json")]
     assert len(json.loads((tmp_path / "out/person.json").read_text())["persons"]) == 1
 
 
 def test_a_folders_images_are_done_in_order(infer, folder, tmp_path):
-    result = infer(folder, "-f", "npz")
+    result = infer(folder, "-f", "npz", "--detector", "none")
     assert result.exit_code == 0, result.stderr
     assert names(result) == ["a.npz", "b.npz"] and written(tmp_path) == ["a.npz", "b.npz"]
     assert Meshes.load(tmp_path / "out/a.npz").boxes.tolist() == [[0, 0, 300, 200]]
@@ -130,6 +133,72 @@ def test_boxes_file_gives_each_image_its_persons(infer, folder, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert Meshes.load(tmp_path / "out/a.npz").boxes.tolist() == [[10, 20, 100, 190], [150, 5, 290, 180]]
     assert len(Meshes.load(tmp_path / "out/b.npz")) == 0  # not in the table: nobody there
+
+
+def test_persons_are_found(infer, tmp_path):
+    result = infer(PHOTO, "-f", "npz", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    (entry,) = document["images"]
+    assert document["detector"] == "nanodet" and entry["persons"] == 2
+    assert (overlaps([[639, 30, 955, 736], [313, 25, 577, 567]], entry["boxes"]).max(1) >= 0.9).all()
+    assert len(entry["scores"]) == 2 and 1 > entry["scores"][0] > entry["scores"][1] > 0.4
+    assert Meshes.load(tmp_path / "out/person.npz").boxes.tolist() == entry["boxes"]
+
+
+@pytest.mark.parametrize("options", [["--detector-threshold", "0.8"], ["--max-persons", "1"]])
+def test_fewer_persons_are_taken_where_that_is_asked(infer, options):
+    entry = json.loads(infer(PHOTO, "-f", "npz", "--json", *options).stdout)["images"][0]
+    assert entry["persons"] == 1 and entry["scores"][0] > 0.8
+
+
+def test_nobody_found_is_said_and_no_failure(infer, folder, tmp_path):
+    cv2.imwrite(str(folder / "aa.png"), np.full((200, 300, 3), 114, np.uint8))
+    formats = [part for name in ("overlay", "glb", "obj", "ply", "npz", "json") for part in ("-f", name)]
+    result = infer(folder / "aa.png", *formats, "--json")
+    assert result.exit_code == 0 and "aa.png: nobody was found" in result.stderr
+    (entry,) = json.loads(result.stdout)["images"]
+    assert entry["persons"] == 0 and entry["boxes"] == entry["scores"] == [] and len(entry["files"]) == 6
+    assert len(Meshes.load(tmp_path / "out/aa.npz")) == 0
+    assert names(infer(folder, "-f", "npz")) == ["a.npz", "aa.npz", "b.npz"]
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_boxes_that_are_given_need_no_detector(infer, tmp_path, monkeypatch, as_file):
+    monkeypatch.setattr(batch, "open_detector", lambda *_, **__: pytest.fail("a detector was opened"))
+    (tmp_path / "boxes.json").write_text(json.dumps({PHOTO.name: [[639, 30, 955, 736]]}))
+    options = ["--boxes-file", tmp_path / "boxes.json"] if as_file else BOXES[:2]
+    document = json.loads(infer(PHOTO, *options, "-f", "npz", "--json").stdout)
+    assert document["detector"] is None and document["images"][0]["scores"] is None
+    assert document["images"][0]["boxes"] == [[639, 30, 955, 736]]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ([*BOXES, "--detector", "nanodet"], ("--boxes", "--detector")),
+        ([*BOXES, "--max-persons", "1"], ("--boxes", "--max-persons")),
+        (["--boxes-file", "x.json", "--detector-threshold", "0.5"], ("--boxes-file", "--detector-threshold")),
+        (["--detector", "none", "--detector-threshold", "0.5"], ("--detector-threshold", "--detector none")),
+        (["--detector", "none", "--max-persons", "2"], ("--max-persons", "--detector none")),
+        (["--detector", "yolo"], ("There is no detector 'yolo'", "nanodet")),
+        (["--detector", "nothing.onnx"], ("nothing.onnx", "was not read")),
+    ],
+)
+def test_options_of_detection_that_do_not_fit(infer, tmp_path, options, words):
+    failed(infer(PHOTO, *options), InputError, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_detector_of_ones_own(infer, tmp_path):
+    rows = np.zeros((1, 300, 6), np.float32)
+    rows[0, 0] = [0, 107, 320, 533, 0.75, 0]  # the left half of a 3:2 picture in a square of 640
+    model = constant_graph({"images": (FLOAT, [1, 3, 640, 640])}, {"output0": rows})
+    (tmp_path / "mine.onnx").write_bytes(model.SerializeToString())
+    document = json.loads(infer(PHOTO, "--detector", tmp_path / "mine.onnx", "-f", "npz", "--json").stdout)
+    (entry,) = document["images"]
+    assert document["detector"] == str(tmp_path / "mine.onnx") and entry["scores"] == [0.75]
+    assert np.abs(np.subtract(entry["boxes"], [[0, 0, 600, 800]])).max() < 2  # px: a pixel of the square has 1.9
 
 
 def test_json_on_stdout_lists_what_was_written(infer, shared_bundle, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from glnet_infer import BackendError, BundleError, InputError, Intrinsics, Meshes, MeshRecoverer
 from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
+from glnet_infer.detection import Detections, open_detector
 
 METRES = 1e-4
 """Kernels for other batch sizes sum in another order; a mistake in the order of persons is centimetres."""
@@ -159,6 +160,60 @@ def test_guessed_camera_is_the_diagonals(recoverer, photograph, result, many_box
 def test_no_boxes_mean_one_person_who_fills_the_image(recoverer, photograph):
     whole = recoverer(photograph, [[0, 0, 1200, 800]])
     assert_same(recoverer(photograph), whole)
+
+
+@pytest.fixture(scope="module")
+def finder(shared_bundle):
+    """A recoverer that finds persons."""
+    with MeshRecoverer(shared_bundle, "onnxruntime-cpu", detector="nanodet") as finder:
+        yield finder
+
+
+def test_a_detector_finds_the_persons_of_images_without_boxes(finder, recoverer, photograph, person_boxes):
+    found = open_detector("nanodet")(photograph)
+    meshes = finder(photograph)
+    assert len(meshes) == 2 and np.array_equal(meshes.boxes, found.boxes)
+    assert_same(meshes, recoverer(photograph, found.boxes))
+    assert finder(photograph, person_boxes).boxes.tolist() == person_boxes
+    assert len(finder(photograph, [])) == 0
+
+
+def test_a_detector_finds_nobody(finder):
+    assert len(finder(np.full((200, 300, 3), 114, np.uint8))) == 0
+
+
+def test_persons_of_many_images_are_found(finder, photograph):
+    images = [photograph, np.zeros_like(photograph), photograph[:, 600:]]
+    assert [len(meshes) for meshes in finder.recover_many(images)] == [2, 0, 1]
+    whole, given = finder.recover_many(images[:2], [None, [[0, 0, 100, 200]]])
+    assert len(whole) == 2 and given.boxes.tolist() == [[0, 0, 100, 200]]
+
+
+def test_a_detector_of_ones_own_is_called(shared_bundle, photograph):
+    boxes = np.array([[10.0, 20, 300, 400]])
+    detector = lambda image: Detections(boxes, np.ones(1, np.float32))  # noqa: E731
+    with MeshRecoverer(shared_bundle, "onnxruntime-cpu", detector=detector) as own:
+        assert own.detector is detector and np.array_equal(own(photograph).boxes, boxes)
+
+
+@pytest.mark.parametrize("boxes", [[[np.nan, 0, 1, 1]], [[1, 2, 3]], [[2000, 2000, 2100, 2100]]])
+def test_a_detector_whose_boxes_cannot_be_used_is_refused(shared_bundle, photograph, boxes):
+    detector = lambda image: Detections(np.array(boxes), np.ones(1, np.float32))  # noqa: E731
+    with (
+        MeshRecoverer(shared_bundle, "onnxruntime-cpu", detector=detector) as own,
+        pytest.raises(BackendError, match="The detector gave boxes that cannot be used"),
+    ):
+        own(photograph)
+
+
+def test_a_detector_that_is_not_there_is_refused(shared_bundle):
+    with pytest.raises(InputError, match="There is no detector 'yolo'"):
+        MeshRecoverer(shared_bundle, "onnxruntime-cpu", detector="yolo")
+
+
+def test_none_is_the_detector_of_one_person_who_fills_the_image(shared_bundle, recoverer, photograph):
+    with MeshRecoverer(shared_bundle, "onnxruntime-cpu", detector="none") as whole:
+        assert_same(whole(photograph), recoverer(photograph))
 
 
 @pytest.mark.parametrize("order", [[6, 5, 4, 3, 2, 1, 0], [3, 0, 6, 1, 5, 2, 4]])

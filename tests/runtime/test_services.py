@@ -35,7 +35,7 @@ def other_bundle(shared_bundle, tmp_path):
             tensor.CopyFrom(numpy_helper.from_array(values * np.float32(1.1), tensor.name))
     onnx.save(model, path / "model.onnx")
     document = json.loads((path / "manifest.json").read_text())
-    document["graph"]["file"] = dataclasses.asdict(record_file(path / "model.onnx"))
+    document["graphs"][0]["file"] = dataclasses.asdict(record_file(path / "model.onnx"))
     (path / "manifest.json").write_text(json.dumps(document))
     return path
 

@@ -8,76 +8,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from glnet_bench.floor.operations import GraphCost
-from glnet_bench.machine.nvidia import CudaDriver
+from glnet_bench.machine.clocks import CudaEvents
+from glnet_bench.machine.cuda import CudaDriver
+from glnet_bench.record.results import Ceilings, FloorTimes
 from glnet_infer.backends.onnxruntime import load_cuda
 from glnet_infer.errors import BackendError, first_line
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 CPU_SIDES, GPU_SIDES = (512, 1024, 2048), (2048, 4096, 8192)
-"""Of the square matrices; which is fastest depends on caches and clocks, so the best of them counts."""
+"""Sides of the square matrices; which is fastest depends on caches and clocks, so the best of them counts."""
 
 CPU_BYTES, GPU_BYTES = 256 << 20, 1 << 30
-"""Of the copied block: larger than any cache."""
+"""Bytes of the copied block, more than any cache has."""
 
 _REPEATS = 5
 _SECONDS = 0.5
-"""At least so many repetitions and so long; the best counts: a ceiling is what the machine can do undisturbed."""
+"""Fewest repetitions, and their fewest seconds. The best counts: a ceiling is what the machine can do undisturbed."""
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """A device's ceilings, as measured.
-
-    Attributes:
-        device: ``cpu`` or ``cuda``.
-        operations: Per second, float32 without TF32; None where nothing here multiplies on the device.
-        half_operations: Per second, float16 summed in float32; None where it was not measured.
-        bandwidth: Bytes per second, read and written together.
-        how: What was run.
-    """
-
-    device: str
-    operations: float | None
-    half_operations: float | None
-    bandwidth: float
-    how: str
-
-    def to_document(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Floor:
-    """Times of a call that follow from a graph and the ceilings, milliseconds.
-
-    Attributes:
-        bound: All operations at the ceiling, or weights, inputs and outputs through memory once, whichever takes longer.
-            Only an algorithm with fewer operations than the graph's, such as Winograd's convolution, is faster, and a cache
-            that holds weights from call to call.
-        by_layer: Every convolution, matrix product and GridSample reads its inputs from memory and writes its outputs back,
-            each at its own ceiling; all else rides along, gathers too. What fusing it, and nothing more, attains.
-    """
-
-    bound: float
-    by_layer: float
-
-
-def floor(cost: GraphCost, ceilings: Ceilings) -> Floor:
+def floor(cost: GraphCost, ceilings: Ceilings) -> FloorTimes:
     """The floor of a call.
 
     Raises:
         BackendError: The graph computes in a precision whose ceiling was not measured.
     """
     if ceilings.operations is None:
-        raise BackendError("There is no floor.", why=f"products were not measured on the {ceilings.device}")
+        raise BackendError("There is no floor.", why="products were not measured on this device")
     if cost.half_operations and ceilings.half_operations is None:
-        raise BackendError("There is no floor.", why=f"half precision was not measured on the {ceilings.device}")
+        raise BackendError("There is no floor.", why="half precision was not measured on this device")
     half = ceilings.half_operations or ceilings.operations
     compute = cost.operations / ceilings.operations + cost.half_operations / half
     memory = (cost.weights + cost.interface) / ceilings.bandwidth
@@ -85,16 +48,16 @@ def floor(cost: GraphCost, ceilings: Ceilings) -> Floor:
         max(node.operations / (half if node.half else ceilings.operations), node.moved / ceilings.bandwidth)
         for node in cost.nodes
     )
-    return Floor(1000 * max(compute, memory), 1000 * layers)
+    return FloorTimes(1000 * max(compute, memory), 1000 * layers)
 
 
 def measure_cpu(threads: int, *, sides: Sequence[int] = CPU_SIDES, size: int = CPU_BYTES) -> Ceilings:
     """The ceilings of a CPU with so many threads: a product in ONNX Runtime, else in NumPy, and a copy.
 
     Args:
-        threads: Of both.
-        sides: Of the matrices; the best counts.
-        size: Of the copied block, bytes.
+        threads: Threads of the product and of the copy.
+        sides: Sides of the matrices; the best counts.
+        size: Size of the copied block, bytes.
     """
     rate, how = max(_cpu_rate(side, threads) for side in sides)
     source, target = np.ones(size, dtype=np.uint8), np.empty(size, dtype=np.uint8)
@@ -106,7 +69,7 @@ def measure_cpu(threads: int, *, sides: Sequence[int] = CPU_SIDES, size: int = C
             list(pool.map(lambda part: np.copyto(target[part], source[part]), parts))
 
         copied = best(copy)
-    return Ceilings("cpu", rate, None, 2 * size / copied, f"{how}, copy of {size >> 20} MiB, {threads} threads")
+    return Ceilings(rate, None, 2 * size / copied, f"{how}, copy of {size >> 20} MiB, {threads} threads")
 
 
 def _cpu_rate(side: int, threads: int) -> tuple[float, str]:
@@ -118,8 +81,8 @@ def _cpu_rate(side: int, threads: int) -> tuple[float, str]:
 
 def _cpu_product(matrices: list[Any], threads: int) -> tuple[Callable[[], None], str]:
     try:
-        import onnxruntime
-    except ImportError:
+        onnxruntime = import_onnxruntime()
+    except BackendError:
         left, right = matrices
         result = np.empty_like(left)
         return lambda: np.matmul(left, right, out=result), "NumPy"
@@ -137,27 +100,27 @@ def measure_gpu(*, with_torch: bool, sides: Sequence[int] = GPU_SIDES, size: int
 
     Args:
         with_torch: Whether PyTorch may be imported for it.
-        sides: Of the matrices; the best counts.
-        size: Of the copied block, bytes.
+        sides: Sides of the matrices; the best counts.
+        size: Size of the copied block, bytes.
 
     Raises:
         BackendError: There is no GPU, or no memory left on it.
     """
     driver = CudaDriver().start()
     full, half, how = _gpu_rates(with_torch, sides)
-    stream = driver.stream()
-    begin, end = driver.event(), driver.event()
-    with driver.memory(size) as source, driver.memory(size) as target:
+    events = CudaEvents(driver)
+    try:
+        with driver.memory(size) as source, driver.memory(size) as target:
 
-        def copy() -> float:
-            driver.record(begin, stream)
-            driver.copy(target, source, size, stream)
-            driver.record(end, stream)
-            driver.wait(end)
-            return driver.elapsed(begin, end) / 1000
+            def copy() -> float:
+                begin = events.mark()
+                driver.copy(target, source, size, events.stream)
+                return events.milliseconds(begin, events.mark()) / 1000
 
-        copied = least(copy)
-    return Ceilings("cuda", full, half, 2 * size / copied, f"{how}, copy of {size >> 20} MiB")
+            copied = least(copy)
+    finally:
+        events.close()
+    return Ceilings(full, half, 2 * size / copied, f"{how}, copy of {size >> 20} MiB")
 
 
 def _gpu_rates(with_torch: bool, sides: Sequence[int]) -> tuple[float | None, float | None, str]:
@@ -191,8 +154,7 @@ def _torch_product(side: int, half: bool) -> Callable[[], None]:
 
 
 def _onnxruntime_product(side: int, half: bool) -> Callable[[], None]:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     missing = load_cuda(onnxruntime)
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise BackendError("It is built without CUDA.")

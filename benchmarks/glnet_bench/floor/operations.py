@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from glnet_bench.record.results import Cost
 from glnet_infer.errors import BundleError, first_line
 
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GridSample"})
@@ -49,7 +50,7 @@ class NodeCost:
 
     Attributes:
         operator: Its ONNX type.
-        operations: In a call.
+        operations: Operations in a call.
         moved: Bytes of inputs, weights and outputs; 0 for nodes that an engine fuses or that only rename.
         half: Whether it computes in half precision.
     """
@@ -61,36 +62,18 @@ class NodeCost:
 
 
 @dataclass(frozen=True)
-class GraphCost:
-    """What a call on some crops takes at least.
+class GraphCost(Cost):
+    """What a call takes at least, node by node.
 
     Attributes:
-        crops: In the call.
-        operations: All of them, in float32 or wider.
-        half_operations: Those in half precision, apart.
-        weights: Bytes of weights, read once in a call.
-        interface: Bytes of the graph's inputs and outputs.
-        moved: Bytes that the heavy nodes read and write when nothing stays in a cache between two of them.
-        by_operator: Operations by ONNX type.
-        not_counted: Types that the counter does not know and took for nothing.
-        nodes: Node by node.
+        nodes: All nodes of the graph.
     """
 
-    crops: int
-    operations: int
-    half_operations: int
-    weights: int
-    interface: int
-    moved: int
-    by_operator: dict[str, int]
-    not_counted: tuple[str, ...]
     nodes: tuple[NodeCost, ...] = field(repr=False)
 
-    def to_document(self) -> dict[str, Any]:
-        """Plain values, without the nodes."""
-        document = asdict(self)
-        del document["nodes"]
-        return document
+    def total(self) -> Cost:
+        """The same without the nodes."""
+        return Cost(**{each.name: getattr(self, each.name) for each in fields(Cost)})
 
 
 def count(path: Path, crops: int = 1) -> GraphCost:
@@ -98,13 +81,16 @@ def count(path: Path, crops: int = 1) -> GraphCost:
 
     Args:
         path: ONNX file whose inputs have a free first side.
-        crops: For that side.
+        crops: Size of that side.
 
     Raises:
         BundleError: The file is not read, or its shapes depend on what is computed.
     """
     try:
         model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            if math.prod(tensor.dims) > _FOLDED_ELEMENTS:  # shapes are enough: ONNX would copy the values several times
+                tensor.ClearField("raw_data")
         for tensor in model.graph.input:
             tensor.type.tensor_type.shape.dim[0].Clear()
             tensor.type.tensor_type.shape.dim[0].dim_value = crops
@@ -227,7 +213,7 @@ def _total(shapes: _Shapes, crops: int) -> GraphCost:
 
 
 def _operations(node: onnx.NodeProto, shapes: _Shapes) -> int | None:
-    """Of one node; None where its type is not known."""
+    """Operations of one node, or None if its type is unknown."""
     kind = node.op_type
     if kind in _VIEWS or kind in _MOVES:
         return 0

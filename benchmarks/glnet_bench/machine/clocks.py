@@ -1,4 +1,4 @@
-"""Clocks for parts of a call: the host's, or events on a GPU's stream."""
+"""Clocks for stages of a call: the host's, or events on a GPU's stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import itertools
 import time
 from typing import Any, Protocol
 
-from glnet_bench.machine.nvidia import CudaDriver
+from glnet_bench.machine.cuda import CudaDriver
+
+_EVENTS = 8
+"""A call takes three marks and reads them before the next one."""
 
 
 class Stopwatch(Protocol):
@@ -19,7 +22,10 @@ class Stopwatch(Protocol):
         """Now, as the device that does the work sees it."""
 
     def milliseconds(self, start: Any, end: Any) -> float:
-        """Between two marks; waits until the second has happened."""
+        """Milliseconds between two marks; waits until the second has happened."""
+
+    def close(self) -> None:
+        """Free what the marks were made of. Calling it twice is allowed."""
 
 
 class HostClock:
@@ -35,30 +41,48 @@ class HostClock:
         """See :class:`Stopwatch`."""
         return (end - start) / 1e6
 
+    def close(self) -> None:
+        """Nothing to free."""
+
 
 class CudaEvents:
     """Events on a stream: times at which the GPU reached the marks, whatever the host did meanwhile.
 
     Args:
-        driver: The GPU's.
-        stream: The handle of the stream that the work is queued on.
+        driver: The GPU's driver, started.
+        stream: Handle of the stream that the work is queued on; None: one of their own, which is freed with them.
     """
 
     what = "CUDA events"
 
-    def __init__(self, driver: CudaDriver, stream: int) -> None:
+    def __init__(self, driver: CudaDriver, stream: int | None = None) -> None:
         self._driver = driver
-        self._stream = stream
-        # A call takes three marks and reads them before the next one; events are used again in turn.
-        self._events = itertools.cycle([driver.event() for _ in range(8)])
+        self._owns_stream = stream is None
+        self.stream = driver.new_stream() if stream is None else stream
+        self._events: list[int] = []
+        try:
+            self._events += (driver.new_event() for _ in range(_EVENTS))
+        except BaseException:
+            self.close()
+            raise
+        self._next = itertools.cycle(self._events)
 
     def mark(self) -> int:
         """An event, valid until seven more were taken."""
-        event = next(self._events)
-        self._driver.record(event, self._stream)
+        event = next(self._next)
+        self._driver.record(event, self.stream)
         return event
 
     def milliseconds(self, start: int, end: int) -> float:
         """See :class:`Stopwatch`."""
         self._driver.wait(end)
         return self._driver.elapsed(start, end)
+
+    def close(self) -> None:
+        """See :class:`Stopwatch`."""
+        events, self._events = self._events, []
+        for event in events:
+            self._driver.free_event(event)
+        if self._owns_stream:
+            self._owns_stream = False
+            self._driver.free_stream(self.stream)

@@ -6,55 +6,53 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
-from glnet_bench.machine.nvidia import Nvml
+from glnet_bench.machine.nvml import Nvml
+from glnet_bench.record.surroundings import Machine, Note, ProcessorTime
+from glnet_infer.backends.registry import kinds
 from glnet_infer.devices import cores, gpus
 from glnet_infer.version import __version__
 
 _PROC, _CPU = Path("/proc"), Path("/sys/devices/system/cpu/cpu0")
 
-DISTRIBUTIONS = (
-    "numpy",
-    "opencv-python-headless",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "tensorrt",
-    "tensorrt-lean",
-    "tensorrt-rtx",
-    "cuda-core",
-)
-"""Packages that times depend on."""
+OTHERS = ("numpy", "opencv-python-headless", "onnx", "torch")
+"""Packages that times depend on, beside those of the backends."""
 
 
-def describe(nvml: Nvml | None) -> dict[str, Any]:
-    """The machine, in plain values; nothing that names its owner."""
-    return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "cpu": _cpu_name(),
-        "cores": cores(),
-        "cpu_governor": _text(_CPU / "cpufreq/scaling_governor"),
-        "memory_bytes": _memory_total(),
-        "gpus": [f"{gpu.name}, compute capability {gpu.compute_capability}" for gpu in gpus()],
-        "driver": nvml.driver() if nvml else None,
-        "versions": _versions(),
-    }
+def describe(nvml: Nvml | None) -> Machine:
+    """The machine; nothing that names its owner."""
+    return Machine(
+        platform=platform.platform(),
+        python=platform.python_version(),
+        cpu=_cpu_name(),
+        cores=cores(),
+        cpu_governor=_text(_CPU / "cpufreq/scaling_governor"),
+        memory_bytes=_memory_total(),
+        gpus=tuple(f"{gpu.name}, compute capability {gpu.compute_capability}" for gpu in gpus()),
+        driver=nvml.driver() if nvml else None,
+        versions=_versions(),
+    )
 
 
-def watch(nvml: Nvml | None) -> dict[str, Any]:
-    """Clocks, throttling, load and processor time now; None for what cannot be read here."""
+def watch(nvml: Nvml | None, *, began: bool = False, after: str | None = None) -> Note:
+    """Clocks, throttling, load and processor time now.
+
+    Args:
+        nvml: NVML of the GPU, where there is one.
+        began: Whether a sitting of the run begins.
+        after: Name of the measurement that has just ended.
+    """
     throttled = _text(_CPU / "thermal_throttle/core_throttle_count")
     frequency = _text(_CPU / "cpufreq/scaling_cur_freq")
-    return {
-        "load_average": os.getloadavg()[0],
-        "cpu_mhz": int(frequency) / 1000 if frequency else _listed_mhz(),
-        "cpu_throttle_count": int(throttled) if throttled else None,
-        "cpu_seconds": _processor_time(),
-        "gpu": nvml.state() if nvml else None,
-    }
+    return Note(
+        load_average=os.getloadavg()[0],
+        cpu_mhz=int(frequency) / 1000 if frequency else _listed_mhz(),
+        cpu_throttle_count=int(throttled) if throttled else None,
+        gpu=nvml.state() if nvml else None,
+        cpu_seconds=_processor_time(),
+        began=began,
+        after=after,
+    )
 
 
 def peak_memory() -> int | None:
@@ -68,20 +66,15 @@ def memory() -> int | None:
 
 
 def _status(key: str) -> int | None:
-    """From the kernel, not from getrusage: that starts a child with what its parent held."""
+    """A figure of the kernel. Not getrusage's: that starts a child with what its parent held."""
     for line in (_text(_PROC / "self/status") or "").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     return None
 
 
-def _processor_time() -> dict[str, float] | None:
-    """Seconds of the processors since the machine started; None where Linux does not tell.
-
-    Returns:
-        ``all``; ``busy`` with this process or any other; ``own``, of this process and its ended children; ``stolen``, in
-        which a virtual machine wanted to run and its hypervisor ran others.
-    """
+def _processor_time() -> ProcessorTime | None:
+    """Seconds of the processors since the machine started; None where Linux does not tell."""
     line = next(iter((_text(_PROC / "stat") or "").splitlines()), "")
     ticks = [int(value) for value in line.split()[1:9]] if line.startswith("cpu ") else []
     if len(ticks) < 8 or not any(ticks):
@@ -89,17 +82,17 @@ def _processor_time() -> dict[str, float] | None:
     # proc(5): guests' time is part of user and nice, so the first eight are all there is.
     user, nice, system, _, _, interrupts, soft_interrupts, stolen = ticks
     second = os.sysconf("SC_CLK_TCK")
-    return {
-        "all": sum(ticks) / second,
-        "busy": (user + nice + system + interrupts + soft_interrupts) / second,
-        "own": sum(os.times()[:4]),
-        "stolen": stolen / second,
-    }
+    return ProcessorTime(
+        all=sum(ticks) / second,
+        busy=(user + nice + system + interrupts + soft_interrupts) / second,
+        own=sum(os.times()[:4]),
+        stolen=stolen / second,
+    )
 
 
 def _versions() -> dict[str, str]:
     found = {"glnet-infer": __version__}
-    for name in DISTRIBUTIONS:
+    for name in (*OTHERS, *(package for kind in kinds().values() for package in kind.packages)):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

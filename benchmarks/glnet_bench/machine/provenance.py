@@ -6,19 +6,21 @@ import hashlib
 import importlib.util
 import subprocess
 from pathlib import Path
-from typing import Any
 
-PACKAGES = ("glnet_infer", "glnet", "glnet_export", "glnet_bench")
-"""Of this distribution: all that a figure may depend on."""
+from glnet_bench.record.surroundings import Code
+
+PACKAGES = ("glnet_infer", "glnet", "glnet_render", "glnet_export", "glnet_bench")
+"""Packages of this distribution that a figure may depend on."""
 
 
-def describe() -> dict[str, Any]:
+def describe() -> Code:
     """Commit, whether the sources differ from it, and their SHA-256; None for what is not known.
 
     A package that is installed elsewhere has no commit, even where it lies below somebody's repository.
     """
     folders = package_folders()
-    return {**commit(folders), "sources_sha256": hash_of(folders)}
+    head, dirty = commit(folders)
+    return Code(head, dirty, hash_of(folders))
 
 
 def package_folders() -> list[Path]:
@@ -27,15 +29,14 @@ def package_folders() -> list[Path]:
     return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()]
 
 
-def commit(folders: list[Path]) -> dict[str, Any]:
-    """The commit that the folders were checked out from, and whether their files are as it has them."""
-    unknown = {"commit": None, "dirty": None}
+def commit(folders: list[Path]) -> tuple[str | None, bool | None]:
+    """The commit that the folders were checked out from, and whether files differ from it; None where there is none."""
     places = [str(folder) for folder in folders]
     # Tracked, each of them: a virtual environment often lies in a repository that ignores it.
     if not places or any(not _git(folder, "ls-files", ".") for folder in folders):
-        return unknown
+        return None, None
     head, changed = _git(folders[0], "rev-parse", "HEAD"), _git(folders[0], "status", "--porcelain", "--", *places)
-    return unknown if not head or changed is None else {"commit": head, "dirty": bool(changed)}
+    return (None, None) if not head or changed is None else (head, bool(changed))
 
 
 def hash_of(folders: list[Path]) -> str:

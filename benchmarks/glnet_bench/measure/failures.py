@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
-from glnet_bench.measure.processes import ProcessDiedError
-from glnet_infer.errors import GlnetError, one_line
+from glnet_bench.record.results import Outcome
+from glnet_infer.errors import BackendError, GlnetError, one_line
+
+Failed = TypeVar("Failed", bound=Outcome)
 
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "allocate memory", "alloc failed", "bad alloc", "memoryerror")
-"""Of PyTorch and CUDA, TensorRT, ONNX Runtime, cuBLAS and cuDNN (``CUBLAS_STATUS_ALLOC_FAILED``), C++, and Python's own."""
+"""Words of PyTorch and CUDA, TensorRT, ONNX Runtime, cuBLAS and cuDNN (``CUBLAS_STATUS_ALLOC_FAILED``), C++, and Python."""
+
+
+class ProcessDiedError(BackendError):
+    """A backend took its process with it, or hung in it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -24,12 +30,13 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}"[:400]
 
 
-def failed(error: BaseException) -> dict[str, Any]:
+def failed(kind: type[Failed], error: BaseException) -> Failed:
     """What a record keeps of a failure.
 
-    Returns:
-        ``reason``, and ``retry`` where the failure may have been the moment's: memory that others held, a process that was
-        killed or too slow. Such a part is measured again when the run goes on.
+    Args:
+        kind: What there would be a result of.
+        error: What happened. Memory that others held, and a process that was killed or too slow, may have been the
+            moment's: such a part is measured again when the run goes on.
     """
     passing = isinstance(error, ProcessDiedError) or is_out_of_memory(error)
-    return {"reason": reason(error), **({"retry": True} if passing else {})}
+    return kind(reason=reason(error), retry=passing)

@@ -7,79 +7,67 @@ import datetime
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
-from glnet_bench.floor import ceilings, operations
+from glnet_bench.estimates import Summary
 from glnet_bench.machine import hardware as machine
-from glnet_bench.machine.nvidia import open_nvml
+from glnet_bench.machine.nvml import Nvml
 from glnet_bench.measure.cases import Cases
-from glnet_bench.measure.failures import failed, reason
-from glnet_bench.measure.processes import ProcessDiedError, growth, run_fresh, soak_seconds
-from glnet_bench.measure.sampling import Case, Measured, Plan, measure
-from glnet_bench.record import Record
-from glnet_bench.runners.base import TORCH, Options, Runner, open_runner
-from glnet_bench.settings import Frame, Settings
-from glnet_bench.statistics import Summary
+from glnet_bench.measure.failures import ProcessDiedError, failed
+from glnet_bench.measure.floors import measure_floor
+from glnet_bench.measure.forecast import FRAMES, forecast, frame_parts, measurements, spoken, too_long
+from glnet_bench.measure.processes import run_alone, soak_seconds
+from glnet_bench.measure.sampling import Case, Measured, MeasuringPlan, measure
+from glnet_bench.record.files import RunFile
+from glnet_bench.record.names import END_TO_END, NETWORK, Kind, Part
+from glnet_bench.record.results import BackendEntry, Row, Soak, Start, Times
+from glnet_bench.record.surroundings import EngineFile, MeasuredBundle
+from glnet_bench.runners.base import Options, Runner
+from glnet_bench.runners.registry import obstacle, open_runner
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import MANIFEST_NAME
-from glnet_infer.devices import cores
-from glnet_infer.errors import BackendError, GlnetError
-
-TIMED_REGION = (
-    "Engine: from inputs in the memory of the device that runs the network to outputs there; end-to-end: one call of "
-    "MeshRecoverer, from a decoded frame and its boxes in host memory to Meshes in host memory (crop, upload, engine, "
-    "download, camera and packing), without decoding the frame and without drawing the overlay."
-)
+from glnet_infer.errors import GlnetError
 
 _PLACES = 4
 """Decimals of samples in the file: tenths of a microsecond, finer than any clock here."""
 
 
-def bundle_head(bundle: Bundle) -> dict[str, Any]:
+def describe_bundle(bundle: Bundle) -> MeasuredBundle:
     """Which bundle a run measures."""
     manifest = bundle.manifest
-    return {
-        "manifest_sha256": record_file(bundle.directory / MANIFEST_NAME).sha256,
-        "graph_sha256": manifest.graph.file.sha256,
-        "network": manifest.network.name,
-        "weights": manifest.network.weights,
-        "weights_sha256": manifest.network.sha256,
-        "body": manifest.body.name,
-        "vertices": manifest.body.vertices,
-        "crop_size": manifest.crop.size,
-        "precision": manifest.graph.precision,
-        "engines": {
-            record.file.file: {
-                "sha256": record.file.sha256,
-                "flavor": record.flavor,
-                "version": record.version,
-                "precision": record.precision,
-                "compute_capabilities": list(record.compute_capabilities),
-                "profile": list(record.profile),
-            }
+    return MeasuredBundle(
+        manifest_sha256=record_file(bundle.directory / MANIFEST_NAME).sha256,
+        graph_sha256=manifest.graph.file.sha256,
+        network=manifest.network.name,
+        weights=manifest.network.weights,
+        weights_sha256=manifest.network.sha256,
+        body=manifest.body.name,
+        vertices=manifest.body.vertices,
+        crop_size=manifest.crop.size,
+        precision=manifest.graph.precision,
+        engines={
+            record.file.file: EngineFile(
+                sha256=record.file.sha256,
+                flavor=record.flavor,
+                version=record.version,
+                precision=record.precision,
+                compute_capabilities=tuple(record.compute_capabilities),
+                profile=tuple(record.profile),
+            )
             for record in manifest.engines
         },
-    }
+    )
 
 
-FRAMES = "frames"
-"""The measurement of all numbers of persons in all frames: growth is seen only between times that were taken in turns."""
+class Listener(Protocol):
+    """Who is told how a run goes."""
 
+    def begins(self, measurement: str) -> None:
+        """A measurement begins."""
 
-def measurements(settings: Settings) -> dict[str, list[str]]:
-    """The measurements of a run in order, and the parts of the record that each makes."""
-    names = ["floor", *(f"start/{name}" for name in settings.backends)]
-    names += [f"soak/{name}" for name in settings.backends if settings.soak]
-    names += [f"batch/{count}" for count in settings.batches]
-    return {**{name: [name] for name in names}, FRAMES: list(frame_parts(settings))}
-
-
-def frame_parts(settings: Settings) -> dict[str, tuple[Frame, int]]:
-    """The parts of the record that have frames, each with its frame and the persons in it."""
-    return {f"frame/{frame.name}/{count}": (frame, count) for frame in settings.frames for count in settings.persons}
+    def says(self, text: str) -> None:
+        """Something that its user wants to know now."""
 
 
 class Run:
@@ -87,45 +75,59 @@ class Run:
 
     Args:
         bundle: What is measured.
-        settings: How.
-        options: For opening backends.
-        record: Where results go; finished parts in it are kept, but those that failed for want of memory or time.
+        options: Options for opening backends.
+        file: Where results go; finished parts in it are kept, but those that failed for want of memory or time.
+        listener: Who is told.
+        nvml: NVML of the GPU, where there is one.
+        budget: Seconds that the run should take; parts of many crops are left out for it. None: as long as it takes.
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings, options: Options, record: Record) -> None:
-        self._bundle, self._settings, self._options, self._record = bundle, settings, options, record
-        self._plan = Plan(
-            samples=settings.samples,
-            least=min(Plan.least, settings.samples),
-            seconds=settings.seconds,
-            warm_up_seconds=2 * settings.seconds,
-        )
-        self._nvml = open_nvml()
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: Options,
+        file: RunFile,
+        listener: Listener,
+        *,
+        nvml: Nvml | None = None,
+        budget: float | None = None,
+    ) -> None:
+        self._bundle, self._options, self._file, self._listener = bundle, options, file, listener
+        self._budget, self._begin = budget, time.monotonic()
+        self._record, self._settings = file.run, file.run.settings
+        self._plan = MeasuringPlan.of(self._settings)
+        self._nvml = nvml
         self._runners: dict[str, Runner] | None = None
 
-    def __call__(self, tell: Callable[[str], None]) -> None:
-        """Measure what is wanting; ``tell`` hears the name of each measurement that begins.
+    def __call__(self) -> None:
+        """Measure what is missing.
 
         Raises:
             OutputError: The record cannot be written.
         """
-        document = self._record.document
-        document["started"] = document["started"] or _now()
-        began = False
+        record = self._record
+        record.started = record.started or _now()
+        began = foretold = False
         try:
             for name, parts in measurements(self._settings).items():
                 if not any(map(self._wants, parts)):  # asked now: what went well just before may make more wanted
                     continue
                 if not began:  # a run that is complete has nothing to say of the machine of today
-                    self._watch(began=True)
+                    record.watched.append(machine.watch(self._nvml, began=True))
                     began = True
-                tell(name)
-                document["finished"] = None
-                content = self._measure(name)
-                self._watch(after=name)  # before it is saved: what happened meanwhile belongs to it
-                self._record.add(content)
-            document["finished"] = document["finished"] or _now()
-            self._record.save()
+                if not foretold and parts[0].kind is not Kind.START:
+                    foretold = True
+                    self._foretell()
+                    if not any(map(self._wants, parts)):  # it was left out
+                        continue
+                self._listener.begins(name)
+                record.finished = None
+                self._measure(name, parts)
+                # Before it is saved: what happened meanwhile belongs to it.
+                record.watched.append(machine.watch(self._nvml, after=name))
+                self._file.save()
+            record.finished = record.finished or _now()
+            self._file.save()
         finally:
             self.close()
 
@@ -136,165 +138,139 @@ class Run:
                 runner.close()
         self._runners = None
 
-    def _watch(self, *, began: bool = False, after: str | None = None) -> None:
-        self._record.document["watched"].append({"began": began, "after": after, **machine.watch(self._nvml)})
+    def _foretell(self) -> None:
+        """Say what runs here and how long it will take, and leave out what takes too long."""
+        record = self._record
+        running = [name for name, start in record.starts.items() if not start.reason]
+        if not running:
+            self._listener.says("None of the backends started.")
+            return
+        if self._budget is not None:
+            everything = forecast(record)
+            omitted = too_long(record, self._budget - (time.monotonic() - self._begin))
+            for part in sorted(omitted, key=str):
+                record.left_out[part] = "a default run has no time for it"
+            if omitted:
+                self._listener.says(
+                    f"All of it would take about {spoken(sum(everything.values()))}. Left out for want of time: "
+                    f"{', '.join(map(str, record.left_out))}. --full measures them."
+                )
+        times = forecast(record)
+        one_by_one = ", ".join(f"{name} {spoken(seconds)}" for name, seconds in times.items())
+        self._listener.says(
+            f"Started: {', '.join(running)}. The rest takes about {spoken(sum(times.values()))} ({one_by_one})."
+        )
 
-    def _wants(self, part: str) -> bool:
+    def _wants(self, part: Part) -> bool:
         """Whether a part must be measured: the first time, or after a failure that may have been the moment's."""
-        found = self._record.document["parts"].get(part)
-        if found is None:
-            return True
-        if not part.startswith(("batch/", "frame/")):
-            return bool(found.get("retry"))
-        return any(row.get("retry") and not self._died(backend) for backend, row in found.items())
+        record = self._record
+        if part in record.left_out or not record.has(part):
+            return part not in record.left_out
+        if part in record.rows:
+            return any(row.retry and not self._died(backend) for backend, row in record.rows[part].items())
+        alone: Mapping[str, Start] = record.soaks if part.kind is Kind.SOAK else record.starts
+        return part.backend in alone and alone[part.backend].retry
 
-    def _measure(self, name: str) -> dict[str, Any]:
-        """Parts of the record."""
-        kind, _, what = name.partition("/")
-        if kind == "floor":
-            return {name: measure_floor(self._bundle, self._settings)}
-        if kind == "start":
-            return {name: self._fresh(what, self._settings.persons[0])}
-        if kind == "soak":
-            return {name: self._soak(what)}
-        frames, size = self._settings.frames, self._bundle.manifest.crop.size
-        cases = Cases(self._bundle.directory, self._opened(), self._nvml)
-        if kind == "batch":
-            return self._in_turns(cases.batch(name, frames[0], int(what), size), {name: int(what)})
-        parts = frame_parts(self._settings)
-        return self._in_turns(cases.frames(parts), {part: persons for part, (_, persons) in parts.items()})
+    def _measure(self, name: str, parts: list[Part]) -> None:
+        """Put a measurement's results into the record."""
+        record, settings, part = self._record, self._settings, parts[0]
+        if part.kind is Kind.FLOOR:
+            record.floor = measure_floor(self._bundle, settings)
+        elif part.kind is Kind.START:
+            record.starts[part.backend] = self._alone(part.backend, settings.persons[0])
+        elif part.kind is Kind.SOAK:
+            record.soaks[part.backend] = self._soak(part.backend)
+        else:
+            cases = Cases(self._bundle, self._opened(), self._nvml)
+            if name != FRAMES:
+                self._in_turns(cases.batch(part.count, settings.frames[0]), parts)
+                return
+            frames = {frame.name: frame for frame in settings.frames}
+            kept = {each: frames[each.frame] for each in frame_parts(settings) if each not in record.left_out}
+            self._in_turns(cases.frames(kept), list(kept))
 
-    def _in_turns(self, cases: Iterable[Case], crops: dict[str, int]) -> dict[str, Any]:
-        """Rows of parts, each with the crops that its calls take, by backend."""
-        entries = self._record.document["backends"].items()
-        barred = {name: {**entry, "parts": {}} for name, entry in entries if entry.get("retry")}
-        rows: dict[str, dict[str, Any]] = {part: dict(barred) for part in crops}
-        measured = measure(list(cases), self._plan, seed=max(crops.values()), after_failure=_free_memory)
-        for (part, backend), result in measured.items():
-            rows[part][backend] = row(result, crops[part])
-        return rows
+    def _in_turns(self, cases: Iterable[Case], parts: list[Part]) -> None:
+        """Rows of parts, by backend."""
+        entries = self._record.backends.items()
+        barred = {name: Row(reason=entry.reason, retry=True) for name, entry in entries if entry.retry}
+        rows = {part: dict(barred) for part in parts}
+        seed = max(part.count for part in parts)
+        for (part, backend), found in measure(list(cases), self._plan, seed=seed, after_failure=_free_memory).items():
+            rows[part][backend] = row(found, part.count)
+        self._record.rows.update(rows)
 
-    def _soak(self, name: str) -> dict[str, Any]:
+    def _soak(self, name: str) -> Soak:
         """Memory over many frames, with the most persons, who need the most of it."""
         died, settings = self._died(name), self._settings
         if died:
-            return {"reason": died, "retry": True}
-        start = self._record.document["parts"].get(f"start/{name}", {})
+            return Soak(reason=died, retry=True)
+        start = self._record.starts.get(name)
         # A call grows with its persons at most; where none was made, a second for each is much.
-        each = start.get("seconds", {}).get("further", settings.persons[0]) * max(settings.persons) / settings.persons[0]
-        limit = soak_seconds(settings.soak, each)
-        found = self._fresh(name, max(settings.persons), frames=settings.soak, seconds=limit)
-        if "readings" in found:
-            grown = {where: growth(found["readings"], where) for where in ("host", "device")}
-            found["growth"] = {where: asdict(memory) if memory else None for where, memory in grown.items()}
-            found["flat"] = {where: memory.is_flat if memory else None for where, memory in grown.items()}
-        return found
+        call = start.seconds.later_call if start and start.seconds else settings.persons[0]
+        limit = soak_seconds(settings.soak, call * max(settings.persons) / settings.persons[0])
+        return self._alone(name, max(settings.persons), frames=settings.soak, seconds=limit)
 
-    def _fresh(self, name: str, persons: int, **soak: Any) -> dict[str, Any]:
+    def _alone(self, name: str, persons: int, **soak: Any) -> Soak:
+        hindrance = obstacle(name, self._bundle)
+        if hindrance:
+            return Soak(reason=hindrance)
         bus = self._nvml.bus if self._nvml else None
         frame = self._settings.frames[0]
         try:
-            found = run_fresh(self._bundle.directory, name, self._options, frame, persons, bus=bus, **soak)
+            return run_alone(self._bundle.directory, name, self._options, frame, persons, bus=bus, **soak)
         except ProcessDiedError as error:
-            return {**failed(error), "died": True}
+            return Soak(reason=failed(Soak, error).reason, retry=True, died=True)
         except GlnetError as error:
-            return failed(error)
-        return {"persons": persons, **found}
+            return failed(Soak, error)
 
-    def _died(self, name: str) -> str | None:
-        """Why a backend took the process of its start with it; None where it did not."""
-        alone = self._record.document["parts"].get(f"start/{name}", {})
-        return alone["reason"] if alone.get("died") else None
+    def _died(self, name: str) -> str:
+        """Why a backend took the process of its start with it; empty where it did not."""
+        start = self._record.starts.get(name, Start())
+        return start.reason if start.died else ""
 
     def _opened(self) -> dict[str, Runner]:
         """The backends that run here; the record learns why the others do not."""
         if self._runners is None:
             self._runners = {}
             for name in self._settings.backends:
-                start = time.perf_counter()
                 died = self._died(name)
-                if died:  # here it would take the run with it
-                    self._record.document["backends"][name] = {"reason": died, "retry": True}
-                    continue
-                try:
-                    runner = open_runner(name, self._bundle, self._options)
-                except Exception as error:  # whatever a backend raises belongs to its row
-                    self._record.document["backends"][name] = failed(error)
-                    continue
-                self._runners[name] = runner
-                self._record.document["backends"][name] = {
-                    "says": runner.says,
-                    "device": runner.device,
-                    "precision": runner.precision,
-                    "clock": runner.clock,
-                    "at_once": runner.at_once,
-                    "load_seconds": time.perf_counter() - start,
-                }
+                # One that died would take the run with it.
+                self._record.backends[name] = BackendEntry(reason=died, retry=True) if died else self._open(name)
         return self._runners
 
-
-def row(measured: Measured, crops: int) -> dict[str, Any]:
-    """A row of the record: summaries, raw samples visit by visit, warm-up, clocks; the reason why there are no more."""
-    content = failed(measured.failure) if measured.failure is not None else {}
-    if measured.warm_up is not None:
-        warm_up = measured.warm_up
-        content["warm_up"] = {
-            "calls": warm_up.calls,
-            "seconds": warm_up.seconds,
-            "first_ms": warm_up.first,
-            "stable": warm_up.stable,
-        }
-    content["parts"] = {
-        part: {"summary": Summary.of(visits).to_document(), "visits": [[round(ms, _PLACES) for ms in v] for v in visits]}
-        for part, visits in measured.visits.items()
-    }
-    if measured.clocks_mhz:
-        content["clocks_mhz"] = measured.clocks_mhz
-    for part in ("engine", "end_to_end"):
-        if part in content["parts"]:
-            content["parts"][part]["per_second"] = 1000 * crops / content["parts"][part]["summary"]["mean"]
-    return content
-
-
-def measure_floor(bundle: Bundle, settings: Settings) -> dict[str, Any]:
-    """Ceilings of this machine, costs of the bundle's graphs, and the floors of all batches that follow."""
-    found: dict[str, Any] = {"ceilings": {}, "costs": {}, "times": {}}
-    measured = {}
-    ways: dict[str, Callable[[], ceilings.Ceilings]] = {
-        "cpu": lambda: ceilings.measure_cpu(settings.threads or cores()),
-        "cuda": lambda: ceilings.measure_gpu(with_torch=not set(TORCH).isdisjoint(settings.backends)),
-    }
-    for device, way in ways.items():
+    def _open(self, name: str) -> BackendEntry:
+        start = time.perf_counter()
         try:
-            measured[device] = way()
-            found["ceilings"][device] = measured[device].to_document()
-        except Exception as error:  # no GPU, no memory, no library: then there is no floor
-            found["ceilings"][device] = {"reason": reason(error)}
-    for precision, path in graphs(bundle).items():
-        for crops in (1, *(count for count in settings.batches if count != 1)):
-            try:
-                cost = operations.count(path, crops)
-            except (GlnetError, ImportError) as error:
-                found["costs"][precision] = {"reason": reason(error)}
-                break
-            found["costs"].setdefault(precision, cost.to_document())
-            for device, ceiling in measured.items():
-                try:
-                    times = ceilings.floor(cost, ceiling)
-                except BackendError:  # it computes in what was not measured
-                    continue
-                found["times"][f"{device}/{precision}/{crops}"] = {"bound": times.bound, "by_layer": times.by_layer}
-    return found
+            runner = open_runner(name, self._bundle, self._options)
+        except Exception as error:  # whatever a backend raises belongs to its row
+            return failed(BackendEntry, error)
+        assert self._runners is not None
+        self._runners[name] = runner
+        return BackendEntry(
+            description=runner.description,
+            device=runner.device,
+            precision=runner.precision,
+            clock=runner.clock,
+            at_once=runner.at_once,
+            load_seconds=time.perf_counter() - start,
+        )
 
 
-def graphs(bundle: Bundle) -> dict[str, Path]:
-    """The bundle's ONNX files by precision."""
-    found = {bundle.manifest.graph.precision: bundle.graph}
-    for record in bundle.manifest.engines:
-        name = (record.layers.get("graph") or {}).get("file")
-        if name and (bundle.directory / name).is_file():
-            found.setdefault(record.precision, bundle.directory / name)
-    return found
+def row(measured: Measured, crops: int) -> Row:
+    """A row of the record: samples turn by turn, warm-up, clocks, and the reason why there are no more."""
+    failure = failed(Row, measured.failure) if measured.failure is not None else Row()
+    times = {}
+    for stage, turns in measured.turns.items():
+        is_whole = stage in (NETWORK, END_TO_END)
+        rate = 1000 * crops / Summary.of(turns).mean if is_whole else None
+        times[stage] = Times(tuple(tuple(round(ms, _PLACES) for ms in turn) for turn in turns), rate)
+    return Row(
+        reason=failure.reason,
+        retry=failure.retry,
+        warm_up=measured.warm_up,
+        times=times,
+        clocks_mhz=tuple(measured.clocks_mhz),
+    )
 
 
 def _free_memory() -> None:

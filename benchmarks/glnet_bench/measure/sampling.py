@@ -1,4 +1,4 @@
-"""Timing several cases in turns: warm-up until stable, then short visits in an order that changes every round."""
+"""Timing several cases in turns: warm-up until stable, then a few calls of each in an order that changes every round."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from glnet_bench.statistics import FEWEST_TURNS
+from glnet_bench.estimates import FEWEST_TURNS, Timed
+from glnet_bench.record.names import Part
+from glnet_bench.record.results import WarmUp
+from glnet_bench.settings import Settings
 
-Timed = dict[str, float]
-"""Milliseconds by the name of what they were spent on."""
+Key = tuple[Part, str]
+"""What a case is called: its part of the run, and its backend."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasuringPlan:
     """How long to measure.
 
     Attributes:
         samples: Timed calls of a case that are enough.
         least: Timed calls of a case that are made however long they take.
         seconds: After so much timed work a case needs no more than ``least`` calls.
-        visit: Most timed calls in a row, before another case has its turn.
-        turns: Visits over which the timed calls of a case are spread at least, where there are as many calls.
+        calls: Most timed calls in a turn, before another case has its own.
+        turns: Fewest turns over which the timed calls of a case are spread, where there are as many calls.
         warm_up_seconds: Warm-up ends so long after the first call, stable or not.
         window: Calls in each of the two windows whose medians tell whether times are stable.
         tolerance: Largest difference of these medians, relative to the smaller.
@@ -33,28 +36,33 @@ class Plan:
     samples: int = 100
     least: int = 5
     seconds: float = 5.0
-    visit: int = 10
+    calls: int = 10
     turns: int = FEWEST_TURNS
     warm_up_seconds: float = 10.0
     window: int = 5
     tolerance: float = 0.05
 
+    @classmethod
+    def of(cls, settings: Settings) -> MeasuringPlan:
+        """The plan of a run."""
+        return cls(
+            samples=settings.samples,
+            least=min(cls.least, settings.samples),
+            seconds=settings.seconds,
+            warm_up_seconds=2 * settings.seconds,
+        )
 
-@dataclass(frozen=True)
-class WarmUp:
-    """What it took until times were stable.
+    def seconds_for(self, call: float, settle: float = 0.0) -> float:
+        """About how many seconds a case takes, with its warm-up and untimed calls.
 
-    Attributes:
-        calls: Untimed calls.
-        seconds: That they took.
-        first: The whole first of them, milliseconds: it compiles, or chooses kernels, in whichever of its parts.
-        stable: Whether the last two windows agreed; None where time had run out before there were two.
-    """
-
-    calls: int
-    seconds: float
-    first: float
-    stable: bool | None
+        Args:
+            call: Seconds of a call.
+            settle: See :class:`Case`.
+        """
+        warm_up = 1 + max(1, min(2 * self.window, math.ceil(self.warm_up_seconds / call)))
+        timed = min(self.samples, max(self.least, math.ceil(self.seconds / call)))
+        turns = min(timed, max(self.turns, math.ceil(timed / self.calls)))
+        return call * (warm_up + timed) + turns * max(call, settle)
 
 
 @dataclass
@@ -62,14 +70,14 @@ class Case:
     """Something to time.
 
     Attributes:
-        key: What it is called, a backend say.
-        call: Does it once and says how long each part took.
-        primary: The part that tells whether warm-up is over.
-        settle: Seconds of untimed calls at the beginning of every visit, for a device that lowers its clocks at rest.
-        clock_mhz: Reads the device's clock after every visit; None where it is not read.
+        key: Part of the run, and backend.
+        call: Does it once and says how long each stage took.
+        primary: The stage that tells whether warm-up is over.
+        settle: Seconds of untimed calls at the beginning of every turn, for a device that lowers its clocks at rest.
+        clock_mhz: Reads the device's clock after every turn; None where it is not read.
     """
 
-    key: Hashable
+    key: Key
     call: Callable[[], Timed]
     primary: str
     settle: float = 0.0
@@ -81,19 +89,19 @@ class Measured:
     """What was measured of a case.
 
     Attributes:
-        visits: Samples in milliseconds by part, then visit by visit.
+        turns: Samples in milliseconds by stage, then turn by turn.
         warm_up: None where the case failed in it.
         failure: What the case raised, if it did; samples before that are kept.
-        clocks_mhz: Of the device at the end of every visit, where it is read.
+        clocks_mhz: The device's clock at the end of every turn, where it is read.
     """
 
-    visits: dict[str, list[list[float]]] = field(default_factory=dict)
+    turns: dict[str, list[list[float]]] = field(default_factory=dict)
     warm_up: WarmUp | None = None
     failure: Exception | None = None
     clocks_mhz: list[float | None] = field(default_factory=list)
 
 
-def warm_up(call: Callable[[], float], plan: Plan, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
+def warm_up(call: Callable[[], float], plan: MeasuringPlan, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
     """Call until the medians of two neighbouring windows agree, or time has run out.
 
     Args:
@@ -119,21 +127,22 @@ def warm_up(call: Callable[[], float], plan: Plan, clock: Callable[[], float] = 
 
 def measure(
     cases: list[Case],
-    plan: Plan,
+    plan: MeasuringPlan,
     *,
     seed: int = 0,
     after_failure: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[Hashable, Measured]:
+) -> dict[Key, Measured]:
     """Time cases in turns, so that a machine that slows down slows all of them.
 
-    Every round visits the unfinished cases in a new random order. A visit begins with an untimed call when another case ran
-    before it: caches hold the other's data then. It begins with ``Case.settle`` seconds of them whoever ran before.
+    Every round gives the unfinished cases a turn each, in a new random order. A turn begins with an untimed call when
+    another case ran before it: caches hold the other's data then. On a device that settles it begins with ``Case.settle``
+    seconds of them, whoever ran before.
 
     Args:
-        cases: With different keys. One that raises is dropped, and the others go on.
+        cases: Cases with different keys. One that raises is dropped, and the others go on.
         plan: How long.
-        seed: Of the order.
+        seed: Seed of the order.
         after_failure: Called when a case has failed, before the next is called.
         clock: Seconds, never going back.
     """
@@ -152,7 +161,7 @@ def measure(
     while waiting:
         order.shuffle(waiting)
         for turns in list(waiting):
-            turns.visit(others_ran=turns is not last)
+            turns.take(others_ran=turns is not last)
             last = turns
             if turns.finished:
                 if turns.failed:
@@ -172,11 +181,11 @@ def _primary(case: Case) -> Callable[[], float]:
 
 
 class _Turns:
-    """A case's visits."""
+    """A case's turns."""
 
-    def __init__(self, case: Case, result: Measured, plan: Plan, clock: Callable[[], float]) -> None:
+    def __init__(self, case: Case, result: Measured, plan: MeasuringPlan, clock: Callable[[], float]) -> None:
         self._case, self._result, self._plan, self._clock = case, result, plan, clock
-        self._count, self._visits, self._seconds = 0, 0, 0.0
+        self._calls, self._turns, self._seconds = 0, 0, 0.0
 
     @property
     def failed(self) -> bool:
@@ -185,11 +194,11 @@ class _Turns:
     @property
     def finished(self) -> bool:
         plan = self._plan
-        late = self._seconds >= plan.seconds and self._count >= plan.least and self._visits >= plan.turns
-        return self.failed or self._count >= plan.samples or late
+        late = self._seconds >= plan.seconds and self._calls >= plan.least and self._turns >= plan.turns
+        return self.failed or self._calls >= plan.samples or late
 
-    def visit(self, others_ran: bool) -> None:
-        """Make the next timed calls."""
+    def take(self, others_ran: bool) -> None:
+        """Take a turn: make the next timed calls."""
         timed: list[Timed] = []
         try:
             self._settle(others_ran)
@@ -198,10 +207,10 @@ class _Turns:
             self._result.failure = _without_frames(error)
         if not timed:
             return
-        self._count += len(timed)
-        self._visits += 1
-        for part in timed[0]:
-            self._result.visits.setdefault(part, []).append([times[part] for times in timed])
+        self._calls += len(timed)
+        self._turns += 1
+        for stage in timed[0]:
+            self._result.turns.setdefault(stage, []).append([times[stage] for times in timed])
         if self._case.clock_mhz is not None:
             self._result.clocks_mhz.append(self._case.clock_mhz())
 
@@ -216,10 +225,10 @@ class _Turns:
     def _time(self, timed: list[Timed]) -> None:
         """Timed calls, each added to a list as it is made: those before a failure are good."""
         plan, start = self._plan, self._clock()
-        most = min(plan.visit, math.ceil(plan.samples / plan.turns), plan.samples - self._count)
+        most = min(plan.calls, math.ceil(plan.samples / plan.turns), plan.samples - self._calls)
         while len(timed) < most:
             timed.append(self._case.call())
-            # A slow case must not hold the others up for a whole visit: its fewest turns fill its time.
+            # A slow case must not hold the others up for a whole turn: its fewest turns fill its time.
             if self._clock() - start >= plan.seconds / plan.turns:
                 break
         self._seconds += self._clock() - start

@@ -15,7 +15,7 @@ from glnet_export.textures import textured_crops
 _TEXTURE_SIDE = 1024
 
 JPEG_QUALITY = 90
-"""Of the encoded frame, for the decoding stage."""
+"""JPEG quality of the encoded frame, for the decoding stage."""
 
 
 @dataclass(frozen=True)

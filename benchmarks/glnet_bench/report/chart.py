@@ -1,55 +1,50 @@
-"""A run as a picture, drawn with OpenCV, which the runtime needs anyway."""
+"""A run as a picture, drawn with matplotlib where it is installed."""
 
 from __future__ import annotations
 
-import math
+import io
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from glnet_bench.report.page import floor_of, rows
-from glnet_infer.images import write_image
+from glnet_bench.estimates import pooled
+from glnet_bench.record.names import END_TO_END, NETWORK, Kind
+from glnet_bench.record.run import RunRecord
+from glnet_infer.errors import InputError, first_line, install_hint
+from glnet_infer.files import replace_file
 
-WIDTH, HEIGHT = 900, 560
-"""Of a panel, pixels."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 90, 230, 50, 70
-_COLORS = (
-    (180, 119, 31),
-    (14, 127, 255),
-    (44, 160, 44),
-    (40, 39, 214),
-    (189, 103, 148),
-    (75, 86, 140),
-    (194, 119, 227),
-    (127, 127, 127),
-)
-"""BGR, by backend; distinct in hue."""
-_BLACK, _GREY = (30, 30, 30), (215, 215, 215)
+WIDTH, HEIGHT, DPI = 9.0, 5.0, 100
+"""Size of a panel in inches, and dots of each."""
+
 _LEAST = 1e-4  # milliseconds; samples of nothing at all have no place on a logarithmic axis
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_MOST_TICKS = 9
-_DECADE = (
-    (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9),
-    (1, 1.5, 2, 3, 5, 7),
-    (1, 2, 5),
-    (1,),
-)
-"""Ticks between 1 and 10 of a logarithmic axis, the finest first."""
+_MOST_MARKED = 32  # points of a line that are marked one by one
+
+
+class NoChartError(InputError):
+    """There is nothing to draw with."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: x, y, and the range about each y. Names that begin with "bound" are limits, and drawn dashed."""
+    """A curve: x, y, and the range about each y.
+
+    Attributes:
+        name: Its name in the legend.
+        points: Points from left to right.
+        ranges: From where to where the samples of each point lie.
+        is_limit: Whether it is a bound and drawn dashed.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
     ranges: tuple[tuple[float, float], ...] | None = None
+    is_limit: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,32 +58,30 @@ class Panel:
     logarithmic: bool = True
 
 
-def draw(document: dict[str, Any], path: Path) -> None:
+def draw(run: RunRecord, path: Path) -> None:
     """Write the picture of a run: a PNG with its panels one below the other.
 
     Raises:
-        OutputError: It cannot be written.
+        NoChartError: matplotlib is not installed.
+        OutputError: The picture cannot be written.
     """
-    drawn = [draw_panel(panel) for panel in panels(document)]
-    if not drawn:
-        blank = np.full((HEIGHT // 4, WIDTH, 3), 255, dtype=np.uint8)
-        _text(blank, "nothing was measured", (_LEFT, HEIGHT // 8), 0.6)
-        drawn.append(blank)
-    write_image(path, np.concatenate(drawn))
+    png = io.BytesIO()
+    figure(panels(run)).savefig(png, format="png")
+    replace_file(path, png.getvalue())
 
 
-def panels(document: dict[str, Any]) -> list[Panel]:
+def panels(run: RunRecord) -> list[Panel]:
     """The diagrams that a run has data for."""
-    per_crop, limits = _curves(document, "batch", "engine"), _floor_lines(document)
-    found = [Panel("Engine time per crop (median, 10% to 90%)", "crops in a call", "ms per crop", (*per_crop, *limits))]
-    for frame in document["settings"]["frames"]:
-        lines = _curves(document, f"frame/{frame['name']}", "end_to_end")
-        found.append(Panel(f"End-to-end time per person, {frame['name']}", "persons in the frame", "ms per person", lines))
-    found.append(Panel("End-to-end time by frame size", "megapixels", "ms per frame", _by_size(document)))
+    settings = run.settings
+    lines = (*_curves(run, Kind.BATCH, NETWORK), *_floors(run))
+    found = [Panel("Network, time per crop (median, 10 % to 90 %)", "crops in a call", "ms per crop", lines)]
+    for frame in settings.frames:
+        lines = _curves(run, Kind.FRAME, END_TO_END, frame.name)
+        found.append(Panel(f"End-to-end, time per person, {frame.name}", "persons in the frame", "ms per person", lines))
+    found.append(Panel("End-to-end, time by frame size", "megapixels", "ms per frame", _by_size(run)))
     memory = tuple(
-        Line(part.split("/")[1], tuple((reading["frame"], reading["host"] / (1 << 20)) for reading in row["readings"]))
-        for part, row in document["parts"].items()
-        if part.startswith("soak/") and all(reading["host"] for reading in row.get("readings") or [{"host": None}])
+        Line(backend, tuple((reading.frame, reading.host / (1 << 20)) for reading in soak.readings if reading.host))
+        for backend, soak in run.soaks.items()
     )
     found.append(Panel("Host memory", "frames", "MiB", memory, logarithmic=False))
     most = [max((len(line.points) for line in panel.lines), default=0) for panel in found]
@@ -96,134 +89,96 @@ def panels(document: dict[str, Any]) -> list[Panel]:
     return [panel for panel, points in zip(found, most, strict=True) if points and points >= least]
 
 
-def _curves(document: dict[str, Any], kind: str, what: str) -> tuple[Line, ...]:
+def _curves(run: RunRecord, kind: Kind, what: str, frame: str = "") -> tuple[Line, ...]:
     """Times divided by what is counted, a line for each backend."""
     points: dict[str, list[tuple[float, float]]] = {}
     ranges: dict[str, list[tuple[float, float]]] = {}
-    for names, backend, row in rows(document, kind):
-        part = row.get("parts", {}).get(what)
-        if part is not None:
-            count = int(names[-1])
-            samples = [value for visit in part["visits"] for value in visit]
-            low, high = np.percentile(samples, [10, 90]).tolist()
-            points.setdefault(backend, []).append((count, part["summary"]["p50"] / count))
+    for part, backend, row in run.rows_of(kind):
+        if what in row.times and part.frame == frame:
+            times, count = row.times[what], part.count
+            low, high = np.percentile(pooled(times.turns), [10, 90]).tolist()
+            points.setdefault(backend, []).append((count, times.summary.p50 / count))
             ranges.setdefault(backend, []).append((low / count, high / count))
     return tuple(Line(name, tuple(found), tuple(ranges[name])) for name, found in points.items())
 
 
-def _floor_lines(document: dict[str, Any]) -> tuple[Line, ...]:
+def _floors(run: RunRecord) -> tuple[Line, ...]:
     """The bound of each device and precision that a backend ran with."""
     lines: dict[str, Line] = {}
-    for name, entry in document["backends"].items():
-        label = f"bound {entry.get('device')} {entry.get('precision')}"
-        times = [(count, floor_of(document, name, str(count))) for count in document["settings"]["batches"]]
-        points = tuple((count, found["bound"] / count) for count, found in times if found)
+    for name, entry in run.backends.items():
+        label = f"bound {entry.device} {entry.precision}"
+        times = ((crops, run.floor_of(name, crops)) for crops in run.settings.batches)
+        points = tuple((crops, found.bound / crops) for crops, found in times if found)
         if points:
-            lines[label] = Line(label, points)
+            lines[label] = Line(label, points, is_limit=True)
     return tuple(lines.values())
 
 
-def _by_size(document: dict[str, Any]) -> tuple[Line, ...]:
+def _by_size(run: RunRecord) -> tuple[Line, ...]:
     """End-to-end medians against the frame's size, for the fewest persons, where the frame counts most."""
-    persons = str(min(document["settings"]["persons"]))
-    sizes = {frame["name"]: frame["width"] * frame["height"] / 1e6 for frame in document["settings"]["frames"]}
+    fewest = min(run.settings.persons)
+    sizes = {frame.name: frame.width * frame.height / 1e6 for frame in run.settings.frames}
     points: dict[str, list[tuple[float, float]]] = {}
-    for (frame, count), backend, row in rows(document, "frame"):
-        part = row.get("parts", {}).get("end_to_end")
-        if part is not None and count == persons:
-            points.setdefault(backend, []).append((sizes[frame], part["summary"]["p50"]))
+    for part, backend, row in run.rows_of(Kind.FRAME):
+        if END_TO_END in row.times and part.count == fewest:
+            points.setdefault(backend, []).append((sizes[part.frame], row.times[END_TO_END].summary.p50))
     return tuple(Line(name, tuple(sorted(found))) for name, found in points.items())
 
 
-def draw_panel(panel: Panel) -> NDArray[np.uint8]:
-    """A diagram, HEIGHT x WIDTH x 3, BGR."""
-    image = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
-    to_pixels = _axes(image, panel)
-    for index, line in enumerate(panel.lines):
-        color = _COLORS[index % len(_COLORS)]
-        points = [to_pixels(x, y) for x, y in line.points]
-        is_limit = line.name.startswith("bound")
-        for start, end in pairwise(points):
-            if is_limit:
-                _dashed(image, start, end, color)
-            else:
-                cv2.line(image, start, end, color, 2, cv2.LINE_AA)
-        if not is_limit and len(points) <= 32:
-            for point in points:
-                cv2.circle(image, point, 4, color, -1, cv2.LINE_AA)
-        for (x, _), (low, high) in zip(line.points, line.ranges or (), strict=False):
-            cv2.line(image, to_pixels(x, low), to_pixels(x, high), color, 1, cv2.LINE_AA)
-        y = _TOP + 10 + 24 * index
-        cv2.line(image, (WIDTH - _RIGHT + 12, y), (WIDTH - _RIGHT + 36, y), color, 1 if is_limit else 3, cv2.LINE_AA)
-        _text(image, line.name, (WIDTH - _RIGHT + 44, y + 5), 0.45)
-    return image
+def figure(drawn: list[Panel]) -> Figure:
+    """The panels, one below the other.
+
+    Raises:
+        NoChartError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # without pyplot, which would look for a screen
+    except ImportError as error:
+        raise NoChartError(
+            "The chart was left out: matplotlib is not installed.", why=first_line(error), fix=install_hint("bench")
+        ) from error
+    found = Figure(figsize=(WIDTH, HEIGHT * max(1, len(drawn))), dpi=DPI)
+    if not drawn:
+        found.text(0.5, 0.5, "nothing was measured", ha="center")
+        return found
+    # By hand: matplotlib's own layout draws everything twice. The legend stands on the right.
+    height, below, above = HEIGHT * len(drawn), 0.6, 0.4
+    gap = (below + above) / (HEIGHT - below - above)
+    found.subplots_adjust(left=0.09, right=0.76, bottom=below / height, top=1 - above / height, hspace=gap)
+    for panel, axes in zip(drawn, found.subplots(len(drawn), 1, squeeze=False)[:, 0], strict=True):
+        _draw_panel(axes, panel)
+    return found
 
 
-def _axes(image: NDArray[np.uint8], panel: Panel) -> Any:
-    """Draw title, frame, ticks and labels; a function from values to pixels."""
-    points = [point for line in panel.lines for point in line.points]
-    spans = [bound for line in panel.lines for pair in line.ranges or () for bound in pair]
-    x_ticks = _ticks([x for x, _ in points], panel.logarithmic, base=2)
-    y_ticks = _ticks([*(y for _, y in points), *spans], panel.logarithmic, base=10)
-    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
-
-    def place(value: float, ticks: list[float]) -> float:
-        low, high = ticks[0], ticks[-1]
-        if panel.logarithmic:
-            return math.log(max(value, low) / low) / math.log(high / low)
-        return (value - low) / (high - low)
-
-    def to_pixels(x: float, y: float) -> tuple[int, int]:
-        return (
-            round(_LEFT + place(x, x_ticks) * (right - _LEFT)),
-            round(bottom - place(y, y_ticks) * (bottom - _TOP)),
-        )
-
-    for tick in x_ticks:
-        x = to_pixels(tick, y_ticks[0])[0]
-        cv2.line(image, (x, _TOP), (x, bottom), _GREY, 1)
-        _text(image, f"{tick:g}", (x, bottom + 20), 0.45, middle=True)
-    for tick in y_ticks:
-        y = to_pixels(x_ticks[0], tick)[1]
-        cv2.line(image, (_LEFT, y), (right, y), _GREY, 1)
-        _text(image, f"{tick:.3g}", (_LEFT - 60, y + 5), 0.45)
-    cv2.rectangle(image, (_LEFT, _TOP), (right, bottom), _BLACK, 1)
-    _text(image, f"{panel.title}: {panel.y_label}", (_LEFT, _TOP - 18), 0.6)
-    _text(image, panel.x_label, ((_LEFT + right) // 2, HEIGHT - 20), 0.5, middle=True)
-    return to_pixels
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    for line in panel.lines:
+        least = _LEAST if panel.logarithmic else -np.inf
+        points = np.array(line.points, dtype=float).reshape(-1, 2)
+        x, y = points[:, 0], np.maximum(points[:, 1], least)
+        style: dict[str, Any] = {"linestyle": "--"} if line.is_limit else {}
+        if not line.is_limit and len(line.points) <= _MOST_MARKED:
+            style["marker"] = "o"
+        low_high = np.maximum(np.array(line.ranges, dtype=float).T, least) if line.ranges else None
+        spread = None if low_high is None else np.maximum([y - low_high[0], low_high[1] - y], 0)
+        axes.errorbar(x, y, yerr=spread, label=line.name, capsize=2, elinewidth=1, **style)
+    if panel.logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        _label_ticks(axes, sorted({x for line in panel.lines for x, _ in line.points}))
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.grid(which="both", alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
 
 
-def _ticks(values: list[float], logarithmic: bool, base: int) -> list[float]:
-    """Round values that enclose all given ones; at least two."""
-    low, high = min(values), max(values)
-    if logarithmic:
-        low, high = max(low, _LEAST), max(high, _LEAST)
-    if not logarithmic:
-        span = max(high - low, 1e-9 * max(1.0, abs(high)), 1.0)
-        step = 10 ** math.floor(math.log10(span))
-        step = step / 2 if span / step < 3 else step
-        first = math.floor(low / step)
-        return [step * index for index in range(first, max(first + 1, math.ceil(high / step)) + 1)]
-    exponents = range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 2)
-    for factors in _DECADE if base == 10 else ((1,),):
-        candidates = [factor * float(base) ** exponent for exponent in exponents for factor in factors]
-        first = max(index for index, tick in enumerate(candidates) if tick <= low * (1 + 1e-9))
-        last = min(index for index, tick in enumerate(candidates) if tick >= high * (1 - 1e-9))
-        ticks = candidates[first : max(last, first + 1) + 1]
-        if len(ticks) <= _MOST_TICKS:
-            break
-    return ticks
+def _label_ticks(axes: Axes, places: list[float]) -> None:
+    """Numbers that people read: those that were measured below, no powers of ten on the left."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-
-def _dashed(image: NDArray[np.uint8], start: tuple[int, int], end: tuple[int, int], color: tuple[int, int, int]) -> None:
-    pieces = max(1, round(math.dist(start, end) / 8))
-    places = np.linspace(start, end, pieces + 1).round().astype(int).tolist()
-    for first, second in list(pairwise(places))[::2]:
-        cv2.line(image, first, second, color, 1, cv2.LINE_AA)
-
-
-def _text(image: NDArray[np.uint8], text: str, place: tuple[int, int], scale: float, middle: bool = False) -> None:
-    x, y = place
-    if middle:
-        x -= cv2.getTextSize(text, _FONT, scale, 1)[0][0] // 2
-    cv2.putText(image, text, (x, y), _FONT, scale, _BLACK, 1, cv2.LINE_AA)
+    axes.set_xticks(places, [f"{place:.3g}" for place in places])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(plain)
+    low, high = axes.get_ylim()
+    if high < 30 * low:
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter(plain)

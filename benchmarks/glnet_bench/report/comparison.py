@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from glnet_bench.statistics import FEWEST_TURNS, Interval, ratio_of_medians, turns
+from glnet_bench.estimates import FEWEST_TURNS, Interval, count_turns, ratio
+from glnet_bench.record.codec import encode
+from glnet_bench.record.names import END_TO_END, Kind
+from glnet_bench.record.run import RunRecord
+from glnet_bench.report import markdown
 
 
 @dataclass(frozen=True)
@@ -13,14 +17,14 @@ class ComparedRow:
     """A row that both runs have.
 
     Attributes:
-        part: Of the run, such as ``batch/8``.
-        backend: Its name.
-        what: ``engine``, ``end_to_end`` or a stage.
+        part: Name of the part, such as ``batch/8``.
+        backend: Name of the backend.
+        what: ``network``, ``end_to_end`` or a stage.
         first: Median of the first run, milliseconds.
-        second: Of the second.
+        second: Median of the second run.
         ratio: The second by the first, with its confidence interval.
         samples: Calls of the first and of the second run.
-        turns: Visits, likewise.
+        turns: Turns of the first and of the second run.
     """
 
     part: str
@@ -41,45 +45,51 @@ class ComparedRow:
             return "faster"
         return "slower" if self.ratio.low > 1 else "no difference shown"
 
-    def to_document(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "verdict": self.verdict}
+    def derived(self) -> dict[str, Any]:
+        """For readers of the document."""
+        return {"verdict": self.verdict}
 
 
-def compare(first: dict[str, Any], second: dict[str, Any], *, confidence: float = 0.95) -> list[ComparedRow]:
+def compare(first: RunRecord, second: RunRecord, *, confidence: float = 0.95) -> list[ComparedRow]:
     """Every time that both runs have samples of."""
     rows = []
     # The end-to-end times of a batch are of each run's first frame.
-    same_frame = first["settings"]["frames"][:1] == second["settings"]["frames"][:1]
-    for part, backends in first["parts"].items():
-        if not part.startswith(("batch/", "frame/")):
-            continue
+    same_frame = first.settings.frames[0] == second.settings.frames[0]
+    for part, backends in first.rows.items():
         for backend, row in backends.items():
-            other = second["parts"].get(part, {}).get(backend, {})
-            for what, found in row["parts"].items():
-                match = other.get("parts", {}).get(what)
-                if match is None or (what == "end_to_end" and part.startswith("batch/") and not same_frame):
+            for what, one in row.times.items():
+                other = second.times(part, backend, what)
+                if other is None or (what == END_TO_END and part.kind is Kind.BATCH and not same_frame):
                     continue
-                ratio = ratio_of_medians(found["visits"], match["visits"], confidence=confidence)
-                one, two = found["summary"], match["summary"]
-                samples = one["samples"], two["samples"]
-                visits = turns(found["visits"]), turns(match["visits"])
-                rows.append(ComparedRow(part, backend, what, one["p50"], two["p50"], ratio, samples, visits))
+                found = ratio(one.turns, other.turns, confidence=confidence)
+                if found is None:  # of no time at all
+                    continue
+                samples = one.summary.samples, other.summary.samples
+                turns = count_turns(one.turns), count_turns(other.turns)
+                medians = one.summary.p50, other.summary.p50
+                rows.append(ComparedRow(str(part), backend, what, *medians, found, samples, turns))
     return rows
+
+
+def document(rows: list[ComparedRow], differences: list[str], confidence: float) -> dict[str, Any]:
+    """The comparison as JSON values."""
+    return {"differences": differences, "confidence": confidence, "rows": encode(rows)}
 
 
 def table(rows: list[ComparedRow], confidence: float) -> str:
     """The rows as Markdown."""
     if not rows:
         return "The two runs have no row in common."
-    lines = [
-        f"| part | backend | what | A p50 ms | B p50 ms | B / A | {confidence:.0%} interval | calls | turns | B is |",
-        "| --- | --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
-    ]
-    lines += [
-        f"| {row.part} | {row.backend} | {row.what} | {row.first:.3f} | {row.second:.3f} | {row.ratio.value:.3f} "
-        f"| {row.ratio.low:.3f} to {row.ratio.high:.3f} | {row.samples[0]}, {row.samples[1]} "
-        f"| {row.turns[0]}, {row.turns[1]} | {row.verdict} |"
+    header = ["part", "backend", "what", "A p50 ms", "B p50 ms", "B / A", f"{confidence:.0%} interval"]
+    header += ["calls", "turns", "B is"]
+    body = [
+        [
+            *(row.part, row.backend, row.what),
+            *(f"{value:.3f}" for value in (row.first, row.second, row.ratio.value)),
+            f"{row.ratio.low:.3f} to {row.ratio.high:.3f}",
+            *(f"{one}, {other}" for one, other in (row.samples, row.turns)),
+            row.verdict,
+        ]
         for row in rows
     ]
-    return "\n".join(lines)
+    return "\n".join(markdown.table(header, body, right=(3, 4, 5, 7)))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glnet_bench.machine.clocks import CudaEvents
-from glnet_bench.machine.nvidia import CudaDriver
-from glnet_bench.measure.staged import StagedCalls
+from glnet_bench.machine.cuda import CudaDriver
 from glnet_bench.runners.base import Options, Runner
+from glnet_bench.runners.staged import StagedCalls
 from glnet_infer.backends import Outputs, open_backend
 from glnet_infer.backends.onnxruntime import PROVIDERS
 from glnet_infer.bundle import Bundle
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 NAME = "onnxruntime-cuda"
 
@@ -24,27 +26,24 @@ def open_cuda(bundle: Bundle, options: Options) -> Runner:
     Raises:
         BackendError: ONNX Runtime lacks CUDA, or there is no GPU.
     """
-    backend = open_backend(NAME, bundle, options.threads)  # says why not, where it cannot
-    import onnxruntime
-
-    driver = CudaDriver().start()
-    stream = driver.stream()
-    provider, provider_options = PROVIDERS["cuda"]
-    session_options = onnxruntime.SessionOptions()
-    session_options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        str(bundle.graph),
-        session_options,
-        # Events must be on the stream that the kernels are on.
-        providers=[(provider, {**provider_options, "user_compute_stream": str(stream)})],
-    )
-    steps = BoundSteps(session, [output.name for output in bundle.manifest.outputs], onnxruntime.OrtValue)
-    stopwatch = CudaEvents(driver, stream)
-
-    def close() -> None:
-        steps.close()
-        backend.close()
-
+    with contextlib.ExitStack() as opened:
+        backend = opened.enter_context(contextlib.closing(open_backend(NAME, bundle, options.threads)))
+        onnxruntime = import_onnxruntime()
+        stopwatch = CudaEvents(CudaDriver().start())
+        opened.callback(stopwatch.close)
+        provider, provider_options = PROVIDERS["cuda"]
+        session_options = onnxruntime.SessionOptions()
+        session_options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(
+            bundle.graph_file.read(),
+            session_options,
+            # Events must be on the stream that the kernels are on.
+            providers=[(provider, {**provider_options, "user_compute_stream": str(stopwatch.stream)})],
+        )
+        steps = BoundSteps(session, [output.name for output in bundle.manifest.outputs], onnxruntime.OrtValue)
+        opened.callback(steps.close)  # before the stream goes that it works on
+        del session
+        close = opened.pop_all().close
     return Runner(
         name=NAME,
         backend=backend,
@@ -52,8 +51,8 @@ def open_cuda(bundle: Bundle, options: Options) -> Runner:
         device="cuda",
         precision=bundle.manifest.graph.precision,
         clock=stopwatch.what,
-        says=f"ONNX Runtime {onnxruntime.__version__}",
-        most=None,
+        description=f"ONNX Runtime {onnxruntime.__version__}",
+        most_crops=None,
         close=close,
     )
 
@@ -62,9 +61,9 @@ class BoundSteps:
     """A session whose inputs and outputs stay on the GPU.
 
     Args:
-        session: Of ONNX Runtime, with its CUDA provider.
-        outputs: Their names.
-        values: ``onnxruntime.OrtValue``.
+        session: Session of ONNX Runtime with its CUDA provider.
+        outputs: Names of the outputs.
+        values: The class ``onnxruntime.OrtValue``.
     """
 
     def __init__(self, session: Any, outputs: list[str], values: Any) -> None:
@@ -74,7 +73,7 @@ class BoundSteps:
         self._binding: Any = None
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._binding = self._session.io_binding()
         for name, array in (("crops", crops), ("cameras", cameras)):
             self._binding.bind_ortvalue_input(name, self._values.ortvalue_from_numpy(array, "cuda", 0))
@@ -82,13 +81,13 @@ class BoundSteps:
             self._binding.bind_output(name, "cuda", 0)
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._session.run_with_iobinding(self._binding)
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._binding = self._session = None

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_bench.machine.clocks import CudaEvents, Stopwatch
-from glnet_bench.machine.nvidia import CudaDriver
-from glnet_bench.measure.staged import StagedCalls
+from glnet_bench.machine.cuda import CudaDriver
 from glnet_bench.runners.base import Runner
+from glnet_bench.runners.staged import StagedCalls
 from glnet_infer.backends import Outputs
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.backends.tensorrt.choice import choose_engine
 from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
 from glnet_infer.backends.tensorrt.engines import EnginePair
 from glnet_infer.backends.tensorrt.execution import Execution, Steps
-from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES
+from glnet_infer.backends.tensorrt.products import PRODUCTS
 from glnet_infer.bundle import Bundle
 
 
@@ -25,8 +25,8 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
     """Open both, each with its own copy of the engine's weights.
 
     Args:
-        bundle: With engines of one flavor.
-        stopwatch: Instead of CUDA events.
+        bundle: Bundle with engines of one flavor.
+        stopwatch: Clock to use in place of CUDA events.
 
     Raises:
         BackendError: No GPU, no TensorRT, or no engine that fits both.
@@ -35,12 +35,13 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
     record = choice.record
     with contextlib.ExitStack() as opened:
         backend = opened.enter_context(TensorRtBackend(bundle))
-        memory = DeviceMemory(EXTRAS[record.runtime])
+        memory = DeviceMemory(PRODUCTS[record.runtime].extra)
         opened.callback(memory.close)
         with memory.active():
             steps = SessionSteps(EnginePair(bundle, choice), memory)
         opened.callback(steps.close)
         stopwatch = stopwatch or CudaEvents(CudaDriver().start(), memory.stream)
+        opened.callback(stopwatch.close)
         close = opened.pop_all().close
 
     return Runner(
@@ -50,8 +51,8 @@ def open_tensorrt(bundle: Bundle, stopwatch: Stopwatch | None = None) -> Runner:
         device="cuda",
         precision=record.precision,
         clock=stopwatch.what,
-        says=f"{TITLES[record.runtime]} {choice.trt.__version__}, {record.file.file}",
-        most=record.profile[2],
+        description=f"{PRODUCTS[record.runtime].title} {choice.trt.__version__}, {record.file.file}",
+        most_crops=record.profile[2],
         close=close,
     )
 
@@ -69,7 +70,7 @@ class SessionSteps:
         self._count = 0
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._count = len(crops)
         self._execution.inputs["crops"][: self._count] = crops
         self._execution.inputs["cameras"][: self._count] = cameras
@@ -77,12 +78,12 @@ class SessionSteps:
             self._execution.queue(self._count, Steps.CROPS | Steps.CAMERAS)
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         with self._memory.active():
             self._execution.queue(self._count, Steps.ENGINE)
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         with self._memory.active():
             self._execution.queue(self._count, Steps.OUTPUTS)
             self._memory.synchronize()

@@ -16,9 +16,9 @@ from glnet.config import GLNetConfig
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery, Recovery
 from glnet_bench.machine.clocks import CudaEvents
-from glnet_bench.machine.nvidia import CudaDriver
-from glnet_bench.measure.staged import StagedCalls
-from glnet_bench.runners.base import Options, Runner, on_cpu
+from glnet_bench.machine.cuda import CudaDriver
+from glnet_bench.runners.base import Options, Runner, whole_calls
+from glnet_bench.runners.staged import StagedCalls
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import Backend, Outputs
 from glnet_infer.bundle import Bundle, record_file
@@ -60,21 +60,29 @@ def open_torch(name: str, bundle: Bundle, options: Options) -> Runner:
     if mixed:
         recovery.network.use_mixed_precision()
     recovery.to(device)
+    if device == "cuda":
+        # The baseline in its best form: convolutions want channels last, and cuDNN's choice by measurement.
+        recovery.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.backends.cudnn.benchmark = True
     call: Any = _compiled(recovery) if name == "torch-compile" else recovery
     precision = "mixed" if mixed else "fp32"
-    says = f"PyTorch {torch.__version__}, {weights}"
+    description = f"PyTorch {torch.__version__}, {weights}"
     if device == "cpu":
-        says = f"{says}, {torch.get_num_threads()} threads"
-        runner = on_cpu(name, TorchBackend(call), precision, says)
+        description = f"{description}, {torch.get_num_threads()} threads"
+        runner = whole_calls(name, TorchBackend(call), precision, description)
     else:
         steps = GraphSteps(recovery) if name == "torch-cuda-graph" else EagerSteps(call)
         stopwatch = CudaEvents(CudaDriver().start(), torch.cuda.current_stream().cuda_stream)
         calls = StagedCalls(name, steps, stopwatch)
-        runner = Runner(name, calls, calls, device, precision, stopwatch.what, says, None, steps.close)
+        runner = Runner(name, calls, calls, device, precision, stopwatch.what, description, None, calls.close)
     if name == "torch-compile":
-        # Constants come to the GPU in an eager call; else every compiled call would copy them.
-        _call_once(TorchBackend(recovery), bundle)
-        _compile(runner.backend, bundle)
+        try:
+            # Constants come to the GPU in an eager call; else every compiled call would copy them.
+            _call_once(TorchBackend(recovery), bundle)
+            _compile(runner.backend, bundle)
+        except BaseException:
+            runner.close()
+            raise
     return runner
 
 
@@ -133,7 +141,7 @@ class EagerSteps:
     """A module on the GPU, eager or compiled.
 
     Args:
-        module: Takes crops and cameras.
+        module: Module that takes crops and cameras.
     """
 
     def __init__(self, module: Callable[[torch.Tensor, torch.Tensor], Recovery]) -> None:
@@ -142,21 +150,22 @@ class EagerSteps:
         self._outputs: Recovery | None = None
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
-        self._inputs = (torch.from_numpy(crops).cuda(), torch.from_numpy(cameras).cuda())
+        """See :class:`glnet_bench.runners.staged.Steps`."""
+        # From pinned memory: the GPU copies by itself.
+        self._inputs = tuple(torch.from_numpy(array).pin_memory().cuda(non_blocking=True) for array in (crops, cameras))
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         with torch.inference_mode():
             self._outputs = self._module(*self._inputs)
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         assert self._outputs is not None
         return {name: value.cpu().numpy() for name, value in self._outputs._asdict().items()}
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._inputs, self._outputs = (), None
 
 
@@ -164,7 +173,7 @@ class GraphSteps:
     """A module replayed from CUDA graphs, one for each batch size, captured when the size first comes.
 
     Args:
-        module: On the GPU.
+        module: Module on the GPU.
     """
 
     def __init__(self, module: MeshRecovery) -> None:
@@ -173,24 +182,24 @@ class GraphSteps:
         self._size = 0
 
     def upload(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._size = len(crops)
         given = torch.from_numpy(crops), torch.from_numpy(cameras)
         if self._size not in self._graphs:
             self._graphs[self._size] = self._capture(tuple(value.cuda() for value in given))
         for target, source in zip(self._graphs[self._size][1], given, strict=True):
-            target.copy_(source)
+            target.copy_(source.pin_memory(), non_blocking=True)
 
     def execute(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._graphs[self._size][0].replay()
 
     def download(self) -> Outputs:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         return {name: value.cpu().numpy() for name, value in self._graphs[self._size][2]._asdict().items()}
 
     def close(self) -> None:
-        """See :class:`glnet_bench.measure.staged.Steps`."""
+        """See :class:`glnet_bench.runners.staged.Steps`."""
         self._graphs.clear()
 
     def _capture(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, tuple[torch.Tensor, ...], Recovery]:

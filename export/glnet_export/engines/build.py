@@ -1,9 +1,7 @@
 """From an ONNX graph to a TensorRT engine: one builder for classic TensorRT and TensorRT for RTX."""
 
-import contextlib
 import functools
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,21 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from glnet_export.engines.crop_graph import CROP_GRAPH_NAME, write_crop_graph
 from glnet_export.engines.options import EngineOptions
 from glnet_export.engines.progress import Progress, new_monitor, silent
 from glnet_export.engines.readback import LEARNED, NetworkFacts, read_engine, read_network
-from glnet_export.engines.toolkit import CLASSIC, RTX, Toolkit
-from glnet_infer.backends.tensorrt.products import TensorRtLog, log_of
+from glnet_export.engines.toolkit import Toolkit
+from glnet_infer.backends.tensorrt.products import LEAN, RTX, TENSORRT, TensorRtLog, log_of
 from glnet_infer.bundle import record_file
-from glnet_infer.bundle.manifest import ENGINE_STATES, CropEngineRecord, EngineRecord
+from glnet_infer.bundle.records import NOT_RUN, CropEngineRecord, EngineRecord, Flavor, Precision
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, TensorSpec
 from glnet_infer.devices import gpus, newest_cuda
 from glnet_infer.errors import ExportError, OutputError, one_line
-
-NOT_RUN, RUN = ENGINE_STATES
+from glnet_infer.files import replace_file
 
 Said = Callable[[], str]
 """What TensorRT said since the build began."""
@@ -53,10 +49,10 @@ def build(
     Ctrl-C stops the builder after its present step (seconds); nothing is written then.
 
     Args:
-        graph: ONNX file with the inputs and outputs of ``glnet_infer.bundle.manifest``.
-        directory: Where the engine goes.
-        toolkit: What builds it, and for which GPUs.
-        options: How.
+        graph: ONNX file with the inputs and outputs ``glnet_infer.contract.GRAPH_INPUTS`` and ``GRAPH_OUTPUTS``.
+        directory: Folder for the engine.
+        toolkit: Builds it, and says for which GPUs.
+        options: Options of the engine.
         half_layers: Convolutions and matrix products that must come out in half precision; 0 for a float32 graph.
         progress: Told of the builder's phases, from another thread.
 
@@ -76,12 +72,12 @@ def build(
         layers["engine"] = plan.engine_types
     return EngineRecord(
         file=record_file(directory / name),
-        flavor=toolkit.flavor.name,
+        flavor=cast(Flavor, toolkit.product.name),
         version=toolkit.version,
         compute_capabilities=toolkit.compute_capabilities,
         built_on=toolkit.gpu,
         cuda=newest_cuda() if toolkit.gpu else "",
-        precision=plan.facts.precision,
+        precision=cast(Precision, plan.facts.precision),
         profile=options.profile,
         tensors=plan.facts.tensors,
         layers=layers,
@@ -89,21 +85,20 @@ def build(
         parity={},
         seconds=round(plan.seconds, 1),
         lean=options.lean,
+        graph=graph.name,
     )
 
 
 def build_crop(
-    directory: Path, toolkit: Toolkit, options: EngineOptions, size: int, *, progress: Progress = silent
+    graph: Path, directory: Path, toolkit: Toolkit, options: EngineOptions, *, progress: Progress = silent
 ) -> CropEngineRecord:
     """Build the engine that cuts crops out of frames, and write it into a directory, as :func:`build` does.
 
-    Its graph is written for the build alone: it holds nothing that this library cannot write again.
-
     Args:
-        directory: Where the engine goes.
-        toolkit: What builds it, and for which GPUs.
-        options: How.
-        size: Side of the crops.
+        graph: ONNX file with the inputs and outputs ``glnet_infer.contract.CROP_INPUTS`` and ``CROP_OUTPUTS``.
+        directory: Folder for the engine.
+        toolkit: Builds it, and says for which GPUs.
+        options: Options of the engine.
         progress: Told of the builder's phases, from another thread.
 
     Returns:
@@ -114,13 +109,10 @@ def build_crop(
         KeyboardInterrupt: The build was interrupted.
     """
     wanted = _Wanted((*CROP_INPUTS, *CROP_OUTPUTS), 0, {CROP_INPUTS[0].name: frame_shapes(options.largest_frame)})
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / CROP_GRAPH_NAME
-        write_crop_graph(graph, size)
-        plan = _compile_beside(graph, toolkit, options, wanted, progress)
+    plan = _compile_beside(graph, toolkit, options, wanted, progress)
     path = directory / f"crop.{_tag(toolkit, options)}.engine"
     path.write_bytes(plan.data)
-    return CropEngineRecord(record_file(path), options.largest_frame)
+    return CropEngineRecord(record_file(path), options.largest_frame, graph.name)
 
 
 def frame_shapes(largest: tuple[int, int]) -> Shapes:
@@ -138,7 +130,7 @@ def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
 def _tag(toolkit: Toolkit, options: EngineOptions) -> str:
     """Such as ``rtx-sm86-sm89`` or ``trt-lean-sm90``."""
     targets = (f"sm{each.replace('.', '')}" for each in toolkit.compute_capabilities)
-    return "-".join([toolkit.flavor.tag, *(["lean"] if options.lean else []), *targets])
+    return "-".join([(LEAN if options.lean else toolkit.product).tag, *targets])
 
 
 @dataclass(frozen=True)
@@ -194,13 +186,13 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wan
         config.progress_monitor = monitor
         data = builder.build_serialized_network(network, config)
     except (RuntimeError, TypeError, ValueError) as error:  # what its bindings raise
-        raise _failed(f"{toolkit.flavor.title} failed.", said, error) from error
+        raise _failed(f"{toolkit.product.title} failed.", said, error) from error
     if monitor.failure is not None:
         raise monitor.failure
     if data is None:
-        raise _failed(f"{toolkit.flavor.title} did not build the engine.", said)
+        raise _failed(f"{toolkit.product.title} did not build the engine.", said)
     seconds = time.monotonic() - start
-    if options.timing_cache is not None and toolkit.flavor is CLASSIC:
+    if options.timing_cache is not None and toolkit.product is TENSORRT:
         _save_timing_cache(config, options.timing_cache)
     readable = runs_here(toolkit.compute_capabilities) and not options.lean
     return _Plan(data, facts, read_engine(trt, log, data) if readable else {}, seconds)
@@ -275,7 +267,7 @@ def _configure(config: Any, toolkit: Toolkit, options: EngineOptions, said: Said
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace << 20)
         if config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) != options.workspace << 20:
             raise _failed(f"TensorRT does not take a workspace of {options.workspace} MiB.", said)
-    if toolkit.flavor is RTX:
+    if toolkit.product is RTX:
         config.num_compute_capabilities = len(toolkit.compute_capabilities)
         for index, target in enumerate(toolkit.compute_capabilities):
             value = trt.ComputeCapability.__members__[f"SM{target.replace('.', '')}"]
@@ -321,20 +313,15 @@ def _save_timing_cache(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
     if cache is None:
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(cache.serialize())
-        partial.replace(path)
-    except OSError as error:  # the engine is worth more than the cache
-        warnings.warn(f"the timing cache was not kept in {path}: {error.strerror}", RuntimeWarning, stacklevel=2)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        replace_file(path, bytes(cache.serialize()))
+    except OutputError as error:  # the engine is worth more than the cache
+        warnings.warn(f"the timing cache was not kept in {path}: {error.why}", RuntimeWarning, stacklevel=2)
 
 
 def _made(value: _Value | None, what: str, toolkit: Toolkit, said: Said) -> _Value:
     if value is None:
-        raise _failed(f"{toolkit.flavor.title} did not make {what}.", said)
+        raise _failed(f"{toolkit.product.title} did not make {what}.", said)
     return value
 
 

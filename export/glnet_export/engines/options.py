@@ -4,13 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from glnet_infer.contract import SMALLEST_FRAME
-
-LARGEST_BATCH = 4096
-"""Crops in one run: what graphs are traced for."""
-
-LARGEST_SIDE = 16384
-"""Pixels of a frame; beyond, the frame in float32 takes gigabytes."""
+from glnet_infer.contract import LARGEST_BATCH, LARGEST_FRAME, SMALLEST_FRAME
 
 
 @dataclass(frozen=True)
@@ -27,10 +21,6 @@ class EngineOptions:
         workspace: Scratch memory that layers may use on the GPU, MiB; no limit of ours where None.
         lean: Build for TensorRT's lean runtime, which alone runs the engine then; classic TensorRT only.
         timing_cache: File that keeps the builder's measurements for the next build; classic TensorRT only.
-        float32_modules: Names of modules that stay in float32, with ``*`` and ``?``.
-        precision_crops: Rendered crops that half precision is compared with float32 on.
-        max_half_error_mm: Largest mean vertex error that it may cost.
-        min_half_agreement: Least share of crops that must choose the same pixel or an equivalent one.
     """
 
     flavor: str | None = None
@@ -41,10 +31,23 @@ class EngineOptions:
     workspace: int | None = None
     lean: bool = False
     timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class HalfOptions:
+    """Mixed precision of the module, and what it may cost.
+
+    Attributes:
+        float32_modules: Names of modules that stay in float32, with ``*`` and ``?``.
+        crops: Rendered crops that half precision is compared with float32 on.
+        max_error_mm: Largest mean vertex error that it may cost, millimetres.
+        min_agreement: Least share of crops that must choose the same pixel, or one as good.
+    """
+
     float32_modules: tuple[str, ...] = ()
-    precision_crops: int = 32
-    max_half_error_mm: float = 1.0
-    min_half_agreement: float = 0.95
+    crops: int = 32
+    max_error_mm: float = 1.0
+    min_agreement: float = 0.95
 
 
 def parse_profile(text: str) -> tuple[int, int, int]:
@@ -72,8 +75,8 @@ def parse_frame(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError(f"{text!r} is not WIDTHxHEIGHT, such as 3840x2160")
     width, height = int(match[1]), int(match[2])
-    if not all(SMALLEST_FRAME <= side <= LARGEST_SIDE for side in (width, height)):
-        raise ValueError(f"{text!r} has a side that is not from {SMALLEST_FRAME} to {LARGEST_SIDE}")
+    if not all(SMALLEST_FRAME <= side <= LARGEST_FRAME for side in (width, height)):
+        raise ValueError(f"{text!r} has a side that is not from {SMALLEST_FRAME} to {LARGEST_FRAME}")
     return width, height
 
 

@@ -1,19 +1,48 @@
-"""What an export tells of its stages, how far TensorRT's builder is, and how to stop it."""
+"""Reports of an export's stages; how far TensorRT's builder is, and how to stop it."""
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-Stage = Callable[[str], contextlib.AbstractContextManager[list[str]]]
-"""Entered with a stage's name around its work; the list that it gives receives a line of findings."""
+
+@dataclass
+class StageReport:
+    """Findings of a stage.
+
+    Attributes:
+        lines: Sentences, each short enough to stand beside others.
+        tables: Tables of several lines.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Add a sentence."""
+        self.lines.append(line)
+
+    def show(self, table: str) -> None:
+        """Add a table."""
+        self.tables.append(table)
+
+
+Stage = Callable[[str], contextlib.AbstractContextManager[StageReport]]
+"""Entered with a stage's name around its work; what it gives receives the findings."""
 
 Progress = Callable[[str, float], None]
-"""Told what is being done, and how much of the whole is done, 0 to 1 and never less than before."""
+"""Called with what is being done, and how much of the whole is done, 0 to 1 and never less than before."""
+
+
+@contextlib.contextmanager
+def quietly(name: str) -> Iterator[StageReport]:
+    """A stage that nobody watches."""
+    yield StageReport()
 
 
 def silent(phase: str, fraction: float) -> None:
-    """For nobody."""
+    """Progress that nobody watches."""
 
 
 class Phases:

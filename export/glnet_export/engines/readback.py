@@ -72,7 +72,7 @@ def read_network(network: Any) -> NetworkFacts:
 
 def dtype_name(dtype: Any) -> str:
     """A type of TensorRT as the manifest writes it."""
-    return DTYPES.get(dtype.name, dtype.name.lower())
+    return DTYPES.get(dtype.name, str(dtype.name).lower())
 
 
 def read_engine(trt: Any, log: TensorRtLog, plan: Any) -> dict[str, Any]:

@@ -1,41 +1,13 @@
 """The TensorRT that builds an engine: which of its two products, and for which GPUs."""
 
-import importlib
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from glnet_export.engines.options import EngineOptions
-from glnet_infer.backends.tensorrt.choice import RTX_COMPUTE_CAPABILITIES
-from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES
+from glnet_infer.backends.tensorrt.products import RTX, TENSORRT, Product, load_runtime
 from glnet_infer.devices import Gpu, gpus
-from glnet_infer.errors import ExportError, first_line, install_hint
-
-
-@dataclass(frozen=True)
-class Flavor:
-    """One of the two products.
-
-    Attributes:
-        name: As in manifests and options.
-        module: What Python imports.
-        tag: In names of engine files.
-        minimum: First version that has what is used here.
-    """
-
-    name: str
-    module: str
-    tag: str
-    minimum: tuple[int, int]
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return TITLES[self.name]
-
-
-CLASSIC = Flavor("tensorrt", "tensorrt", "trt", (10, 12))
-RTX = Flavor("tensorrt-rtx", "tensorrt_rtx", "rtx", (1, 7))
+from glnet_infer.errors import BackendError, ExportError, first_line, install_hint
 
 DEFAULT_TARGETS = ("8.6", "8.9", "12.0")
 """GeForce and RTX since 2020, in one engine: TensorRT for RTX compiles kernels where the engine is loaded, so an engine for
@@ -47,14 +19,14 @@ class Toolkit:
     """A TensorRT that is ready to build.
 
     Attributes:
-        flavor: Which product.
+        product: Which product.
         trt: Its module.
         compute_capabilities: What it will compile for.
         gpu: Name of the GPU that it builds on; empty when it compiles ahead of time.
         why: Why this one, for people.
     """
 
-    flavor: Flavor
+    product: Product
     trt: Any
     compute_capabilities: tuple[str, ...]
     gpu: str
@@ -62,11 +34,11 @@ class Toolkit:
 
     @property
     def version(self) -> str:
-        """Of the module."""
+        """Version of the module."""
         return str(self.trt.__version__)
 
     def __str__(self) -> str:
-        return f"{self.flavor.title} {self.version} for {', '.join(self.compute_capabilities)} ({self.why})"
+        return f"{self.product.title} {self.version} for {', '.join(self.compute_capabilities)} ({self.why})"
 
 
 def choose(options: EngineOptions) -> Toolkit:
@@ -83,7 +55,7 @@ def choose(options: EngineOptions) -> Toolkit:
         return _classic(options, here, "its lean runtime is asked for")
     if options.flavor == RTX.name:
         return _rtx(options, here, "as asked")
-    if options.flavor == CLASSIC.name:
+    if options.flavor == TENSORRT.name:
         return _classic(options, here, "as asked")
     if options.compute_capabilities:
         return _rtx(options, here, "TensorRT itself compiles for no other GPU than its own")
@@ -109,7 +81,7 @@ def _classic(options: EngineOptions, here: list[Gpu], why: str) -> Toolkit:
             fix="run glnet-export on a machine with that GPU, or compile ahead of time: "
             f"{'without --lean' if options.lean else 'with --flavor tensorrt-rtx'}",
         )
-    return Toolkit(CLASSIC, _load(CLASSIC), (here[0].compute_capability,), here[0].name, why)
+    return Toolkit(TENSORRT, _load(TENSORRT), (here[0].compute_capability,), here[0].name, why)
 
 
 def _rtx(options: EngineOptions, here: list[Gpu], why: str) -> Toolkit:
@@ -129,7 +101,7 @@ def _rtx(options: EngineOptions, here: list[Gpu], why: str) -> Toolkit:
         strangers = [gpu for gpu in here if gpu.compute_capability not in offered]
         if strangers:
             name, capability = strangers[0].name, strangers[0].compute_capability
-            why += f"; WARNING: it does not run on {name} ({capability}), for which {install_hint('trt')}"
+            why += f"; WARNING: it does not run on {name} ({capability}), for which {install_hint(TENSORRT.extra)}"
     return Toolkit(RTX, trt, targets, "", why)
 
 
@@ -137,28 +109,26 @@ def compute_capabilities(trt: Any) -> tuple[str, ...]:
     """What a module of TensorRT for RTX compiles our graphs for."""
     matches = (re.fullmatch(r"SM(\d+)(\d)", name) for name in trt.ComputeCapability.__members__)
     found = (f"{match[1]}.{match[2]}" for match in matches if match)
-    return tuple(capability for capability in found if capability in RTX_COMPUTE_CAPABILITIES)
+    return tuple(capability for capability in found if capability in RTX.compute_capabilities)
 
 
-def _load(flavor: Flavor) -> Any:
+def _load(product: Product) -> Any:
     try:
-        trt = importlib.import_module(flavor.module)
-        version = trt.__version__
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # also its libraries may be missing or broken
+        trt = load_runtime(product.name)
+        version = str(trt.__version__)
+    except (BackendError, AttributeError) as error:
+        why = error.why if isinstance(error, BackendError) else first_line(error)
+        raise ExportError(f"{product.title} is not installed.", why=why, fix=_install(product)) from error
+    assert product.oldest is not None, "the lean runtime builds nothing"
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < product.oldest:
         raise ExportError(
-            f"{flavor.title} is not installed.",
-            why=first_line(error),
-            fix=_install(flavor),
-        ) from error
-    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < flavor.minimum:
-        raise ExportError(
-            f"{flavor.title} is too old.",
-            why=f"it is version {version}; engines are built from {'.'.join(map(str, flavor.minimum))} on",
-            fix=_install(flavor),
+            f"{product.title} is too old.",
+            why=f"it is version {version}; engines are built from {'.'.join(map(str, product.oldest))} on",
+            fix=_install(product),
         )
     return trt
 
 
-def _install(flavor: Flavor) -> str:
-    other = "; 'trt' instead of 'rtx' for a GPU that it does not know, such as H100" if flavor is RTX else ""
-    return install_hint(EXTRAS[flavor.name]) + other
+def _install(product: Product) -> str:
+    other = f"; {TENSORRT.extra!r} instead of {RTX.extra!r} for a GPU that it does not know, such as H100"
+    return install_hint(product.extra) + (other if product is RTX else "")

@@ -20,7 +20,7 @@ from glnet_infer.backends.tensorrt.choice import choose_engine
 from glnet_infer.backends.tensorrt.engines import EnginePair
 from glnet_infer.backends.tensorrt.execution import OF_CROPS, OF_FRAME, Execution, Steps
 from glnet_infer.backends.tensorrt.frame_cropper import FrameCropper
-from glnet_infer.backends.tensorrt.products import EXTRAS
+from glnet_infer.backends.tensorrt.products import PRODUCTS
 from glnet_infer.backends.tensorrt.tensors import EngineTensor
 from glnet_infer.bundle import Bundle
 from glnet_infer.device_arrays import DeviceArray, DeviceFrame, DeviceMeshes, Lease
@@ -51,7 +51,7 @@ class TensorRtBackend:
 
     def __init__(self, bundle: Bundle, *, cuda_graphs: bool = True, cache_directory: Path | None = None) -> None:
         choice = choose_engine(bundle)
-        memory = device_memory.DeviceMemory(EXTRAS[choice.record.runtime])
+        memory = device_memory.DeviceMemory(PRODUCTS[choice.record.runtime].extra)
         try:
             with memory.active():
                 self._start(EnginePair(bundle, choice, cuda_graphs, cache_directory), memory)
@@ -209,7 +209,7 @@ class TensorRtBackend:
             BackendError: This backend is closed, or the GPU's memory does not suffice.
         """
         self._open()
-        memory = device_memory.DeviceMemory(EXTRAS[self._engine.record.runtime])
+        memory = device_memory.DeviceMemory(PRODUCTS[self._engine.record.runtime].extra)
         try:
             self._engine.share()
             other = TensorRtBackend.__new__(TensorRtBackend)

@@ -9,15 +9,11 @@ from types import ModuleType
 
 from glnet_infer import devices
 from glnet_infer.backends.tensorrt.device_memory import import_cuda_core
-from glnet_infer.backends.tensorrt.products import EXTRAS, TITLES, load_runtime
+from glnet_infer.backends.tensorrt.products import PRODUCTS, RTX, load_runtime
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import ENGINE_FLAVORS, EngineRecord
+from glnet_infer.bundle.records import ENGINE_FLAVORS, EngineRecord
 from glnet_infer.devices import Gpu
 from glnet_infer.errors import BackendError
-
-RTX_COMPUTE_CAPABILITIES = frozenset({"8.0", "8.6", "8.9", "12.0", "12.1"})
-"""GPUs that TensorRT for RTX compiles our graphs for. Data centre GPUs such as Hopper's are not among them; on Turing's
-(7.5) it has no float32 matrix products, which the kinematics need."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,8 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
     if not records:
         raise BackendError(
             f"The bundle {bundle.directory} has no TensorRT engine.",
-            why="it was exported without --trt",
-            fix=f"glnet-export CHECKPOINT -o {bundle.directory} --trt",
+            why="none was built for it yet",
+            fix=f"build one on this machine: glnet-export engine {bundle.directory}",
         )
     refusals = []
     for record in records:
@@ -79,14 +75,14 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
 def describe_runtimes() -> str:
     """Whether TensorRT can start here, in words; a bundle's engine must have been built for the GPU and the version."""
     found, missing = [], []
-    for runtime, title in TITLES.items():
+    for product in PRODUCTS.values():
         try:
-            module = load_runtime(runtime)
-            import_cuda_core(EXTRAS[runtime])
+            module = load_runtime(product.name)
+            import_cuda_core(product.extra)
         except BackendError as error:
             missing.append(f"{error.what} {error.fix}")
         else:
-            found.append(f"{title} {module.__version__}")
+            found.append(f"{product.title} {module.__version__}")
     if not found:
         return "; ".join(missing)
     return f"available: {', '.join(found)}" if devices.gpus() else f"no GPU ({', '.join(found)})"
@@ -104,11 +100,11 @@ def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleTyp
         BackendError: TensorRT or cuda-core is not installed, or the engine was built for another version or GPU.
     """
     module = load_runtime(record.runtime)
-    import_cuda_core(EXTRAS[record.runtime])
+    import_cuda_core(PRODUCTS[record.runtime].extra)
     is_for_gpu = gpu.compute_capability in record.compute_capabilities
     if is_for_gpu and _same_version(record.version, module.__version__):
         return module
-    title = TITLES[record.runtime]
+    title = PRODUCTS[record.runtime].title
     fix = _rebuild(record, gpu, directory)
     if is_for_gpu:
         fix += f", or install what built it: pip install {record.runtime}=={record.version}"
@@ -137,15 +133,15 @@ def _same_version(built: str, installed: str) -> bool:
     return all(left == right for left, right in pairs)
 
 
-def export_command(record: EngineRecord, directory: Path) -> str:
-    """The command that builds an engine of the same kind, for messages."""
-    return f"glnet-export CHECKPOINT -o {directory} --trt{' --lean' if record.lean else ''}"
+def build_command(record: EngineRecord, directory: Path) -> str:
+    """The command that builds an engine of the same kind from the bundle's own graph, for messages."""
+    return f"glnet-export engine {directory}{' --lean' if record.lean else ''}"
 
 
 def _rebuild(record: EngineRecord, gpu: Gpu, directory: Path) -> str:
-    command = export_command(record, directory)
+    command = build_command(record, directory)
     if record.flavor == "tensorrt":
         return f"rebuild on this machine with {command}"
-    if gpu.compute_capability not in RTX_COMPUTE_CAPABILITIES:
-        return f"rebuild on this machine with TensorRT ({command}); TensorRT for RTX does not support this GPU"
+    if gpu.compute_capability not in RTX.compute_capabilities:
+        return f"rebuild on this machine with TensorRT ({command}); {RTX.title} does not support this GPU"
     return f"rebuild with {command} --sm {gpu.compute_capability.replace('.', '')}"

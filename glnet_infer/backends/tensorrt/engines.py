@@ -6,12 +6,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from glnet_infer.backends.tensorrt.choice import EngineChoice, export_command
+from glnet_infer.backends.tensorrt.choice import EngineChoice, build_command
 from glnet_infer.backends.tensorrt.kernel_cache import RuntimeCacheFile
-from glnet_infer.backends.tensorrt.products import TITLES, log_of
+from glnet_infer.backends.tensorrt.products import PRODUCTS, log_of
 from glnet_infer.backends.tensorrt.tensors import EngineFile, crop_engine, main_engine, problems_of
 from glnet_infer.bundle import Bundle, CheckedFile
-from glnet_infer.bundle.manifest import EngineRecord
+from glnet_infer.bundle.records import EngineRecord
 from glnet_infer.errors import BackendError
 
 
@@ -53,9 +53,9 @@ class LoadedEngine:
         self.most_crops = recorded.most_crops
         self.captures_itself = False
         self._trt: Any = choice.trt
-        self._title = f"{TITLES[choice.record.runtime]} {choice.trt.__version__}"
+        self._title = f"{PRODUCTS[choice.record.runtime].title} {choice.trt.__version__}"
         self._file = recorded.record.file
-        self._command = export_command(choice.record, bundle.directory)
+        self._command = build_command(choice.record, bundle.directory)
         self._lock = threading.Lock()
         data = CheckedFile(bundle.directory, recorded.record).read()
         mark = self.log.mark()

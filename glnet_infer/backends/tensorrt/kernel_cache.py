@@ -9,13 +9,11 @@ import warnings
 from pathlib import Path
 
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import FileRecord
+from glnet_infer.bundle.manifest import CACHE_FOLDER
+from glnet_infer.bundle.records import FileRecord
 from glnet_infer.devices import Gpu
 from glnet_infer.errors import OutputError
 from glnet_infer.files import make_directory, replace_file
-
-CACHE_FOLDER = "cache"
-"""A folder in the bundle. Nothing in it is part of the bundle, and all of it may be deleted."""
 
 
 class RuntimeCacheFile:

@@ -1,4 +1,4 @@
-"""Finding TensorRT's Python modules, and keeping what TensorRT says."""
+"""NVIDIA's products that build and run engines: one table; finding their Python modules, keeping what they say."""
 
 from __future__ import annotations
 
@@ -6,17 +6,52 @@ import functools
 import importlib
 import threading
 from collections import deque
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from glnet_infer.errors import BackendError, install_hint, one_line
 
-MODULES = {"tensorrt": "tensorrt", "tensorrt-lean": "tensorrt_lean", "tensorrt-rtx": "tensorrt_rtx"}
-"""Python modules of the runtimes. Each runs the engines that were built for it and no others."""
 
-TITLES = {"tensorrt": "TensorRT", "tensorrt-lean": "TensorRT's lean runtime", "tensorrt-rtx": "TensorRT for RTX"}
-EXTRAS = {"tensorrt": "trt", "tensorrt-lean": "lean", "tensorrt-rtx": "rtx"}
-"""The extra of this library that installs each runtime."""
+@dataclass(frozen=True)
+class Product:
+    """A product of NVIDIA. Each runs the engines that were built for it and no others.
+
+    Attributes:
+        name: What manifests and options call it; also its distribution on PyPI.
+        title: What people call it.
+        module: Its Python module.
+        extra: The extra of this library that installs it.
+        tag: How names of engine files begin.
+        oldest: First version that builds our engines; None where it builds none.
+        compute_capabilities: GPUs that it compiles our graphs for, ahead of time; empty where it compiles for its own GPU.
+    """
+
+    name: str
+    title: str
+    module: str
+    extra: str
+    tag: str
+    oldest: tuple[int, int] | None = None
+    compute_capabilities: frozenset[str] = frozenset()
+
+
+TENSORRT = Product("tensorrt", "TensorRT", "tensorrt", "trt", "trt", oldest=(10, 12))
+LEAN = Product("tensorrt-lean", "TensorRT's lean runtime", "tensorrt_lean", "lean", "trt-lean")
+RTX = Product(
+    "tensorrt-rtx",
+    "TensorRT for RTX",
+    "tensorrt_rtx",
+    "rtx",
+    "rtx",
+    oldest=(1, 7),
+    # Data centre GPUs such as Hopper's are not among them. On Turing's (7.5) it has no float32 matrix products, which the
+    # kinematics need.
+    compute_capabilities=frozenset({"8.0", "8.6", "8.9", "12.0", "12.1"}),
+)
+
+PRODUCTS = {product.name: product for product in (TENSORRT, LEAN, RTX)}
+"""All of them, by the names that :attr:`glnet_infer.bundle.records.EngineRecord.runtime` gives."""
 
 _KEPT_LINES = 200
 
@@ -87,14 +122,14 @@ def log_of(trt: ModuleType) -> TensorRtLog:
 
 
 def load_runtime(name: str) -> ModuleType:
-    """The module of a runtime, one of :data:`MODULES`.
+    """The module of a product, one of :data:`PRODUCTS`.
 
     Raises:
         BackendError: It is not installed, or cannot be loaded.
     """
     try:
-        return importlib.import_module(MODULES[name])
+        return importlib.import_module(PRODUCTS[name].module)
     except Exception as error:  # a module whose libraries are missing or broken raises what it likes
         raise BackendError(
-            f"{TITLES[name]} is not installed.", why=one_line(error), fix=install_hint(EXTRAS[name])
+            f"{PRODUCTS[name].title} is not installed.", why=one_line(error), fix=install_hint(PRODUCTS[name].extra)
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import EngineRecord, FileRecord
+from glnet_infer.bundle.records import EngineRecord, FileRecord
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, SMALLEST_FRAME, TensorSpec
 
 DTYPES = {

@@ -19,7 +19,7 @@ def compare_command(
     batch: Annotated[int, typer.Option(min=2, help="Crops per step.")] = 16,
     curriculum: Annotated[int, typer.Option(min=0, help="Blocks until the full spread of poses.")] = 15,
     crops: Annotated[int, typer.Option(min=1, help="Held-out crops to score on.")] = 512,
-    row: Annotated[list[str] | None, typer.Option(help="Row to train, of all; may be repeated.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Row to train, by default all; may be repeated.")] = None,
     backbone: Annotated[Path | None, typer.Option(help="Checkpoint whose backbone every row starts from.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:

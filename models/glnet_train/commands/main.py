@@ -11,6 +11,7 @@ from glnet_train.commands.compare import compare_command
 from glnet_train.commands.evaluate import evaluate_command
 from glnet_train.commands.requirements import check_installed
 from glnet_train.commands.sheet import sheet_command
+from glnet_train.commands.speed import speed_command
 from glnet_train.commands.training import fit_command
 
 SMOKE_STEPS, SMOKE_FACTOR = 60, 0.6
@@ -27,6 +28,7 @@ app.command("fit")(fit_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("sheet")(sheet_command)
+app.command("speed")(speed_command)
 
 
 @app.command()

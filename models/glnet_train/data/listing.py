@@ -37,7 +37,7 @@ def load_datasets(path: Path, body: Body, spec: CropSpec) -> tuple[list[Annotate
     Args:
         path: The file.
         body: The network's body, SMPL for these datasets.
-        spec: How the network's crops are cut.
+        spec: Size and padding of the network's crops.
 
     Returns:
         The datasets, and the share of each in a mixture.

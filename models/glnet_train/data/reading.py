@@ -127,7 +127,7 @@ def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool
     Args:
         value: Array or nested lists with as many elements as the shape has.
         shape: The shape, with at most one -1.
-        what: What the numbers are, for the message.
+        what: Name of the numbers, for the message.
         rows: Rows that are used and must be finite; all by default.
 
     Raises:

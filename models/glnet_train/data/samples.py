@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glnet.config import GLNetConfig
-from glnet.estimate import MINIMUM_DEPTH, project
+from glnet.estimate import MINIMUM_DEPTH, estimate_from_joints
 from glnet.rotations import rotation_to_6d
 from glnet_infer.contract import DEFAULT_CAMERA, CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
@@ -141,7 +141,7 @@ def collate(samples: Sequence[Sample], config: GLNetConfig) -> tuple[Tensor, Tar
     depth_weights = batch["joint_weights"] * root_weight
     scale_weights = root_weight * batch["camera_weight"] * (joints[:, 0, 2:] > MINIMUM_DEPTH)
     rotation = batch["twists"] if swing_twist else rotation_to_6d(batch["rotations"])
-    projected = project(joints, rotation, batch["betas"], batch["camera"], config.depth_range)
+    projected = estimate_from_joints(joints, rotation, batch["betas"], batch["camera"], config.depth_range)
     estimate = projected._replace(
         keypoints=pad(batch["keypoints"], (0, 0, 0, extra)),
         depths=pad(torch.where(depth_weights > 0, projected.depths, 0), (0, extra)),

@@ -64,9 +64,9 @@ class Trainer:
 
     Args:
         config: The network.
-        recipe: How to train it.
+        recipe: The numbers of the training.
         body: The body in the synthetic crops.
-        matching: How positives are chosen.
+        matching: Choice of positive pixels.
         weights: Weights of the loss terms.
         backgrounds: Folder of photographs to put behind the persons; none gives procedural ones only.
         real: Real crops to mix in, for the share that the recipe leaves them.

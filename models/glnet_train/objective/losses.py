@@ -70,7 +70,7 @@ class Objective(nn.Module):
     Args:
         network: The network that is trained.
         decoder: Gives the rotation matrices of the pose term.
-        matching: How positives are chosen.
+        matching: Choice of positive pixels.
         weights: Weights of the terms.
         guidance: Training-only heads (:class:`glnet_train.objective.guidance.Guidance`), judged on the same positives.
     """

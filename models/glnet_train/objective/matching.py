@@ -64,7 +64,7 @@ def positives(
         logits: Confidences of all pixels before the sigmoid.
         estimates: Estimates of all pixels, at least their :attr:`Matching.components`; None for static matching.
         targets: The labels.
-        matching: How to choose.
+        matching: Choice of positive pixels.
     """
     with torch.no_grad():
         if matching.dynamic:

@@ -98,9 +98,9 @@ def score_dataset(
     """Score a backend on a dataset, as far as its labels go.
 
     Args:
-        backend: What runs the graph; its body must be the protocol's.
+        backend: Backend that runs the graph; its body must be the protocol's.
         dataset: The persons; crops must have the size of the graph's.
-        protocol: How joints and true meshes are made.
+        protocol: Rules by which joints and true meshes are made.
         crops: Most persons to score, spread evenly over the set; None for all.
         progress: Called with how many persons are done, and how many there are.
 

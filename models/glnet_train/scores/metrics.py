@@ -252,7 +252,7 @@ class MetricSummary:
     """Means over a set of crops, with the units in the names.
 
     Attributes:
-        crops: How many crops were scored.
+        crops: Number of crops that were scored.
         values: Name and mean, in the order of :data:`METRIC_ORDER`, COCO's precision last.
     """
 

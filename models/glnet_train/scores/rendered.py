@@ -60,9 +60,9 @@ def evaluate(
     """Score a backend on rendered crops.
 
     Args:
-        backend: What runs the graph; its body must be ``body``.
+        backend: Backend that runs the graph; its body must be ``body``.
         body: The body in the crops.
-        crop: How the network's crops are cut.
+        crop: Size and padding of the network's crops.
         crops: Number of crops; their meshes are kept, 150 kB each.
         seed: Seed of the crops.
         spread: Spread of the crops. Scores of one spread do not compare with those of another.

@@ -7,13 +7,15 @@ import sys
 
 import pytest
 
-from glnet_export.engines.options import EngineOptions
+from glnet_export.engines.options import EngineOptions, HalfOptions
+from glnet_export.engines.progress import StageReport
 from glnet_export.engines.toolkit import choose
 from glnet_export.graph import trace
 from glnet_export.pipeline import Source, export
 
 # Random weights are no measure of half precision: two crops, and a bound for the mistakes of centimetres alone.
-ADA = EngineOptions("tensorrt-rtx", ("8.9",), precision_crops=2, max_half_error_mm=100)
+ADA = EngineOptions("tensorrt-rtx", ("8.9",))
+HALF = HalfOptions(crops=2, max_error_mm=100)
 HERE = "tensorrt-rtx compiles without a GPU; install it with the extra rtx"
 
 
@@ -28,13 +30,19 @@ def ada():
     return ADA
 
 
+@pytest.fixture(scope="session")
+def half():
+    """Mixed precision of random weights, judged mildly on two crops."""
+    return HALF
+
+
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """A machine without GPU and without classic TensorRT; calling it with GPUs adds them."""
     monkeypatch.setitem(sys.modules, "tensorrt", None)
 
     def have(*gpus):
-        for module in ("engines.toolkit", "engines.build", "engine_stages"):
+        for module in ("engines.toolkit", "engines.build", "engines.stages"):
             monkeypatch.setattr(f"glnet_export.{module}.gpus", lambda: list(gpus))
 
     have()
@@ -58,8 +66,9 @@ def export_with_engine(checkpoint, bundle, folder):
 
     @contextlib.contextmanager
     def stage(name):
-        told[name] = []
-        yield told[name]
+        report = StageReport()
+        yield report
+        told[name] = [*report.lines, *report.tables]
 
     def retrace(recovery, path, **options):
         if path.name == "model.onnx":
@@ -68,13 +77,14 @@ def export_with_engine(checkpoint, bundle, folder):
             trace(recovery, path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("engines.toolkit", "engines.build", "engine_stages"):
+        for module in ("engines.toolkit", "engines.build", "engines.stages"):
             patch.setattr(f"glnet_export.{module}.gpus", list)
         for module in ("pipeline", "engine_stages"):
             patch.setattr(f"glnet_export.{module}.trace", retrace)
         export(
             Source(checkpoint),
             folder / "small",
+            half=HALF,
             engine=ADA,
             stage=stage,
             progress=lambda *each: progress.setdefault(list(told)[-1], []).append(each),

@@ -13,7 +13,7 @@ from glnet_export.engines.options import EngineOptions, parse_compute_capabiliti
 from glnet_export.engines.toolkit import choose
 from glnet_export.graph import trace
 from glnet_export.mixed import half_layers, mixed_copy
-from glnet_export.pipeline import STAGES_WITH_ENGINE
+from glnet_export.pipeline import stages_of
 from glnet_infer import ExportError
 from glnet_infer.backends.tensorrt.products import log_of
 from glnet_infer.bundle import Bundle, check_file
@@ -28,11 +28,13 @@ def test_the_bundle_holds_the_engine_and_its_graph(exported, content):
         "crop.rtx-sm89.engine", "manifest.json", "model.mixed.onnx", "model.onnx", "model.rtx-sm89.mixed.engine",
         "topology.npz",
     ]  # fmt: skip
-    assert tuple(told) == STAGES_WITH_ENGINE and told["run"] == [f"{NOT_RUN}: no GPU here that the engine is built for"]
+    assert tuple(told) == stages_of(mixed=True, engine=True) and told["run"] == [
+        f"{NOT_RUN}: no GPU here that the engine is built for"
+    ]
     bundle = Bundle.open(path)
     (engine,) = bundle.manifest.engines
     assert check_file(path, engine.file).name == "model.rtx-sm89.mixed.engine"
-    assert engine.layers["graph"]["file"] == "model.mixed.onnx"
+    assert engine.graph == "model.mixed.onnx"
     assert check_file(path, engine.crop.file).name == "crop.rtx-sm89.engine" and engine.crop.largest_frame == (3840, 2160)
     assert bundle.manifest.graph.precision == "fp32" and bundle.manifest.graph.file.file == "model.onnx"
 
@@ -63,8 +65,8 @@ def test_the_manifest_says_how_it_was_built(exported, rtx):
     assert (engine.compute_capabilities, engine.profile) == (("8.9",), (1, 4, 16))
     assert (
         engine.state == NOT_RUN
-        and list(engine.parity) == ["module"]
-        and engine.parity["module"]["crops"] == 2
+        and engine.parity == {}
+        and Bundle.open(exported[0]).manifest.graph_for("engines").parity["crops"] == 2
         and 0 < engine.seconds < 300
     )
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from glnet_export.cli import app
+from glnet_export.commands.main import app
 from glnet_export.engines.build import NOT_RUN
-from glnet_export.pipeline import STAGES_WITH_ENGINE
+from glnet_export.pipeline import stages_of
 from glnet_infer import ExportError
 
 QUICK = ("--precision-crops", "2", "--max-half-error", "100")
@@ -40,7 +40,7 @@ def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
     assert result.exit_code == 0, result.stderr
     lines = [line for line in result.stderr.splitlines() if not line.startswith(" ")]  # without tables
     assert [line.split()[:3] for line in lines] == [
-        [f"{i}/10", name, "done"] for i, name in enumerate(STAGES_WITH_ENGINE, 1)
+        [f"{i}/10", name, "done"] for i, name in enumerate(stages_of(mixed=True, engine=True), 1)
     ]
     assert "2 crops" in lines[5]
     assert "TensorRT for RTX" in lines[6] and "half" in lines[6] and "t is not used" in lines[6]
@@ -67,6 +67,7 @@ def test_the_command_line(exported, retraced, small_checkpoint, tmp_path):
         (["--trt", "--max-half-error", "nan"], "--max-half-error"),
         (["--trt", "--flavor", "tensorrt", "--sm", "89"], "--flavor tensorrt-rtx"),
         (["--trt", "--flavor", "tensorflow"], "--flavor"),
+        (["--fp32", "head"], "--mixed"),
         (["--lean"], "--trt"),
         (["--trt", "--lean", "--sm", "89"], "--flavor tensorrt"),
         (["--trt", "--lean", "--flavor", "tensorrt-rtx"], "--flavor tensorrt"),

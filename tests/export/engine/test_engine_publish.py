@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -13,10 +14,13 @@ from glnet_export.engines.progress import Phases
 from glnet_export.pipeline import Source, export
 from glnet_export.publish import bundle_under_construction
 from glnet_infer import ExportError, OutputError
-from glnet_infer.backends.tensorrt.products import log_of
+from glnet_infer.backends.tensorrt.products import RTX, log_of
 from glnet_infer.bundle import Bundle
 
 # Stopping
+
+
+from_another_thread = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 @pytest.fixture
@@ -27,9 +31,10 @@ def interruptible():
     signal.signal(signal.SIGINT, previous)
 
 
+@from_another_thread
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_build_is_cancelled_and_leaves_the_old_bundle(
-    exported, retraced, small_checkpoint, tmp_path, rtx, ada, content
+    exported, retraced, small_checkpoint, tmp_path, rtx, ada, half, content
 ):
     old = shutil.copytree(exported[0], tmp_path / "bundle")
     before, log = content(old), log_of(rtx)
@@ -42,14 +47,15 @@ def test_an_interrupted_build_is_cancelled_and_leaves_the_old_bundle(
             time.sleep(0.3)
 
     with pytest.raises(KeyboardInterrupt):
-        export(Source(small_checkpoint), old, engine=ada, progress=interrupt)
+        export(Source(small_checkpoint), old, half=half, engine=ada, progress=interrupt)
     assert "BuildCanceled" in log.since(mark)  # not merely left running
     assert content(old) == before and [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@from_another_thread
 @pytest.mark.usefixtures("interruptible")
 def test_a_crop_engine_that_is_interrupted_leaves_the_old_bundle(
-    exported, retraced, small_checkpoint, tmp_path, monkeypatch, ada, content
+    exported, retraced, small_checkpoint, tmp_path, monkeypatch, ada, half, content
 ):
     old = shutil.copytree(exported[0], tmp_path / "bundle")
     before, folders, calls = content(old), [], []
@@ -61,12 +67,12 @@ def test_a_crop_engine_that_is_interrupted_leaves_the_old_bundle(
             time.sleep(0.3)
 
     def interrupted(*arguments, **options):
-        folders.append(sorted(content(arguments[0])))
+        folders.append(sorted(content(arguments[1])))
         return build_crop(*arguments, progress=interrupt)
 
-    monkeypatch.setattr("glnet_export.engine_stages.build_crop", interrupted)
+    monkeypatch.setattr("glnet_export.engines.stages.build_crop", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export(Source(small_checkpoint), old, engine=ada)
+        export(Source(small_checkpoint), old, half=half, engine=ada)
     assert "model.rtx-sm89.mixed.engine" in folders[0]  # the other engine was there already
     assert content(old) == before and [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -80,14 +86,18 @@ def test_what_the_listener_of_progress_raises_stops_the_build(toolkit, mixed, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_build_leaves_the_old_bundle(exported, retraced, small_checkpoint, tmp_path, ada, content, monkeypatch):
+def test_a_failed_build_leaves_the_old_bundle(
+    exported, retraced, small_checkpoint, tmp_path, ada, half, content, monkeypatch
+):
     # Turing is refused beforehand, since this is what would come of it.
-    monkeypatch.setattr("glnet_export.engines.toolkit.RTX_COMPUTE_CAPABILITIES", frozenset({"7.5"}))
+    turing_too = dataclasses.replace(RTX, compute_capabilities=frozenset({"7.5"}))
+    for module in ("toolkit", "build"):
+        monkeypatch.setattr(f"glnet_export.engines.{module}.RTX", turing_too)
     old = shutil.copytree(exported[0], tmp_path / "bundle")
     before = content(old)
     turing = dataclasses.replace(ada, compute_capabilities=("7.5",))
     with pytest.raises(ExportError, match="did not build"):
-        export(Source(small_checkpoint), old, engine=turing)
+        export(Source(small_checkpoint), old, half=half, engine=turing)
     assert content(old) == before and [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -120,7 +130,10 @@ def test_a_bundle_with_an_engine_may_be_replaced(exported, tmp_path, content):
 
 def test_a_users_graph_beside_a_bundle_without_engine_is_kept(exported, tmp_path):
     old = shutil.copytree(exported[0], tmp_path / "bundle")
-    dataclasses.replace(Bundle.open(old).manifest, engines=()).write(old)
+    manifest = Bundle.open(old).manifest
+    dataclasses.replace(manifest, engines=(), reference=None, graphs=(manifest.graph,)).write(old)
+    for name in ("crop.rtx-sm89.engine", "model.rtx-sm89.mixed.engine", "crop.onnx", "reference.npz"):
+        (old / name).unlink()
     with pytest.raises(OutputError, match="will not be overwritten") as error, bundle_under_construction(old):
         pytest.fail("the block was entered")
     assert "model.mixed.onnx" in error.value.why

@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 
 from glnet.backend import TorchBackend
-from glnet_export.engine_stages import obstacle_to
+from glnet_export.crop_graph import write_crop_graph
 from glnet_export.engines.build import NOT_RUN
-from glnet_export.engines.crop_graph import write_crop_graph
 from glnet_export.engines.crop_parity import compare_crops
+from glnet_export.engines.stages import obstacle_to
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError
 from glnet_infer.bundle import Bundle
@@ -23,13 +23,13 @@ from glnet_infer.devices import Gpu
 
 
 @pytest.fixture
-def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, monkeypatch, tmp_path, ada):
+def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, monkeypatch, tmp_path, ada, half):
     """Exports where the engine runs; gives the engine's record.
 
     The float32 module plays the engine, ONNX Runtime the crop engine, with their results changed.
     """
 
-    def run_engine(change=lambda outputs: outputs, change_crops=lambda crops: crops, options=ada):
+    def run_engine(change=lambda outputs: outputs, change_crops=lambda crops: crops, options=half):
         machine(Gpu("NVIDIA GeForce RTX 4090", "8.9"))
         closed = []
         ran.clear()
@@ -60,9 +60,9 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
             assert [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
             return Engine(small_recovery)
 
-        monkeypatch.setattr("glnet_export.engine_stages.TensorRtBackend", opened)
+        monkeypatch.setattr("glnet_export.engines.stages.TensorRtBackend", opened)
         try:
-            export(Source(small_checkpoint), tmp_path / "b", engine=options)
+            export(Source(small_checkpoint), tmp_path / "b", half=options, engine=ada)
         finally:
             assert closed == [True]
         (engine,) = Bundle.open(tmp_path / "b").manifest.engines
@@ -72,19 +72,23 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
     return run_engine
 
 
-def test_an_engine_that_runs_is_compared(run_engine, ada):
+def graph_of(folder):
+    return Bundle.open(folder / "b").manifest.graph_for("engines")
+
+
+def test_an_engine_that_runs_is_compared(run_engine, half, tmp_path):
     engine = run_engine()
     found = engine.parity["engine"]
     assert engine.state == "run" and found["backend"] == "torch-cpu"
-    assert found["crops"] == ada.precision_crops and found["vertices_max_mm"] == 0 and found["pixel_agreement"] == 1
-    assert found["bounds"] == engine.parity["module"]["bounds"]
+    assert found["crops"] == half.crops and found["vertices_max_mm"] == 0 and found["pixel_agreement"] == 1
+    assert found["bounds"] == graph_of(tmp_path).parity["bounds"]
     cut = engine.parity["crop"]
     assert cut["crops"] == 7 and cut["frame"] == [1280, 720] and cut["largest_difference"] <= cut["bound"] == 1
     assert 0.99 < cut["equal"] <= 1
 
 
-def test_every_size_of_an_engine_is_compared(run_engine, ada):
-    run_engine(options=dataclasses.replace(ada, precision_crops=6))
+def test_every_size_of_an_engine_is_compared(run_engine, half):
+    run_engine(options=dataclasses.replace(half, crops=6))
     assert run_engine.ran == [2, 1, 2, 1]
 
 
@@ -134,7 +138,7 @@ def test_an_engine_that_is_too_far_from_the_module_is_refused(run_engine, tmp_pa
     assert not (tmp_path / "b").exists()
 
 
-def test_how_many_crops_may_choose_another_pixel_is_an_option(run_engine, ada):
+def test_how_many_crops_may_choose_another_pixel_is_an_option(run_engine, half):
     def another(outputs):
         moved, pixel = outputs["vertices"].copy(), outputs["reference_pixel"].copy()
         moved[0, :, 0] += 0.01
@@ -144,7 +148,7 @@ def test_how_many_crops_may_choose_another_pixel_is_an_option(run_engine, ada):
     with pytest.raises(ExportError, match="Half precision costs too much") as caught:
         run_engine(another)  # one crop of two
     assert caught.value.why.startswith("50.0% of the crops") and "bound 95%" in caught.value.why
-    engine = run_engine(another, options=dataclasses.replace(ada, min_half_agreement=0.5))
+    engine = run_engine(another, options=dataclasses.replace(half, min_agreement=0.5))
     assert engine.parity["engine"]["tied"][0][0] == pytest.approx(10, rel=0.01)  # mm
 
 
@@ -161,14 +165,14 @@ def test_an_engine_that_gives_no_numbers_is_refused(run_engine, tmp_path):
 # What half precision costs
 
 
-def test_half_precision_that_costs_too_much_is_refused(exported, retraced, small_checkpoint, tmp_path, ada):
+def test_half_precision_that_costs_too_much_is_refused(exported, retraced, small_checkpoint, tmp_path, half):
     with pytest.raises(ExportError, match="Half precision") as caught:
-        export(Source(small_checkpoint), tmp_path / "b", engine=dataclasses.replace(ada, max_half_error_mm=1e-9))
+        export(Source(small_checkpoint), tmp_path / "b", half=dataclasses.replace(half, max_error_mm=1e-9))
     assert "--fp32" in caught.value.fix and "mm off" in caught.value.why
     assert not (tmp_path / "b").exists()
 
 
-def test_modules_that_stay_in_float32_are_recorded(exported, retraced, small_checkpoint, tmp_path, ada):
-    options = dataclasses.replace(ada, float32_modules=("backbone.stage4",))
-    (engine,) = export(Source(small_checkpoint), tmp_path / "b", engine=options).engines
-    assert engine.layers["kept_in_float32"] == ["backbone.stage4"]
+def test_modules_that_stay_in_float32_are_recorded(exported, retraced, small_checkpoint, tmp_path, half):
+    options = dataclasses.replace(half, float32_modules=("backbone.stage4",))
+    export(Source(small_checkpoint), tmp_path / "b", half=options)
+    assert graph_of(tmp_path).kept_in_float32 == ("backbone.stage4",)

@@ -10,9 +10,10 @@ import pytest
 from glnet_export.engines.build import build
 from glnet_export.engines.options import EngineOptions
 from glnet_export.engines.readback import count_engine_types
-from glnet_export.engines.toolkit import CLASSIC, DEFAULT_TARGETS, Toolkit, choose
+from glnet_export.engines.toolkit import DEFAULT_TARGETS, Toolkit, choose
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError, OutputError
+from glnet_infer.backends.tensorrt.products import TENSORRT
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 from glnet_infer.devices import Gpu
 
@@ -21,7 +22,7 @@ from glnet_infer.devices import Gpu
 
 def test_without_a_gpu_rtx_compiles_for_the_usual_ones(rtx):
     toolkit = choose(EngineOptions())
-    assert (toolkit.flavor.name, toolkit.compute_capabilities) == ("tensorrt-rtx", DEFAULT_TARGETS)
+    assert (toolkit.product.name, toolkit.compute_capabilities) == ("tensorrt-rtx", DEFAULT_TARGETS)
     assert "no GPU" in toolkit.why and toolkit.gpu == ""
 
 
@@ -63,7 +64,7 @@ def test_classic_tensorrt_where_it_can_build(machine, monkeypatch):
     machine(Gpu("NVIDIA H200", "9.0"))
     monkeypatch.setitem(sys.modules, "tensorrt", StandIn())
     toolkit = choose(EngineOptions())
-    assert (toolkit.flavor, toolkit.gpu, toolkit.compute_capabilities) == (CLASSIC, "NVIDIA H200", ("9.0",))
+    assert (toolkit.product, toolkit.gpu, toolkit.compute_capabilities) == (TENSORRT, "NVIDIA H200", ("9.0",))
     assert "NVIDIA H200" in str(toolkit) and "10.13" in str(toolkit)
 
 
@@ -195,7 +196,7 @@ def classic(machine, monkeypatch, tmp_path):
     monkeypatch.setattr("glnet_export.engines.build.newest_cuda", lambda: "13.0")
 
     def run(stand_in, **options):
-        toolkit = Toolkit(CLASSIC, stand_in, ("9.0",), H200.name, "")
+        toolkit = Toolkit(TENSORRT, stand_in, ("9.0",), H200.name, "")
         return build(tmp_path / "g.onnx", tmp_path, toolkit, EngineOptions(**options), half_layers=1), stand_in.told
 
     return run
@@ -224,7 +225,7 @@ def test_a_lean_engine_is_classic_tensorrts(machine, monkeypatch):
         choose(EngineOptions(lean=True))
     machine(H200)
     monkeypatch.setitem(sys.modules, "tensorrt", StandIn())
-    assert choose(EngineOptions(lean=True)).flavor is CLASSIC
+    assert choose(EngineOptions(lean=True)).product is TENSORRT
 
 
 def test_a_tensorrt_without_the_flag_is_told_nothing(classic):
@@ -272,8 +273,8 @@ def test_a_timing_cache_that_cannot_be_kept_costs_no_engine(classic, tmp_path):
 
 @pytest.mark.parametrize("path, why", [(".", "is a directory"), ("gone/timing", "no directory")])
 def test_a_timing_cache_that_cannot_be_kept_is_refused_before_the_work(tmp_path, monkeypatch, path, why):
-    toolkit = Toolkit(CLASSIC, StandIn(), ("9.0",), H200.name, "")
-    monkeypatch.setattr("glnet_export.pipeline.choose", lambda options: toolkit)
+    toolkit = Toolkit(TENSORRT, StandIn(), ("9.0",), H200.name, "")
+    monkeypatch.setattr("glnet_export.engines.stages.choose", lambda options: toolkit)
     options = EngineOptions(timing_cache=tmp_path / path)
     with pytest.raises(OutputError, match="timing cache") as error:
         export(Source(tmp_path / "no.pth"), tmp_path / "b", engine=options)

@@ -149,6 +149,7 @@ def no_smpl(tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))  # its name on Windows
     monkeypatch.delenv("GLNET_BODY_DIR", raising=False)
     return tmp_path
 

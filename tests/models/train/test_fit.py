@@ -1,6 +1,5 @@
 """How a training is asked to stop."""
 
-import os
 import signal
 
 import pytest
@@ -17,11 +16,11 @@ def test_the_first_signal_asks_and_the_second_is_the_callers_again(number):
     try:
         with stop.listening():
             assert not stop.asked
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert stop.asked and heard == ["asked"] and not before
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert heard == ["asked"] and len(before) == 1
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert len(before) == 2
     finally:
         signal.signal(number, previous)
@@ -36,5 +35,5 @@ def test_what_cannot_be_told_does_not_end_the_training(error):
 
     stop = Stop(heard)
     with stop.listening():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     assert stop.asked

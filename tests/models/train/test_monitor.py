@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -111,9 +112,11 @@ def test_overlays_lie_on_the_rendered_body(demo_body):
     for crop, body, camera in zip(sample.crops.numpy(), vertices.numpy(), sample.cameras.numpy(), strict=True):
         drawn = overlay(crop, body, demo_body.data.faces, camera)
         covered = (drawn != crop).any(-1)
+        # A pixel is drawn where its middle is on the mesh: that of a vertex at the outline may not be, its neighbour is.
+        near = cv2.dilate(covered.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         places = (body[:, :2] / body[:, 2:] * camera[:2] + camera[2:] + 0.5) * 192
         x, y = places[(places > 1).all(1) & (places < 190).all(1)].astype(int).T
-        assert covered[y, x].mean() > 0.99
+        assert near[y, x].mean() > 0.999 and covered[y, x].mean() > 0.95
         assert 0.05 < covered.mean() < 0.5
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import signal
 
 import cv2
@@ -218,7 +217,7 @@ def test_a_training_stops_between_blocks_of_its_first_crops(config, demo_body, t
 
     def interrupted(count):
         rendered.append(count)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return render(count)
 
     monkeypatch.setattr(stopped.source, "sample", interrupted)

@@ -1,5 +1,6 @@
 """``glnet-train`` as it is typed: what it refuses, what it leaves behind, what it prints."""
 
+import dataclasses
 import json
 import os
 
@@ -130,3 +131,15 @@ def test_a_sheet_that_cannot_be_written_says_what_is_wrong(tmp_path):
     result = CliRunner().invoke(app, ["sheet", "-o", str(tmp_path / "no" / "sheet.png"), "--count", "1"])
     assert result.exit_code == OutputError.exit_code == 9
     assert "Cannot write" in result.stderr and "mkdir -p" in result.stderr
+
+
+def test_speed_names_the_machine_and_measures_both_kinds_of_work(tmp_path, small_config):
+    config = dataclasses.replace(small_config, crop=CropSpec(64), keypoint_origin="pixel", keypoints=29)
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(config.to_dict()))
+    arguments = ["speed", "--config", str(path), "--batch", "2", "--block", "2", "--seconds", "0.1"]
+    document = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert [row["work"] for row in document["rows"]] == ["render", "train"] and document["torch"] == torch.__version__
+    for row in document["rows"]:
+        assert row["per_second"] == pytest.approx(2000 / row["milliseconds"]) and row["calls"] >= 3
+    assert "| train |" in CliRunner().invoke(app, arguments).stdout

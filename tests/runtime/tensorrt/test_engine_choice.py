@@ -50,9 +50,7 @@ def test_an_engine_of_another_model_of_gpu_runs_and_says_so(machine, install, tm
 def test_no_engine(choice_of, install):
     install()
     bundle = choice_of()
-    refused(
-        lambda: open_backend("tensorrt", bundle), "no TensorRT engine", f"glnet-export CHECKPOINT -o {bundle.directory}"
-    )
+    refused(lambda: open_backend("tensorrt", bundle), "no TensorRT engine", f"glnet-export engine {bundle.directory}")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,7 @@ def test_another_gpu(choice_of, install):
     bundle = choice_of({"flavor": "tensorrt-rtx", "compute_capabilities": ("8.9", "12.0")}, gpu="8.6")
     error = refused(lambda: open_backend("tensorrt", bundle), "built for sm 8.9, 12.0 with TensorRT for RTX 1.7.1.116")
     assert "here sm 8.6 (NVIDIA L4) with TensorRT for RTX 1.7.1.116" in error.why
-    assert error.fix == f"rebuild with glnet-export CHECKPOINT -o {bundle.directory} --trt --sm 86"
+    assert error.fix == f"rebuild with glnet-export engine {bundle.directory} --sm 86"
 
 
 def test_another_gpu_for_tensorrt_is_built_for_where_it_is(choice_of, install):
@@ -135,8 +133,12 @@ def test_an_engine_for_the_lean_runtime_runs_there_alone(choice_of, install):
 
 def test_an_engine_for_another_version_of_the_lean_runtime_is_rebuilt_for_it(choice_of, install):
     install("tensorrt_lean", "11.4.0.106")
-    error = refused(lambda: open_backend("tensorrt", choice_of({"lean": True})), "does not fit", "lean runtime 11.4.0.106")
-    assert "--trt --lean" in error.fix and "pip install tensorrt-lean==10.16.1.11" in error.fix
+    bundle = choice_of({"lean": True})
+    error = refused(lambda: open_backend("tensorrt", bundle), "does not fit", "lean runtime 11.4.0.106")
+    assert (
+        f"glnet-export engine {bundle.directory} --lean" in error.fix
+        and "pip install tensorrt-lean==10.16.1.11" in error.fix
+    )
 
 
 def test_tensorrts_engine_goes_before_rtxs(choice_of, install):

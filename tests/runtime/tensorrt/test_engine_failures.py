@@ -8,7 +8,9 @@ from glnet_infer.backends.tensorrt import TensorRtBackend
 
 def test_an_engine_that_is_not_loaded(either, machine):
     machine.trouble = {"deserialize_cuda_engine"}
-    error = refused(lambda: TensorRtBackend(either), "does not load", "deserialize_cuda_engine was told to fail", "--trt")
+    error = refused(
+        lambda: TensorRtBackend(either), "does not load", "deserialize_cuda_engine was told to fail", "glnet-export engine"
+    )
     assert "Loaded engine size" not in error.why  # TensorRT's talk is left out
     assert not machine.memory and not machine.streams
 
@@ -121,5 +123,5 @@ def test_an_engine_that_fails_while_it_is_captured(classic, machine):
 def test_an_engine_of_another_graph(install, machine, tmp_path, changes, words):
     install()
     bundle = make_bundle(tmp_path, engine_record(tmp_path, plan(**changes)))
-    refused(lambda: TensorRtBackend(bundle), "is not of this bundle's graph", *words, "--trt")
+    refused(lambda: TensorRtBackend(bundle), "is not of this bundle's graph", *words, "glnet-export engine")
     assert not machine.contexts and not machine.memory

@@ -6,13 +6,14 @@ import json
 import numpy as np
 
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.bundle.manifest import (
+from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.records import (
+    RUNTIME,
     BodyRecord,
     CropEngineRecord,
     EngineRecord,
     FileRecord,
     GraphRecord,
-    Manifest,
     NetworkRecord,
 )
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, CropSpec
@@ -102,8 +103,7 @@ def make_bundle(directory, *records):
         network=NetworkRecord("small", "random", "3", "", {}),
         body=BodyRecord("demo", VERTICES, nothing, record_file(directory / "topology.npz")),
         crop=CropSpec(size=SIDE),
-        graph=GraphRecord(record_file(directory / "model.onnx"), 20, "mixed", 1),
-        parity={},
+        graphs=(GraphRecord(record_file(directory / "model.onnx"), RUNTIME, "mixed", 20, 1),),
         engines=records,
         outputs=OUTPUTS,
     )

@@ -160,6 +160,15 @@ def test_arrays_of_another_context_are_refused(recoverer, machine):
         np.testing.assert_array_equal(recoverer(array, BOXES).vertices, recoverer(frame_of(), BOXES).vertices)
 
 
+def test_a_detector_takes_no_arrays_of_the_gpu(classic, machine):
+    with MeshRecoverer(classic.directory, "tensorrt", detector="none") as recoverer:
+        array = on_gpu(machine, frame_of())
+        assert len(recoverer(array, BOXES)) == len(BOXES)
+        refused(
+            lambda: recoverer(array), "came without boxes", "images of the host", "give the persons' boxes", kind=InputError
+        )
+
+
 def test_a_bundle_without_a_crop_engine_takes_no_arrays_of_the_gpu(machine, tmp_path):
     with MeshRecoverer(bundle_of(tmp_path / "bundle", crop=False).directory, "tensorrt") as recoverer:
         error = refused(lambda: recoverer(on_gpu(machine, frame_of()), BOXES), "no crop engine", kind=InputError)

@@ -1,4 +1,4 @@
-"""Backends that say how long the parts of their calls took."""
+"""Backends that say how long the stages of their calls took."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from glnet_bench.estimates import Timed
 from glnet_bench.machine.clocks import Stopwatch
-from glnet_bench.measure.sampling import Timed
+from glnet_bench.record.names import NETWORK
 from glnet_infer.backends import Backend, Outputs
 
 
@@ -24,25 +25,28 @@ class Steps(Protocol):
         """Queue the network; need not wait."""
 
     def download(self) -> Outputs:
-        """The outputs in host memory."""
+        """Give the outputs in host memory."""
 
     def close(self) -> None:
-        """Free everything."""
+        """Free everything. Calling it twice is allowed."""
 
 
 class Staged(Protocol):
     """A backend of the runtime that times itself.
 
     Attributes:
-        parts: Milliseconds by part since :meth:`reset`, summed over calls.
+        times: Milliseconds by stage since :meth:`reset`, summed over calls.
         began: When the first call since then was entered, seconds of the host's clock.
         ended: When the last one returned.
     """
 
-    name: str
-    parts: Timed
+    times: Timed
     began: float
     ended: float
+
+    @property
+    def name(self) -> str:
+        """See ``glnet_infer.backends.Backend``."""
 
     def reset(self) -> None:
         """Begin anew."""
@@ -51,7 +55,7 @@ class Staged(Protocol):
         """See ``glnet_infer.backends.Backend``."""
 
     def close(self) -> None:
-        """Free what was made for timing."""
+        """Free what was made for timing. Calling it twice is allowed."""
 
 
 class _Times:
@@ -63,23 +67,23 @@ class _Times:
 
     def reset(self) -> None:
         """See :class:`Staged`."""
-        self.parts: Timed = {}
+        self.times: Timed = {}
         self.began = self.ended = 0.0
 
     def _enter(self) -> float:
         now = time.perf_counter()
-        self.began = self.began if self.parts else now
+        self.began = self.began if self.times else now
         return now
 
-    def _add(self, part: str, milliseconds: float) -> None:
-        self.parts[part] = self.parts.get(part, 0.0) + milliseconds
+    def _add(self, stage: str, milliseconds: float) -> None:
+        self.times[stage] = self.times.get(stage, 0.0) + milliseconds
 
 
 class WholeCalls(_Times):
-    """A backend on the CPU: nothing is uploaded, the call is the engine.
+    """A backend on the CPU: nothing is uploaded, the call is the network.
 
     Args:
-        backend: Whose calls; the caller closes it.
+        backend: What is called; the caller closes it.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -91,7 +95,7 @@ class WholeCalls(_Times):
         start = self._enter()
         outputs = self._backend.run(crops, cameras)
         self.ended = time.perf_counter()
-        self._add("engine", 1000 * (self.ended - start))
+        self._add(NETWORK, 1000 * (self.ended - start))
         return outputs
 
     def close(self) -> None:
@@ -99,12 +103,12 @@ class WholeCalls(_Times):
 
 
 class StagedCalls(_Times):
-    """Calls on a GPU, step by step: upload and engine by the stopwatch, download the rest of the call.
+    """Calls on a GPU, step by step: upload and network by the stopwatch, download the rest of the call.
 
     Args:
-        name: Of the backend.
+        name: Name of the backend.
         steps: What runs.
-        stopwatch: Of the stream that the steps are queued on.
+        stopwatch: Clock of the stream that the steps are queued on; it is closed with the steps.
     """
 
     def __init__(self, name: str, steps: Steps, stopwatch: Stopwatch) -> None:
@@ -122,12 +126,13 @@ class StagedCalls(_Times):
         marks.append(self._stopwatch.mark())
         outputs = self._steps.download()
         self.ended = time.perf_counter()
-        upload, engine = (self._stopwatch.milliseconds(*pair) for pair in pairwise(marks))
+        upload, network = (self._stopwatch.milliseconds(*pair) for pair in pairwise(marks))
         self._add("upload", upload)
-        self._add("engine", engine)
-        self._add("download", max(0.0, 1000 * (self.ended - start) - upload - engine))
+        self._add(NETWORK, network)
+        self._add("download", max(0.0, 1000 * (self.ended - start) - upload - network))
         return outputs
 
     def close(self) -> None:
         """See :class:`Staged`."""
         self._steps.close()
+        self._stopwatch.close()

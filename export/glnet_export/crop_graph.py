@@ -14,15 +14,18 @@ OPSET = 20
 """The first in which GridSample calls its bilinear mode ``linear``."""
 
 
-def write_crop_graph(path: Path, size: int) -> None:
+def write_crop_graph(path: Path, size: int) -> tuple[int, int]:
     """Write the ONNX graph that cuts N crops out of one frame.
 
     All crops are ONE GridSample: the frame is a batch of one, and the N grids stand one below the other. TensorRT would
     otherwise hold a copy of the frame for each crop.
 
     Args:
-        path: Where to write it.
+        path: File to write.
         size: Side of the crops.
+
+    Returns:
+        The version of the operators, and the number of nodes.
     """
     graph = helper.make_graph(
         _nodes(),
@@ -35,6 +38,7 @@ def write_crop_graph(path: Path, size: int) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+    return OPSET, len(graph.node)
 
 
 def _nodes() -> list[onnx.NodeProto]:

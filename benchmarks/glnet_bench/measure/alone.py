@@ -6,6 +6,7 @@ Started by :mod:`glnet_bench.measure.processes`, which reads the JSON document t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from glnet_bench.machine import hardware as machine
-from glnet_bench.machine.nvidia import Nvml, open_nvml
+from glnet_bench.machine import nvml as nvmls
+from glnet_bench.machine.nvml import Nvml
 from glnet_bench.measure.failures import is_out_of_memory
 from glnet_bench.measure.scene import Scene
-from glnet_bench.runners.base import Options, open_product
+from glnet_bench.record.codec import encode
+from glnet_bench.record.results import Reading, Soak, StartSeconds
+from glnet_bench.runners.base import Options
+from glnet_bench.runners.registry import open_product
 from glnet_bench.settings import parse_frames
 from glnet_infer.bundle import Bundle
 from glnet_infer.commands.console import error_document
@@ -25,25 +30,24 @@ from glnet_infer.recoverer import MeshRecoverer
 
 FURTHER_CALLS = 5
 READINGS = 100
-"""Of memory over the frames, evenly spread."""
+"""Readings of memory, evenly spread over the frames."""
 
 
-def start_up(bundle: Path, backend: str, options: Options, scene: Scene, spawned: float) -> tuple[MeshRecoverer, Any]:
+def start_up(
+    bundle: Path, backend: str, options: Options, scene: Scene, spawned: float
+) -> tuple[MeshRecoverer, StartSeconds]:
     """Open a recoverer, call it, and say how long each took.
 
     Args:
-        bundle: Directory.
-        backend: One of ``glnet_bench.runners.base.BACKENDS``.
-        options: For opening it.
+        bundle: Directory of the bundle.
+        backend: One of ``glnet_bench.runners.registry.backend_names``.
+        options: Options for opening it.
         scene: What to call it on.
         spawned: When this process was started, seconds of the monotonic clock.
-
-    Returns:
-        The recoverer and the times in seconds: ``import`` until this function, ``load`` of bundle and backend, ``first``
-        call, their sum from the process's start as ``total``, and the median of ``further`` calls.
     """
     entered = time.monotonic()
-    recoverer = MeshRecoverer(bundle, open_product(backend, Bundle.open(bundle), options))
+    opened = Bundle.open(bundle)  # once, as a product does: it reads every file for its hash
+    recoverer = MeshRecoverer(opened, open_product(backend, opened, options))
     loaded = time.monotonic()
     recoverer(scene.image, scene.boxes)
     called = time.monotonic()
@@ -52,29 +56,24 @@ def start_up(bundle: Path, backend: str, options: Options, scene: Scene, spawned
         begin = time.monotonic()
         recoverer(scene.image, scene.boxes)
         further.append(time.monotonic() - begin)
-    return recoverer, {
-        "import": entered - spawned,
-        "load": loaded - entered,
-        "first": called - loaded,
-        "total": called - spawned,
-        "further": sorted(further)[FURTHER_CALLS // 2],
-    }
+    return recoverer, StartSeconds(
+        importing=entered - spawned,
+        loading=loaded - entered,
+        first_call=called - loaded,
+        total=called - spawned,
+        later_call=sorted(further)[FURTHER_CALLS // 2],
+    )
 
 
-def soak(recoverer: MeshRecoverer, scene: Scene, frames: int, nvml: Nvml | None) -> list[dict[str, Any]]:
-    """Memory after growing numbers of frames.
-
-    Returns:
-        Readings: ``frame``, ``host`` and ``device`` bytes, None where they cannot be read.
-    """
+def soak(recoverer: MeshRecoverer, scene: Scene, frames: int, nvml: Nvml | None) -> tuple[Reading, ...]:
+    """Memory after growing numbers of frames."""
     readings = []
     marks = {round(frames * (index + 1) / READINGS) for index in range(READINGS)}
     for frame in range(1, frames + 1):
         recoverer(scene.image, scene.boxes)
         if frame in marks:
-            used = nvml.used_memory() if nvml else None
-            readings.append({"frame": frame, "host": machine.memory(), "device": used})
-    return readings
+            readings.append(Reading(frame, machine.memory(), nvml.used_memory() if nvml else None))
+    return tuple(readings)
 
 
 def main() -> None:
@@ -90,20 +89,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--bus", help="PCI address of the GPU; without it device memory is not read")
     given = parser.parse_args()
-    entered = time.monotonic()
-    scene = Scene.make(parse_frames(given.frame)[0], given.persons)
-    nvml = open_nvml(given.bus) if given.bus else None  # by address: CUDA is for the backend to start
-    before = nvml.used_memory() if nvml else None
-    options = Options(given.threads, given.checkpoint)
     try:
-        # Making the picture is our business, and no part of anyone's start.
-        spawned = given.spawned + (time.monotonic() - entered)
-        recoverer, seconds = start_up(given.bundle, given.backend, options, scene, spawned)
-        document: dict[str, Any] = {"seconds": seconds, "host_peak": machine.peak_memory()}
-        after = nvml.used_memory() if nvml else None
-        document["device"] = None if after is None or before is None else max(0, after - before)
-        if given.frames:
-            document["readings"] = soak(recoverer, scene, given.frames, nvml)
+        document: dict[str, Any] = encode(_measured(given))
     except GlnetError as error:
         document = error_document(error)
     except Exception as error:
@@ -112,6 +99,26 @@ def main() -> None:
         why = f"{type(error).__name__}: {one_line(error)}"
         document = error_document(BackendError(f"{given.backend} failed.", why=why, fix="see glnet-doctor"))
     sys.stdout.write("\n" + json.dumps(document) + "\n")
+
+
+def _measured(given: argparse.Namespace) -> Soak:
+    entered = time.monotonic()
+    scene = Scene.make(parse_frames(given.frame)[0], given.persons)
+    # By address: CUDA is for the backend to start.
+    with nvmls.opened(given.bus) if given.bus else contextlib.nullcontext() as nvml:
+        before = nvml.used_memory() if nvml else None
+        # Making the picture is our business, and no part of anyone's start.
+        spawned = given.spawned + (time.monotonic() - entered)
+        options = Options(given.threads, given.checkpoint)
+        recoverer, seconds = start_up(given.bundle, given.backend, options, scene, spawned)
+        peak, after = machine.peak_memory(), nvml.used_memory() if nvml else None
+        return Soak(
+            seconds=seconds,
+            host_peak=peak,
+            device=None if after is None or before is None else max(0, after - before),
+            persons=given.persons,
+            readings=soak(recoverer, scene, given.frames, nvml) if given.frames else (),
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from glnet_bench.statistics import FEWEST_TURNS, Interval, Summary, pooled, ratio_of_medians, turns
+from glnet_bench.estimates import FEWEST_TURNS, Interval, Summary, count_turns, pooled, ratio, ratio_of_medians
 
 
 def test_a_summary_is_what_numpy_and_scipy_say():
@@ -24,15 +24,15 @@ def test_a_summary_of_known_samples():
     assert one.min == one.p50 == one.p99 == one.max == one.mean == 7
 
 
-@pytest.mark.parametrize("visits", [[], [[]]])
-def test_no_samples_have_no_summary(visits):
+@pytest.mark.parametrize("turns", [[], [[]]])
+def test_no_samples_have_no_summary(turns):
     with pytest.raises(ValueError, match="no samples"):
-        Summary.of(visits)
+        Summary.of(turns)
     with pytest.raises(ValueError, match="no samples"):
-        ratio_of_medians(visits, [[1.0]])
+        ratio_of_medians(turns, [[1.0]])
 
 
-def test_visits_are_pooled():
+def test_turns_are_pooled():
     assert pooled([[1, 2], [3]]).tolist() == [1, 2, 3]
 
 
@@ -60,17 +60,17 @@ def test_the_interval_of_independent_calls_is_scipys(confidence):
     assert found.high == pytest.approx(expected.high, abs=0.01)
 
 
-def test_visits_that_differ_widen_the_interval():
-    # Ten visits of ten calls; all calls of a visit are equal, so there are ten independent values, not a hundred.
+def test_turns_that_differ_widen_the_interval():
+    # Ten turns of ten calls; all calls of a turn are equal, so there are ten independent values, not a hundred.
     levels = np.random.default_rng(3).normal(10, 1, 10)
-    visits = [[level] * 10 for level in levels]
+    turns = [[level] * 10 for level in levels]
     steady = [[5.0] * 10] * 10
-    clustered = ratio_of_medians(steady, visits)
-    single = ratio_of_medians(steady, [[value for visit in visits for value in visit]])
+    clustered = ratio_of_medians(steady, turns)
+    single = ratio_of_medians(steady, [[value for turn in turns for value in turn]])
     assert clustered.high - clustered.low > 1.5 * (single.high - single.low)
 
 
-def test_visits_of_unequal_length_are_drawn_whole():
+def test_turns_of_unequal_length_are_drawn_whole():
     interval = ratio_of_medians([[1.0], [1.0, 1.0]], [[2.0], [2.0, 2.0, 2.0]])
     assert (interval.value, interval.low, interval.high) == (2, 2, 2)
 
@@ -81,7 +81,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         first, second = generator.normal(10, 1, (20, 5)), generator.normal(11, 1, (20, 5))
         interval = ratio_of_medians(first.tolist(), second.tolist(), resamples=300, seed=seed)
         covered += interval.low <= 1.1 <= interval.high
-    # 95 % of 200 are 190, give or take 3; percentile intervals of 20 visits are a little narrow.
+    # 95 % of 200 are 190, give or take 3; percentile intervals of 20 turns are a little narrow.
     assert 175 <= covered <= 199
 
 
@@ -90,13 +90,28 @@ def test_the_same_seed_gives_the_same_interval():
     assert ratio_of_medians(first, second, seed=5) == ratio_of_medians(first, second, seed=5)
 
 
-def test_turns_are_visits_with_samples():
-    assert turns([[1.0], [], [2.0, 3.0]]) == 2
-    assert turns([]) == 0
+def test_turns_are_those_with_samples():
+    assert count_turns([[1.0], [], [2.0, 3.0]]) == 2
+    assert count_turns([]) == 0
 
 
 def test_an_interval_is_divided_whole():
     assert Interval(2, 1, 4) / 4 == Interval(0.5, 0.25, 1)
+
+
+def test_no_time_has_no_multiple():
+    with pytest.raises(ValueError, match="no time"):
+        ratio_of_medians([[0.0], [0.0, 1.0]], [[1.0]])
+    assert ratio([[0.0]], [[1.0]]) is None and ratio([], [[1.0]]) is None
+    assert ratio([[1.0]], [[0.0]]) == Interval(0, 0, 0)
+
+
+def test_many_samples_are_drawn_piece_by_piece(monkeypatch):
+    generator = np.random.default_rng(8)
+    first, second = generator.gamma(9, 1, (40, 5)).tolist(), generator.gamma(9, 1, (50, 5)).tolist()
+    whole = ratio_of_medians(first, second, resamples=500)
+    monkeypatch.setattr("glnet_bench.estimates._DRAWN_AT_ONCE", 1000)
+    assert ratio_of_medians(first, second, resamples=500) == whole
 
 
 def test_parts_of_the_same_calls_share_what_slows_both():
@@ -108,16 +123,16 @@ def test_parts_of_the_same_calls_share_what_slows_both():
     apart = ratio_of_medians(part.tolist(), whole.tolist())
     assert paired.value == apart.value == pytest.approx(2, rel=2e-3)
     assert paired.high - paired.low < 0.01 < apart.high - apart.low
-    with pytest.raises(ValueError, match="same visits"):
+    with pytest.raises(ValueError, match="same turns"):
         ratio_of_medians([[1.0], [2.0]], [[1.0, 2.0]], paired=True)
 
 
-def false_verdicts(visits, comparisons=600):
+def false_verdicts(turns, comparisons=600):
     """Share of comparisons of two equal rows whose interval leaves out 1."""
     generator, wrong = np.random.default_rng(7), 0
     for seed in range(comparisons):
         rows = 10 * np.exp(
-            0.01 * generator.standard_normal((2, visits, 1)) + 0.03 * generator.standard_normal((2, visits, 10))
+            0.01 * generator.standard_normal((2, turns, 1)) + 0.03 * generator.standard_normal((2, turns, 10))
         )
         interval = ratio_of_medians(rows[0].tolist(), rows[1].tolist(), resamples=300, seed=seed)
         wrong += not interval.low <= 1 <= interval.high

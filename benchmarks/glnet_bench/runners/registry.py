@@ -1,0 +1,101 @@
+"""Runners opened by name. PyTorch is imported only where one of its names is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from glnet_bench.runners.base import TORCH, Options, Runner, whole_calls
+from glnet_infer.backends import Backend, open_backend
+from glnet_infer.backends.registry import BUILT_IN, kinds
+from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.records import ENGINE_FLAVORS
+from glnet_infer.devices import gpus
+from glnet_infer.errors import BackendError, first_line, install_hint
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
+
+_GRAPH, _CUDA, _ENGINES = "torch-cuda-graph", "onnxruntime-cuda", "tensorrt"
+
+
+def backend_names() -> tuple[str, ...]:
+    """All rows in the order of the report: PyTorch's, then the runtime's backends, the slowest first, then other packages'.
+
+    The runtime's backend for TensorRT runs engines of both products; here each product has a row.
+    """
+    built_in = [kind.name for kind in reversed(BUILT_IN)]
+    others = [name for name in kinds() if name not in built_in]
+    rows = [ENGINE_FLAVORS if name == _ENGINES else (name,) for name in (*built_in, *others)]
+    return (*TORCH, *(name for names in rows for name in names))
+
+
+def check_backend(name: str) -> None:
+    """Refuse what is not the name of a row.
+
+    Raises:
+        BackendError: It is not.
+    """
+    if name not in backend_names():
+        raise BackendError(f"There is no backend {name!r}.", fix=f"backends: {', '.join(backend_names())}")
+
+
+def obstacle(name: str, bundle: Bundle) -> str:
+    """Why a backend cannot run here, as far as shows without starting a process for it; empty where nothing shows."""
+    if name in ENGINE_FLAVORS and not any(record.flavor == name for record in bundle.manifest.engines):
+        return f"The bundle has no {name} engine."
+    kind = kinds().get(name)
+    if (name == _GRAPH or name in ENGINE_FLAVORS or (kind and kind.needs_gpu)) and not gpus():
+        return "There is no NVIDIA GPU, or its driver does not offer it to this process."
+    return kind.obstacle(bundle) if kind and name not in ENGINE_FLAVORS else ""
+
+
+def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
+    """Open a backend and what times it.
+
+    Raises:
+        GlnetError: It cannot run here; the report shows why.
+    """
+    check_backend(name)
+    if name in TORCH:
+        try:
+            from glnet_bench.runners.torch_runners import open_torch
+        except (ImportError, OSError) as error:  # a broken torch raises OSError
+            raise BackendError("PyTorch is not installed.", why=first_line(error), fix=install_hint("export")) from error
+        return open_torch(name, bundle, options)
+    if name == _CUDA:
+        from glnet_bench.runners.onnxruntime_runner import open_cuda
+
+        return open_cuda(bundle, options)
+    if name in ENGINE_FLAVORS:
+        from glnet_bench.runners.tensorrt_runner import open_tensorrt
+
+        return open_tensorrt(_with_engines_of(bundle, name))
+    kind = kinds()[name]
+    backend = kind.open(bundle, options.threads)
+    is_ours = name.startswith("onnxruntime-")
+    description = f"ONNX Runtime {import_onnxruntime().__version__}" if is_ours else kind.runs
+    device = "cuda" if kind.needs_gpu else "cpu"
+    return whole_calls(name, backend, bundle.manifest.graph.precision, description, device)
+
+
+def open_product(name: str, bundle: Bundle, options: Options) -> Backend:
+    """Open a backend as a product does, without what times its steps.
+
+    Raises:
+        GlnetError: It cannot run here.
+    """
+    if name in TORCH:
+        return open_runner(name, bundle, options).backend
+    if name in ENGINE_FLAVORS:
+        return open_backend(_ENGINES, _with_engines_of(bundle, name), options.threads)
+    return open_backend(name, bundle, options.threads)
+
+
+def _with_engines_of(bundle: Bundle, flavor: str) -> Bundle:
+    """The bundle without the engines of the other flavor, which would be chosen in their stead."""
+    engines = tuple(record for record in bundle.manifest.engines if record.flavor == flavor)
+    if not engines:
+        raise BackendError(
+            f"The bundle has no {flavor} engine.",
+            why="it was exported without one",
+            fix=f"glnet-export CHECKPOINT -o {bundle.directory} --trt --flavor {flavor}",
+        )
+    return replace(bundle, manifest=replace(bundle.manifest, engines=engines))

@@ -1,0 +1,158 @@
+"""``glnet-export CHECKPOINT``: from a checkpoint to a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glnet_export.commands import options
+from glnet_export.commands.stages import ShownStages, clean_up_on_termination
+from glnet_export.engines.options import EngineOptions, HalfOptions
+from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
+from glnet_infer.errors import ExportError, first_line, install_hint
+
+if TYPE_CHECKING:
+    from glnet_export.parity import ParityBounds
+    from glnet_export.pipeline import Source
+
+
+def checkpoint_command(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(help="Checkpoint, or a bare state dict together with --config.", show_default=False, readable=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The bundle's directory.", show_default="./NAME of the checkpoint", readable=False
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Preset (demo, w18-small, w32, w48) or .json file, for a bare state dict.")
+    ] = None,
+    random_init: Annotated[
+        str | None,
+        typer.Option(help="Export random weights of this preset or .json file: speed without training."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 31) - 1, help="Seed of the random weights.")] = 0,
+    body: Annotated[
+        str | None,
+        typer.Option(help="Body model: demo, smpl, or a .pkl or .npz file.", show_default="the checkpoint's own"),
+    ] = None,
+    parity_crops: Annotated[int, typer.Option(min=16, help="Crops to compare the graph with PyTorch on.")] = 16,
+    max_vertex_error: Annotated[
+        float,
+        typer.Option(callback=options.a_bound, help="Fail when a vertex or joint is further off, in millimetres."),
+    ] = 0.05,
+    min_pixel_agreement: Annotated[
+        float,
+        typer.Option(
+            callback=options.a_bound, min=0, max=1, help="Fail when a smaller share of crops chooses the same pixel."
+        ),
+    ] = 1.0,
+    mixed: Annotated[
+        bool,
+        typer.Option("--mixed", help="Add the graphs that glnet-export engine builds from, in mixed precision."),
+    ] = False,
+    fp32: options.Fp32Option = None,
+    precision_crops: options.PrecisionCropsOption = None,
+    max_half_error: options.MaxHalfErrorOption = None,
+    min_half_agreement: options.MinHalfAgreementOption = None,
+    trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine too; includes --mixed.")] = False,
+    flavor: options.FlavorOption = None,
+    sm: options.SmOption = None,
+    batch: options.BatchOption = None,
+    frame: options.FrameOption = None,
+    level: options.LevelOption = None,
+    workspace: options.WorkspaceOption = None,
+    lean: options.LeanOption = False,
+    timing_cache: options.TimingCacheOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
+    _: Version = False,
+) -> None:
+    """Export a GLNet checkpoint to a bundle: one ONNX graph, its manifest, and a parity report in millimetres.
+
+    With --trt, a TensorRT engine too.
+    """
+    if (checkpoint is None) == (random_init is None):
+        raise typer.BadParameter("give either a checkpoint or --random-init")
+    if random_init is not None and config is not None:
+        raise typer.BadParameter("--random-init names the configuration already; leave --config out")
+    about_halves = options.given(
+        fp32=fp32,
+        precision_crops=precision_crops,
+        max_half_error=max_half_error,
+        min_half_agreement=min_half_agreement,
+    )
+    about_engine = options.given(
+        flavor=flavor,
+        sm=sm,
+        batch=batch,
+        frame=frame,
+        level=level,
+        workspace=workspace,
+        lean=lean,
+        timing_cache=timing_cache,
+    )
+    if about_engine and not trt:
+        raise typer.BadParameter(f"{', '.join(about_engine)} is about the engine: add --trt")
+    if about_halves and not (trt or mixed):
+        raise typer.BadParameter(f"{', '.join(about_halves)} is about mixed precision: add --mixed or --trt")
+    engine = options.engine_options(about_engine) if trt else None
+    half = options.half_options(about_halves) if trt or mixed else None
+    clean_up_on_termination()
+    with errors_reported(as_json):
+        with talk.status("starting"):
+            try:
+                from glnet_export.parity import ParityBounds
+                from glnet_export.pipeline import Source
+            except (ImportError, OSError) as error:  # a broken torch raises OSError
+                raise ExportError(
+                    "The export is not installed.", why=first_line(error), fix=install_hint("export")
+                ) from error
+        name = checkpoint.stem if checkpoint is not None else f"{Path(str(random_init)).stem}-random"
+        bounds = ParityBounds(
+            vertices_mm=max_vertex_error,
+            joints_mm=max_vertex_error,
+            translation_mm=max_vertex_error,
+            pixel_agreement=min_pixel_agreement,
+        )
+        export_to(
+            Source(checkpoint, random_init or config, seed, body),
+            output or Path(name),
+            parity_crops=parity_crops,
+            bounds=bounds,
+            half=half,
+            engine=engine,
+            as_json=as_json,
+        )
+
+
+def export_to(
+    source: "Source",
+    output: Path,
+    *,
+    parity_crops: int = 16,
+    bounds: "ParityBounds | None" = None,
+    half: HalfOptions | None = None,
+    engine: EngineOptions | None = None,
+    as_json: bool = False,
+) -> None:
+    """Export, show the stages, and print the bundle's directory, or its manifest as JSON."""
+    from glnet_export.pipeline import export, stages_of
+
+    stages = ShownStages(len(stages_of(mixed=half is not None, engine=engine is not None)))
+    manifest = export(
+        source,
+        output,
+        parity_crops=parity_crops,
+        bounds=bounds,
+        half=half,
+        engine=engine,
+        stage=stages.show,
+        progress=stages.advance,
+    )
+    if as_json:
+        print_json(manifest.to_document())
+    else:
+        print_result(str(output))
