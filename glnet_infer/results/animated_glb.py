@@ -51,10 +51,15 @@ def animated_glb(motion: MotionData, skin: Skin) -> bytes:
     return scene.pack()
 
 
+def first_time(times: NDArray[np.float64]) -> float:
+    """The recording's time at the animation's zero: 0, but for times that are negative or that float32 cannot hold."""
+    return float(times[0]) if len(times) and not 0 <= times[0] <= times[-1] < _LATEST else 0.0
+
+
 class _Scene:
     def __init__(self, skin: Skin, times: NDArray[np.float64]) -> None:
         self.skin = skin
-        self.start = float(times[0]) if len(times) and not 0 <= times[0] <= times[-1] < _LATEST else 0.0
+        self.start = first_time(times)
         self.buffer = GltfBuffer()
         self.roots: list[int] = []
         self.nodes: list[dict[str, Any]] = []

@@ -53,6 +53,9 @@ DEFAULT_RATE = 30.0
 _FARTHEST = 1e6
 """Metres, and ten thousandths of a pixel: far beyond any result, and far inside float32."""
 
+_LATEST = 1e11
+"""Seconds: clocks count some 1e9, and streams may have a zero of their own."""
+
 _SAME_BODY = 0.02
 """Metres between a motion's joints and a skin's. Bones that were averaged over a track differ by millimetres."""
 
@@ -140,12 +143,13 @@ class MotionData:
             wanted = (rows, *(keypoints if length == "K" else length for length in shape))
             if values.shape != wanted or values.dtype != dtype:
                 return f"{name} is {values.dtype} {values.shape}, not {dtype} {wanted}"
-            if values.dtype.kind == "f" and not (np.abs(values) <= _FARTHEST).all():
-                return f"{name} is not finite, or beyond {_FARTHEST:g}"
+            farthest = _LATEST if name == "time" else _FARTHEST
+            if values.dtype.kind == "f" and not (np.abs(values) <= farthest).all():
+                return f"{name} is not finite, or beyond {farthest:g}"
         if len({getattr(self, name) is None for name in RAW}) > 1:
             return "some columns are raw, and others are missing"
         numbers, times = self.frame_numbers, self.frame_times
-        if numbers.ndim != 1 or numbers.shape != times.shape or not (np.abs(times) <= 1e9).all():
+        if numbers.ndim != 1 or numbers.shape != times.shape or not (np.abs(times) <= _LATEST).all():
             return "frame_numbers and frame_times do not fit together"
         if (np.diff(numbers) <= 0).any() or (np.diff(times) <= 0).any():
             return "numbers and times of frames do not grow"
