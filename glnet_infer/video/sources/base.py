@@ -93,6 +93,16 @@ class Source(Protocol):
         ...
 
     @property
+    def end(self) -> float | None:
+        """Seconds, where its window ends; None where it takes all."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """Frames per second that it gives, nominal: those of the facts over the stride."""
+        ...
+
+    @property
     def expected(self) -> int | None:
         """How many frames it will give: None where nobody knows, and about right where the rate varies."""
         ...
@@ -206,6 +216,16 @@ class WindowedSource:
     def start(self) -> float:
         """Seconds, where the window begins."""
         return self._window.start or 0.0
+
+    @property
+    def end(self) -> float | None:
+        """Seconds, where the window ends; None where it takes all."""
+        return self._window.end
+
+    @property
+    def rate(self) -> float:
+        """Frames per second that it gives, nominal."""
+        return self.facts.rate / self._window.every
 
     @property
     def expected(self) -> int | None:

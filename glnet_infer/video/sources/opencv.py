@@ -40,7 +40,7 @@ class OpenCvReader:
     def __init__(self, location: int | Path | str, name: str) -> None:
         self._live, self._camera = not isinstance(location, Path), isinstance(location, int)
         self.skipped, self.ended_early = 0, ""
-        with _quiet():
+        with quiet():
             if isinstance(location, int):
                 self._capture = cv2.VideoCapture(location)
             else:
@@ -132,7 +132,7 @@ def _unreadable(location: int | Path | str, name: str) -> InputError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep OpenCV and its copy of libav from writing to stderr. What went wrong is said once, by an error."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET, read when the first video is opened
     before = cv2.utils.logging.getLogLevel()
