@@ -266,20 +266,21 @@ class OpenCvEncoder:
             "H.264: the pictures are VP9",
         )
         self._path, self._frames = path, 0
-        with quiet():
+        with quiet:
             self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"vp09"), rate, size)
         if not self._writer.isOpened():
             raise OSError(errno.EIO, "OpenCV opens no VP9 encoder there")
 
     def write(self, image: NDArray[np.uint8], time: Fraction) -> None:
         """Encode a picture."""
-        self._writer.write(image)
+        with quiet:
+            self._writer.write(image)
         self._frames += 1
 
     def finish(self, sound_until: Fraction | None) -> None:
         """Complete the file, and look whether it is whole: OpenCV keeps to itself what goes wrong."""
-        self._writer.release()
-        with quiet():
+        with quiet:
+            self._writer.release()
             written = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
             count = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
             written.release()
@@ -288,7 +289,8 @@ class OpenCvEncoder:
 
     def abandon(self) -> None:
         """Let go of the file as it is."""
-        self._writer.release()
+        with quiet:
+            self._writer.release()
 
 
 def _is_whole(path: Path) -> bool:

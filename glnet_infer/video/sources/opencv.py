@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ class OpenCvReader:
     def __init__(self, location: int | Path | str, name: str) -> None:
         self._live, self._camera = not isinstance(location, Path), isinstance(location, int)
         self.skipped, self.ended_early = 0, ""
-        with quiet():
+        with quiet:
             if isinstance(location, int):
                 self._capture = cv2.VideoCapture(location)
             else:
@@ -131,13 +131,29 @@ def _unreadable(location: int | Path | str, name: str) -> InputError:
     )
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep OpenCV and its copy of libav from writing to stderr. What went wrong is said once, by an error."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET, read when the first video is opened
-    before = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(before)
+class _Quiet:
+    """Keeps OpenCV and its copy of libav from writing to stderr. What went wrong is said once, by an error.
+
+    OpenCV has one level for all threads: it comes back when the last of them leaves.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET, read when the first video is opened
+        with self._lock:
+            if not self._inside:
+                self._level = cv2.utils.logging.getLogLevel()
+                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                cv2.utils.logging.setLogLevel(self._level)
+
+
+quiet = _Quiet()
+"""``with quiet:`` around what OpenCV does with a video."""

@@ -264,7 +264,7 @@ def test_wrong_frames_are_refused(tmp_path, clips):
 
 
 @pytest.mark.parametrize("limit", [2_000, 60_000, "last"])
-def test_a_full_disk(tmp_path, limit, either_writer):
+def test_a_full_disk(tmp_path, limit, either_writer, capfd):
     """A limit on the size of files stands for it: libraries meet both in the same call."""
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 255, (120, 160, 3), np.uint8) for _ in range(12)]
@@ -288,6 +288,7 @@ def test_a_full_disk(tmp_path, limit, either_writer):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.why and caught.value.fix
     assert (tmp_path / "x.mp4").read_bytes() == b"old" and beside(tmp_path) == ["x.mp4"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_full_disk_is_called_so(tmp_path, clips, monkeypatch):
