@@ -1,7 +1,7 @@
 """Files are replaced as a whole: a reader sees the old content or the new, and a write that fails leaves the old.
 
-Everything that this project writes goes through :func:`replace_file`, and every JSON document that it did not make itself
-is read by :func:`read_json`.
+Everything that this project writes goes through :class:`Replacement`, mostly by :func:`replace_file`. Every JSON document
+that it did not make itself is read by :func:`read_json`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,50 @@ LARGEST_JSON = 64 << 20
 ELSEWHERE = "choose a file in a directory that you may write to"
 
 
+class Replacement:
+    """A file that is written under a temporary name beside its own, and put in its place when it is whole.
+
+    For content that other libraries write; :func:`replace_file` is for all else. A process that is killed leaves the
+    temporary file, whose name begins with a dot, and never half a file under the final name.
+
+    Args:
+        path: The file. A symbolic link stays a link: what it points to is replaced.
+        suffix: End of the temporary name, for libraries that look at it.
+
+    Attributes:
+        partial: The temporary file. Nobody has made it yet.
+
+    Raises:
+        OutputError: The path is a directory or another thing that must not be replaced, or a file that is read-only.
+    """
+
+    def __init__(self, path: str | PathLike[str], suffix: str = ".partial") -> None:
+        self._path = path
+        with told_as_output(path):
+            self._target = Path(path).resolve()
+            # Renaming over /dev/null would replace it by a file.
+            if self._target.exists() and not self._target.is_file():
+                raise IsADirectoryError(errno.EISDIR, "it is not a regular file")
+            # Renaming would pass over what the user has locked.
+            if self._target.exists() and not (self._target.stat().st_mode & 0o222 and os.access(self._target, os.W_OK)):
+                raise PermissionError(errno.EACCES, "the file is read-only")
+            self.partial = self._target.with_name(f".{self._target.name[:200]}.{uuid.uuid4().hex}{suffix}")
+
+    def finish(self) -> None:
+        """Put the file in its place.
+
+        Raises:
+            OutputError: It cannot be put there.
+        """
+        with told_as_output(self._path):
+            self.partial.replace(self._target)
+
+    def discard(self) -> None:
+        """Leave what was there; never fails."""
+        with suppress(OSError):
+            self.partial.unlink(missing_ok=True)
+
+
 def replace_file(path: str | PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name beside it, then rename it; on any failure remove it and leave what was there.
 
@@ -33,24 +78,29 @@ def replace_file(path: str | PathLike[str], content: bytes | Callable[[BinaryIO]
     Raises:
         OutputError: The file cannot be written. Other errors of the function pass through.
     """
+    replacement = Replacement(path)
     try:
-        target = Path(path).resolve()
-        # Renaming over /dev/null would replace it by a file.
-        if target.exists() and not target.is_file():
-            raise IsADirectoryError(errno.EISDIR, "it is not a regular file")
-        partial = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}.partial")
-        try:
-            # Not tempfile: its files are private to the user, and the result would stay so. "x" follows the umask,
-            # and no link.
-            with partial.open("xb") as file:
-                if callable(content):
-                    content(file)
-                else:
-                    file.write(content)
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        # Not tempfile: its files are private to the user, and the result would stay so. "x" follows the umask, and no link.
+        with told_as_output(path), replacement.partial.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+        replacement.finish()
+    except BaseException:
+        replacement.discard()
+        raise
+
+
+@contextmanager
+def told_as_output(path: str | PathLike[str]) -> Iterator[None]:
+    """Turn errors of the operating system into those of a file that cannot be written.
+
+    Raises:
+        OutputError: The block raised such an error, or one that was caused by it.
+    """
+    try:
+        yield
     except Exception as error:
         # Libraries that write into the file hide its error behind their own: torch a full disk's behind its archive's.
         cause = next((each for each in (error, error.__cause__, error.__context__) if isinstance(each, OSError)), None)

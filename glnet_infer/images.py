@@ -16,6 +16,9 @@ from glnet_infer.files import ELSEWHERE, replace_file
 MINIMUM_SIDE = 2
 """Pixels. Nobody is recovered from less; boxes in units of the image's size look like this."""
 
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""What is taken for an image in a folder."""
+
 MAXIMUM_COORDINATE = 1e6
 """Pixels. Far outside any image, and far inside what float32 can hold."""
 

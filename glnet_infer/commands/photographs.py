@@ -19,11 +19,10 @@ from glnet_infer.commands.console import error_document, print_error, print_json
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, find_persons, open_detector
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
-from glnet_infer.images import read_image, write_image
+from glnet_infer.images import IMAGE_SUFFIXES, read_image, write_image
 from glnet_infer.recoverer import MeshRecoverer, Persons
 from glnet_infer.results.meshes import Meshes
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 OVERLAY_SUFFIX = ".overlay.jpg"
 MOST_PIXELS = 100_000_000
 """Pixels of photographs that wait for one batch; three bytes each."""

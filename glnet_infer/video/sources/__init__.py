@@ -1,0 +1,123 @@
+"""Sources of frames: video files, webcams, network streams and numbered images, opened by one function."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from math import isfinite
+from os import PathLike
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from glnet_infer.errors import InputError
+from glnet_infer.video.sources.base import Reader, Sound, Source, SourceFacts, VideoFrame, Window, WindowedSource
+from glnet_infer.video.sources.images import ImageReader, is_pattern
+from glnet_infer.video.sources.opencv import OpenCvReader
+from glnet_infer.video.sources.pyav import PyavReader
+
+__all__ = ["Sound", "Source", "SourceFacts", "VideoFrame", "is_live", "open_source"]
+
+SCHEMES = ("rtsp", "rtsps", "http", "https")
+
+_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+
+
+def open_source(
+    spec: str | PathLike[str],
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    every: int = 1,
+    fps: float | None = None,
+) -> Source:
+    """Open a source and read its first frame.
+
+    Args:
+        spec: Video file; number of a webcam, such as ``0``; address of a network stream (rtsp, http); folder of numbered
+            images, or pattern of their names, such as ``frame_%04d.png``.
+        start: Seconds from the beginning; earlier frames are left out.
+        end: Seconds from the beginning; frames at that time and later ones are left out.
+        every: Stride: 1 takes all frames, 2 every second one.
+        fps: Frames per second of numbered images, which say nothing of time.
+
+    Raises:
+        InputError: There is no such source, it holds no frame in the window, is damaged or too large; or an argument makes
+            no sense.
+    """
+    window = Window(start, end, every)
+    window.check()
+    text = str(spec)
+    if fps is not None:
+        if not (isfinite(fps) and 0.001 <= fps <= 10_000):
+            raise InputError(f"{fps} frames per second cannot be.", fix="use a number such as 30")
+        if not _is_images(text):
+            raise InputError(
+                f"A frame rate was given for {_name(text)}.",
+                why="only numbered images need one; this source has its own times",
+                fix="leave out the frame rate",
+            )
+    return WindowedSource(_reader(text, start, fps), window)
+
+
+def is_live(spec: str | PathLike[str]) -> bool:
+    """Whether a source is a webcam or a network stream: not a path."""
+    return str(spec).isdecimal() or bool(_ADDRESS.match(str(spec)))
+
+
+def _is_images(text: str) -> bool:
+    return not is_live(text) and (Path(text).is_dir() or (is_pattern(text) and not Path(text).exists()))
+
+
+def _reader(text: str, start: float | None, fps: float | None) -> Reader:
+    if text.isdecimal():
+        return OpenCvReader(int(text), f"camera {int(text)}")
+    if address := _ADDRESS.match(text):
+        if address.group(1).lower() not in SCHEMES:
+            raise InputError(
+                f"{_name(text)} cannot be opened.",
+                why=f"{address.group(1)} is none of {', '.join(SCHEMES)}",
+                fix="give such an address, a file, or the number of a camera",
+            )
+        return PyavReader(text, _name(text), start) if _has_pyav() else OpenCvReader(text, _name(text))
+    if _is_images(text):
+        return ImageReader(text, fps)
+    path = Path(text)
+    _check_file(path)
+    return PyavReader(path, text, start) if _has_pyav() else OpenCvReader(path, text)
+
+
+def _check_file(path: Path) -> None:
+    """Say plainly what libraries say in code.
+
+    Raises:
+        InputError: The path is no file with content that may be read.
+    """
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise InputError(
+            f"The video {path} was not read.", why=str(error.strerror or error), fix="check the path and its permissions"
+        ) from error
+    except ValueError as error:  # a null byte in the name
+        raise InputError(f"The video {str(path)!r} was not read.", why=str(error), fix="check the path") from error
+    if empty:
+        raise InputError(f"{path} is empty.", why="it has no bytes", fix="copy it again")
+
+
+def _name(text: str) -> str:
+    """A source's name in messages, without the password that an address may hold."""
+    if not _ADDRESS.match(text):
+        return text
+    try:
+        parts = urlsplit(text)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    except ValueError:
+        return "the address"
+
+
+def _has_pyav() -> bool:
+    try:
+        return find_spec("av") is not None
+    except ValueError:  # how a test takes it away
+        return False
