@@ -94,6 +94,14 @@ def shared_bundle(request, made_once):
     return made_once("small", lambda path: export(Source(checkpoint), path))
 
 
+@pytest.fixture(scope="session")
+def rendered_clip(made_once, demo_body):
+    """Two seconds of three rendered persons who cross: a folder with ``clip.mp4`` and ``truth.npz``; not to be changed."""
+    from glnet_render.clip import Clip, save_clip
+
+    return made_once("clip", lambda folder: save_clip(Clip(demo_body, seconds=2), folder))
+
+
 @pytest.fixture
 def bundle(shared_bundle, tmp_path):
     """A copy of the bundle that a test may damage."""

@@ -26,6 +26,9 @@ PACKAGES = {
 COMMANDS = ("glnet-infer", "glnet-doctor", "glnet-export", "glnet-train", "glnet-bench")
 DEMO = {f"glnet/demo/{name}" for name in ("LICENSE", "MODEL_CARD.md", "README.md", "body.npz", "checkpoint.pth")}
 DETECTOR = {f"glnet_infer/detection/nanodet-g.{suffix}" for suffix in ("onnx", "LICENSE")}
+VIEWER = {
+    f"glnet_infer/viewer/{name}" for name in ("page.html", "player.js", "three.LICENSE", "three.entry.js", "three.min.js")
+}
 LICENSES = {"LICENSE", "NOTICE", "models/demo/LICENSE", "glnet_infer/detection/nanodet-g.LICENSE"}
 SAME = (
     1e-5  # m, in 10 m: 10 units of float32's last place, where one backend may split its sums by other numbers of threads
@@ -73,7 +76,7 @@ def test_it_holds_the_packages_the_demo_and_nothing_else(wheel):
     expected |= {f"{metadata}/licenses/{name}" for name in LICENSES}
     assert set(files) == expected
     # Modules and markers, but for these: a package that begins to ship data says so above.
-    code = {file for file in expected - DEMO - DETECTOR if not file.startswith(metadata)}
+    code = {file for file in expected - DEMO - DETECTOR - VIEWER if not file.startswith(metadata)}
     assert {Path(file).suffix for file in code} == {".py", ".typed"}
     assert sizes["glnet/demo/checkpoint.pth"] == (ROOT / "models" / "demo" / "checkpoint.pth").stat().st_size
 

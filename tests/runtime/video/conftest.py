@@ -1,5 +1,6 @@
 """Clips whose frames carry their own numbers, made by PyAV: no program and no file from elsewhere."""
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,9 @@ try:
     import av  # before a test takes it away
 except ImportError:
     av = None
+
+# FFmpeg inside OpenCV reads it when the first video of a process is opened. That may be another test's.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 BITS = 8
 
