@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from glnet_infer import Intrinsics
 from glnet_infer.results.motion import Motion
@@ -32,6 +31,8 @@ def smooth_poses(frames: int, seed: int, *, spread: float = 0.5) -> np.ndarray:
 
 
 def rows_of(body, track: int, frames: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    import torch
+
     random = np.random.default_rng(seed)
     rotations = smooth_poses(FRAMES, seed)[frames].astype(np.float32)
     betas = np.repeat(random.normal(0, 1, (1, 10)), len(frames), axis=0).astype(np.float32)
@@ -82,6 +83,8 @@ def motion(demo_body) -> Motion:
 @pytest.fixture(scope="session")
 def truth(motion, demo_body) -> np.ndarray:
     """R x V x 3, by the network's own body."""
+    import torch
+
     with torch.no_grad():
         posed = demo_body.pose(torch.from_numpy(motion.rotations), torch.from_numpy(motion.betas))
     return posed.vertices.numpy() + motion.translation[:, None]

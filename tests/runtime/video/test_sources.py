@@ -202,7 +202,7 @@ def test_sound_alone_is_no_video(tmp_path, clips, either_reader):
             if cover:
                 picture = file.add_stream("mjpeg", rate=1)
                 picture.width, picture.height, picture.pix_fmt = 64, 64, "yuvj420p"
-                picture.disposition = av.stream.Disposition.attached_pic
+                picture.disposition = av.stream.Disposition.attached_pic.value
                 file.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "bgr24")))
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
             frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
