@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
 
 from glnet_bench.machine.nvml import Nvml
@@ -45,7 +46,7 @@ def watch(nvml: Nvml | None, *, began: bool = False, after: str | None = None) -
     throttled = _text(_CPU / "thermal_throttle/core_throttle_count")
     frequency = _text(_CPU / "cpufreq/scaling_cur_freq")
     return Note(
-        load_average=os.getloadavg()[0],
+        load_average=os.getloadavg()[0] if sys.platform != "win32" else None,
         cpu_mhz=int(frequency) / 1000 if frequency else _listed_mhz(),
         cpu_throttle_count=int(throttled) if throttled else None,
         gpu=nvml.state() if nvml else None,

@@ -130,7 +130,7 @@ class Note:
     """The machine at a moment of the run; None for what cannot be read.
 
     Attributes:
-        load_average: Processes that ran or waited for a processor, over the last minute.
+        load_average: Processes that ran or waited for a processor, over the last minute; None on Windows.
         cpu_mhz: Clock of the first core, MHz.
         cpu_throttle_count: How often the first core was slowed down since the machine started.
         gpu: State of the first GPU.
@@ -139,7 +139,7 @@ class Note:
         after: Name of the measurement that ended here; None at the beginning of a sitting.
     """
 
-    load_average: float
+    load_average: float | None
     cpu_mhz: float | None
     cpu_throttle_count: int | None
     gpu: GpuState | None

@@ -30,7 +30,7 @@ def warnings(watched: list[Note], cores: int) -> list[str]:
     """
     found: list[str] = []
     for index, note in enumerate(watched):
-        if (index == 0 or note.began) and note.load_average > BUSY * cores:
+        if (index == 0 or note.began) and (note.load_average or 0) > BUSY * cores:
             moment = f"{'went on' if index else 'began'} (load {note.load_average:.1f} on {cores} cores)"
             found.append(f"the machine was busy with other work before the run {moment}")
     readings: tuple[tuple[str, Callable[[ProcessorTime], float], float], ...] = (
