@@ -226,6 +226,8 @@ class _SoundTrack:
                 if packet.pts is None or packet.dts is None or (self._first is not None and packet.pts < self._first):
                     continue
                 yield (packet.pts - self._shift) * self._base, partial(self._ready, packet)
+        except IndexError:  # how PyAV may say the end of a file in which a stream began on the way
+            return
         except encoder_errors() as error:
             self.broken = first_line(error)
 

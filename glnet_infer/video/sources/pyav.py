@@ -178,7 +178,7 @@ class PyavReader:
                 try:
                     probe.seek(int((target - back) / self._base), stream=stream)
                     packet = next((each for each in probe.demux(stream) if each.is_keyframe), None)
-                except self._errors:
+                except (*self._errors, IndexError):  # as in _packets
                     return None
                 if packet is None or packet.pts is None or packet.dts is None:
                     return None
@@ -194,6 +194,8 @@ class PyavReader:
                     failures = 0
                     if packet.size:
                         yield packet
+            except IndexError:  # how PyAV may say the end of a file in which a stream began on the way
+                return
             except self._errors as error:
                 failures += 1
                 if self._live or isinstance(error, OSError) or failures > _MOST_FAILURES:

@@ -9,6 +9,7 @@ import pytest
 
 from glnet_infer import InputError
 from glnet_infer.video.sources import is_live, open_source
+from glnet_infer.video.writers import VideoWriter
 
 STEADY = [Fraction(i, 25) for i in range(60)]
 IRREGULAR = [Fraction(i, 1000) for i in (0, 40, 100, 300, 310, 500, 900, 1700, 1710, 1950)]
@@ -243,6 +244,41 @@ def test_a_size_that_changes_ends_the_source(tmp_path, clips):
     with open_source(both) as source:
         assert {frame.image.shape for frame in source} == {(48, 64, 3)}
         assert "96 x 48" in source.ended_early
+
+
+def test_a_stream_that_begins_on_the_way(folder, tmp_path, clips, monkeypatch):
+    """Broadcasts do that. Whether PyAV stumbles over it at the end hangs on what lies in memory, so it is made to."""
+    av = clips.pyav()
+    real = av.open
+
+    class Stumbling:
+        def __init__(self, *args, **named):
+            self._file = real(*args, **named)
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._file.close()
+
+        def demux(self, stream):
+            yield from (packet for packet in self._file.demux(stream) if packet.size)
+            raise IndexError("list index out of range")
+
+    def opened(file, mode="r", **named):
+        return Stumbling(file, mode, **named) if mode == "r" else real(file, mode, **named)
+
+    monkeypatch.setattr(av, "open", opened)
+    for start in (None, 1.0):
+        with open_source(folder / "steady.mp4", start=start) as source:
+            with VideoWriter.like(tmp_path / "copy.mp4", source) as writer:
+                for frame in source:
+                    writer.write(frame.image, frame.time)
+            assert writer.frames == (35 if start else 60) and not writer.lost
+            assert not source.ended_early and not source.skipped
 
 
 def test_times_grow_although_stamps_jump_back(tmp_path, clips):
