@@ -18,6 +18,8 @@ from glnet_infer.errors import (
 )
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.meshes import Meshes
+from glnet_infer.results.motion import Motion
+from glnet_infer.results.skin import Skin
 from glnet_infer.version import __version__
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "Intrinsics",
     "MeshRecoverer",
     "Meshes",
+    "Motion",
     "OutputError",
+    "Skin",
     "TrainingError",
     "__version__",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -31,6 +32,7 @@ from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_arra
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_device_image, check_image
 from glnet_infer.results.meshes import Meshes
+from glnet_infer.results.skin import Skin
 
 MAXIMUM_THREADS = 1024
 """More than any machine has; starting a hundred thousand takes minutes."""
@@ -115,6 +117,17 @@ class MeshRecoverer:
     def backend(self) -> str:
         """What runs the network, and where: ``onnxruntime-cpu``, for example."""
         return self._backend.name
+
+    @functools.cached_property
+    def skin(self) -> Skin | None:
+        """The body's skin, for :class:`glnet_infer.Motion`; None where the bundle has none.
+
+        Raises:
+            BundleError: The bundle has one, and it was changed.
+            InputError: The bundle has one, and it is damaged.
+        """
+        content = self.bundle.skin()
+        return None if content is None else Skin.load(content)
 
     def __repr__(self) -> str:
         network = self.bundle.manifest.network

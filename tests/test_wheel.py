@@ -29,7 +29,13 @@ DETECTOR = {f"glnet_infer/detection/nanodet-g.{suffix}" for suffix in ("onnx", "
 VIEWER = {
     f"glnet_infer/viewer/{name}" for name in ("page.html", "player.js", "three.LICENSE", "three.entry.js", "three.min.js")
 }
-LICENSES = {"LICENSE", "NOTICE", "models/demo/LICENSE", "glnet_infer/detection/nanodet-g.LICENSE"}
+LICENSES = {
+    "LICENSE",
+    "NOTICE",
+    "models/demo/LICENSE",
+    "glnet_infer/detection/nanodet-g.LICENSE",
+    "glnet_infer/viewer/three.LICENSE",
+}
 SAME = (
     1e-5  # m, in 10 m: 10 units of float32's last place, where one backend may split its sums by other numbers of threads
 )
@@ -86,7 +92,7 @@ def test_its_metadata_name_the_terms_and_the_commands(wheel):
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         head = Parser().parsestr(archive.read(metadata).decode())
         commands = archive.read(metadata.replace("METADATA", "entry_points.txt")).decode()
-    assert head["Name"] == "glnet-infer" and head["License-Expression"] == "Apache-2.0 AND CC0-1.0"
+    assert head["Name"] == "glnet-infer" and head["License-Expression"] == "Apache-2.0 AND CC0-1.0 AND MIT"
     assert set(head.get_all("License-File")) == LICENSES
     assert all(f"\n{name} = " in commands for name in COMMANDS)
     runtime = [line for line in head.get_all("Requires-Dist") if "extra ==" not in line]

@@ -22,6 +22,7 @@ from glnet_export.engines.stages import ENGINE_STAGES, EngineJob, add_engine
 from glnet_export.graph import GraphFacts, check, trace
 from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
+from glnet_export.skin import skin_of
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
@@ -30,6 +31,8 @@ from glnet_infer.bundle.records import RUNTIME, BodyRecord, FileRecord, GraphRec
 from glnet_infer.contract import graph_outputs
 from glnet_infer.errors import BodyError, ExportError, OutputError
 from glnet_infer.onnxruntime_sessions import import_onnxruntime
+from glnet_infer.results.formats import write_npz
+from glnet_infer.results.skin import SKIN_NAME
 from glnet_infer.version import __version__
 
 GRAPH_NAME = "model.onnx"
@@ -104,6 +107,7 @@ def export(
     *,
     parity_crops: int = 16,
     bounds: ParityBounds | None = None,
+    skin: bool = True,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
     stage: Stage = quietly,
@@ -116,6 +120,7 @@ def export(
         output: The bundle's directory; an earlier bundle there is replaced when the new one is complete.
         parity_crops: Crops to compare ONNX Runtime with PyTorch on.
         bounds: Bounds of that comparison.
+        skin: Whether the bundle gets the body's skin, which is under the body's licence.
         half: Mixed precision of the graphs that engines are built from. None: such graphs are made for ``engine`` alone.
         engine: Options of a TensorRT engine. None: no engine is built.
         stage: Told of each stage.
@@ -136,6 +141,8 @@ def export(
                 if half is not None or job is not None:
                     mixed = MixedPrecision(recovery, network.weights == "random", half or HalfOptions())
             manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
+            if skin:
+                manifest = _add_skin(directory, manifest, recovery)
             if mixed is not None:
                 manifest = mixed.add_graphs(directory, manifest, stage)
                 if job is not None:
@@ -188,6 +195,13 @@ def _add_graph(
     with stage("parity") as report:
         parity = _parity(directory, recovery, parity_crops, bounds, report)
         return replace(manifest, graphs=(replace(manifest.graph, parity=parity),))
+
+
+def _add_skin(directory: Path, manifest: Manifest, recovery: MeshRecovery) -> Manifest:
+    """The skin of the body, for files of motion."""
+    path = directory / SKIN_NAME
+    write_npz(path, skin_of(recovery.decoder.body.data).arrays(), compress=True)
+    return replace(manifest, body=replace(manifest.body, skin=record_file(path)))
 
 
 def _manifest(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glnet_infer.archives import ArraySpec, read_archive
 from glnet_infer.bundle.checked_file import CheckedFile
 from glnet_infer.bundle.manifest import CACHE_FOLDER, MANIFEST_NAME, Manifest
 from glnet_infer.bundle.records import FileRecord
-from glnet_infer.errors import BundleError, first_line
+from glnet_infer.errors import BundleError
+
+_LARGEST_TOPOLOGY = 1 << 28
+"""Bytes. A body of a million vertices has 24 million bytes of triangles."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,15 @@ class Bundle:
         manifest = Manifest.read(directory)
         graph = CheckedFile(directory, manifest.graph.file)
         topology = CheckedFile(directory, manifest.body.topology)
-        try:
-            with np.load(io.BytesIO(topology.read()), allow_pickle=False) as archive:
-                faces = archive["faces"].astype(np.int32)
-        except Exception as error:  # numpy, zipfile and zlib each have kinds of their own
-            raise BundleError(
-                f"{topology.path} was not read.", why=first_line(error), fix="export the checkpoint again"
-            ) from error
-        return cls(directory, manifest, faces, graph)
+        arrays = read_archive(
+            io.BytesIO(topology.read()),
+            {"faces": ArraySpec(("F", 3), "int32")},
+            BundleError,
+            what=f"{topology.path} was not read.",
+            fix="export the checkpoint again",
+            limit=_LARGEST_TOPOLOGY,
+        )
+        return cls(directory, manifest, arrays["faces"], graph)
 
     def read(self, record: FileRecord) -> bytes:
         """The content of one of the bundle's files: the very bytes that were compared with its record.
@@ -58,6 +64,15 @@ class Bundle:
             BundleError: The file is missing, or is no longer what it was when the bundle was made.
         """
         return CheckedFile(self.directory, record).read()
+
+    def skin(self) -> BinaryIO | None:
+        """The content of ``skin.npz``, for ``Skin.load``; None where the bundle has none.
+
+        Raises:
+            BundleError: The file is missing, or is no longer what it was when the bundle was made.
+        """
+        record = self.manifest.body.skin
+        return None if record is None else io.BytesIO(self.read(record))
 
     @property
     def graph(self) -> Path:

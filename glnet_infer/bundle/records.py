@@ -89,12 +89,15 @@ class BodyRecord:
         vertices: How many.
         source: File that it was read from, which is not part of the bundle.
         topology: An ``.npz`` with the triangles.
+        skin: An ``.npz`` that poses the body without the network, for files of motion; None where it was left out, and in
+            bundles of earlier versions.
     """
 
     name: str
     vertices: Annotated[int, between(1, 1_000_000)]
     source: FileRecord = field(metadata={ELSEWHERE: True})
     topology: FileRecord
+    skin: FileRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_random_weights_give_a_bundle_whose_manifest_is_printed(random_export):
     assert result.exit_code == 0, result.stderr
     manifest = json.loads(result.stdout)
     assert manifest == json.loads((target / "manifest.json").read_text())
-    assert tree(target) == ["manifest.json", "model.onnx", "topology.npz"]
+    assert tree(target) == ["manifest.json", "model.onnx", "skin.npz", "topology.npz"]
     assert tree(target.parent) == ["fast", *(f"fast/{name}" for name in tree(target))]
 
 

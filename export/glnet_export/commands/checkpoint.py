@@ -50,6 +50,10 @@ def checkpoint_command(
             callback=options.a_bound, min=0, max=1, help="Fail when a smaller share of crops chooses the same pixel."
         ),
     ] = 1.0,
+    no_skin: Annotated[
+        bool,
+        typer.Option("--no-skin", help="Leave out the body's skin, which animated files need; its terms are the body's."),
+    ] = False,
     mixed: Annotated[
         bool,
         typer.Option("--mixed", help="Add the graphs that glnet-export engine builds from, in mixed precision."),
@@ -122,6 +126,7 @@ def checkpoint_command(
             output or Path(name),
             parity_crops=parity_crops,
             bounds=bounds,
+            skin=not no_skin,
             half=half,
             engine=engine,
             as_json=as_json,
@@ -134,6 +139,7 @@ def export_to(
     *,
     parity_crops: int = 16,
     bounds: "ParityBounds | None" = None,
+    skin: bool = True,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
     as_json: bool = False,
@@ -147,6 +153,7 @@ def export_to(
         output,
         parity_crops=parity_crops,
         bounds=bounds,
+        skin=skin,
         half=half,
         engine=engine,
         stage=stages.show,

@@ -26,7 +26,7 @@ def test_the_bundle_holds_the_engine_and_its_graph(exported, content):
     path, told, _ = exported
     assert sorted(content(path)) == [
         "crop.onnx", "crop.rtx-sm89.engine", "manifest.json", "model.mixed.onnx", "model.onnx",
-        "model.rtx-sm89.mixed.engine", "reference.npz", "topology.npz",
+        "model.rtx-sm89.mixed.engine", "reference.npz", "skin.npz", "topology.npz",
     ]  # fmt: skip
     assert tuple(told) == stages_of(mixed=True, engine=True) and told["run"] == [
         f"{NOT_RUN}: no GPU here that the engine is built for"

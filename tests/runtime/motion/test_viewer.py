@@ -161,6 +161,7 @@ def silhouettes(motion, truth, faces, frame):
     return np.where(drawn.max(axis=2, keepdims=True) > 60, 255, 0).astype(np.uint8).repeat(3, axis=2)
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("frame", [7, 22, 39])
 def test_the_mesh_lies_on_the_person(motion, truth, skin, browser, tmp_path, frame):
     """Frame 22 is without the second person, 39 is the last."""
@@ -171,6 +172,7 @@ def test_the_mesh_lies_on_the_person(motion, truth, skin, browser, tmp_path, fra
     assert farthest(shown.max(axis=2) > 40, person) <= CLOSE
 
 
+@pytest.mark.browser
 def test_video_and_mesh_show_the_same_frame(motion, truth, skin, browser, tmp_path):
     """The video's frames are the silhouettes: what the browser decodes at a time is where it draws the mesh."""
     film = tmp_path / "clip.webm"
@@ -189,6 +191,7 @@ def test_video_and_mesh_show_the_same_frame(motion, truth, skin, browser, tmp_pa
     assert farthest(colored, person) <= CLOSE
 
 
+@pytest.mark.browser
 def test_the_orbit_view_shows_persons_over_a_grid(motion, skin, browser, tmp_path):
     path = tmp_path / "clip.html"
     write_page(path, motion, skin, picture=np.full((480, 640, 3), 255, np.uint8))
