@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,41 +26,21 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import GRID_STRIDE, TensorSpec
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.detection import Detector, find_persons, open_detector
+from glnet_infer.detection import DEFAULT_DETECTOR, Detector, find_persons, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_device_image, check_image
+from glnet_infer.persons import Persons, in_groups, with_boxes
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.results.skin import Skin
 
+if TYPE_CHECKING:
+    from glnet_infer.video.following import FollowOptions
+    from glnet_infer.video.session import Following
+    from glnet_infer.video.sources import Source
+
 MAXIMUM_THREADS = 1024
 """More than any machine has; starting a hundred thousand takes minutes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Persons:
-    """The persons of one image, ready for the network.
-
-    Attributes:
-        boxes: N x 4 float64, x1, y1, x2, y2 in image pixels.
-        squares: Places of their crops.
-        cameras: N x 4 float32, the image's camera as each crop sees it.
-        intrinsics: The image's camera.
-        image_size: Width and height in pixels.
-        crops: N x C x C x 3 uint8, RGB; None where the backend cuts them out of the frame.
-        frame: The image, where the backend cuts the crops; else None, so that nothing holds on to it.
-    """
-
-    boxes: NDArray[np.float64]
-    squares: CropSquares
-    cameras: NDArray[np.float32]
-    intrinsics: Intrinsics
-    image_size: tuple[int, int]
-    crops: NDArray[np.uint8] | None
-    frame: Frame | None
-
-    def __len__(self) -> int:
-        return len(self.boxes)
 
 
 class MeshRecoverer:
@@ -111,6 +90,7 @@ class MeshRecoverer:
         if backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
+        self._threads = threads
         self.batch_size = batch_size or usual_batch_size(self._backend)
 
     @property
@@ -182,10 +162,64 @@ class MeshRecoverer:
             InputError: An image, its boxes or the camera cannot be used, or there are not as many boxes as images.
             BackendError: The backend or the detector failed.
         """
-        pairs = zip(images, repeat(None)) if boxes is None else _pairs(images, boxes)
+        pairs = zip(images, repeat(None)) if boxes is None else with_boxes(images, boxes)
         prepared = (self.prepare(image, each, intrinsics) for image, each in pairs)
         for group in in_groups(prepared, self.fits):
             yield from self.recover(group)
+
+    def follow(
+        self,
+        source: Source | str | Path,
+        *,
+        detector: Detector | str | Path | None = None,
+        options: FollowOptions | None = None,
+        smooth: bool = True,
+    ) -> Following:
+        """Follow the persons of a video, webcam or stream.
+
+        ::
+
+            with recoverer.follow("clip.mp4") as following:
+                for frame in following:
+                    print(frame.time, frame.tracks, frame.meshes.joints.shape)
+                following.motion().save("clip.npz")
+
+        Args:
+            source: What :func:`glnet_infer.video.sources.open_source` takes, or a source that it opened. Closed with the
+                result.
+            detector: Finds the persons, as in the constructor. None: the recoverer's own, or else the one that comes with
+                this library.
+            options: How persons are followed: how often they are looked for, how many, which are doubted.
+            smooth: Whether poses are smoothed: with what lies ahead in recordings, without in live sources.
+
+        Returns:
+            The frames, and afterwards their motion.
+
+        Raises:
+            InputError: The source cannot be opened, or there is no such detector.
+            BackendError: The detector cannot start.
+        """
+        from glnet_infer.video.following import UNSURE, FollowOptions
+        from glnet_infer.video.session import Following
+        from glnet_infer.video.sources import open_source
+
+        options = options or FollowOptions()
+        found = detector if detector is not None else self.detector
+        if found is None or isinstance(found, str | Path):
+            # Unsure detections keep a track.
+            found = open_detector(found or DEFAULT_DETECTOR, threshold=min(UNSURE, options.score), threads=self._threads)
+        skin = self.skin if smooth else None
+        manifest = self.bundle.manifest
+        return Following(
+            open_source(source) if isinstance(source, str | Path) else source,
+            self,
+            found,
+            options,
+            smooth=smooth,
+            skin=skin,
+            body=manifest.body.name,
+            bundle=manifest.network.name,
+        )
 
     def fits(self, images: Sequence[Persons]) -> bool:
         """Whether :meth:`recover` runs the persons of so many images in one call of the backend."""
@@ -379,31 +413,3 @@ class MeshRecoverer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-_Item = TypeVar("_Item")
-
-
-def in_groups(items: Iterable[_Item], fits: Callable[[list[_Item]], bool]) -> Iterator[list[_Item]]:
-    """Neighbours in groups that fit, as large as they can be; what does not fit by itself is a group of its own."""
-    group: list[_Item] = []
-    for item in items:
-        if group and not fits([*group, item]):
-            yield group
-            group = []
-        group.append(item)
-    if group:
-        yield group
-
-
-def _pairs(images: Iterable[Any], boxes: Iterable[ArrayLike | None]) -> Iterator[tuple[Any, ArrayLike | None]]:
-    try:
-        yield from zip(images, boxes, strict=True)
-    except ValueError as error:
-        if "zip()" not in str(error):
-            raise
-        raise InputError(
-            "There are not as many boxes as images.",
-            why=str(error),
-            fix="give one list of boxes for each image; an empty one where nobody is",
-        ) from error

@@ -42,8 +42,9 @@ MAY_IMPORT = {
     "viewer": GROUND | PIXELS | {"results"},
     "backends": GROUND | {"bundle", "device_arrays"},
     "detection": GROUND | PIXELS,
-    "recoverer": GROUND | PIXELS | {"bundle", "results", "backends", "detection"},
-    "video": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer"},
+    "persons": GROUND | PIXELS | {"backends"},
+    "video": GROUND | PIXELS | {"results", "detection"},  # it follows with whatever recovers persons
+    "recoverer": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "video"},
     "jobs": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer", "video"},
 }
 

@@ -20,7 +20,8 @@ from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector,
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
 from glnet_infer.images import IMAGE_SUFFIXES, read_image, write_image
-from glnet_infer.recoverer import MeshRecoverer, Persons
+from glnet_infer.persons import Persons
+from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.meshes import Meshes
 
 OVERLAY_SUFFIX = ".overlay.jpg"

@@ -6,7 +6,7 @@ logarithm of the distance: what the network is sure of, and what it guesses, do 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,11 @@ def bridge(
 
 
 def smooth_rotations(
-    rotations: NDArray[Any], times: NDArray[Any], trusted: NDArray[np.bool_], sigma: float = SIGMA
+    rotations: NDArray[Any],
+    times: NDArray[Any],
+    trusted: NDArray[np.bool_],
+    sigma: float = SIGMA,
+    rows: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
     """Means of neighbours on the group of rotations, without delay.
 
@@ -53,22 +57,27 @@ def smooth_rotations(
         times: T growing times, seconds; any spacing.
         trusted: T; the others are bridged along geodesics before anything is averaged.
         sigma: Width of the Gaussian, seconds.
+        rows: The frames whose means are wanted; None: all.
     """
     given = np.asarray(rotations, np.float64)
     before, after, share = bridge(times, trusted)
     given = between(given[before], given[after], share[:, None])
-    result = np.empty_like(given)
-    for index, (near, shares) in enumerate(_neighbours(times, sigma)):
-        mean = given[index]
+    means = []
+    for row, near, shares in _neighbours(times, sigma, rows):
+        mean = given[row]
         for _ in range(_ROUNDS):
             steps = logarithm(np.swapaxes(mean, -1, -2)[None] @ given[near])
             mean = mean @ exponential(np.einsum("t,tjc->jc", shares, steps))
-        result[index] = mean
-    return result
+        means.append(mean)
+    return np.stack(means)
 
 
 def smooth_translations(
-    translations: NDArray[Any], times: NDArray[Any], trusted: NDArray[np.bool_], sigma: float = SIGMA
+    translations: NDArray[Any],
+    times: NDArray[Any],
+    trusted: NDArray[np.bool_],
+    sigma: float = SIGMA,
+    rows: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
     """Means of neighbours, of the position in the image and the logarithm of the distance.
 
@@ -77,20 +86,23 @@ def smooth_translations(
         times: T growing times, seconds.
         trusted: T; the others are bridged before anything is averaged.
         sigma: Width of the Gaussian, seconds.
+        rows: The frames whose means are wanted; None: all.
     """
     seen = _as_seen(translations)
     before, after, share = bridge(times, trusted)
     seen = seen[before] + share[:, None] * (seen[after] - seen[before])
-    return _in_space(np.stack([shares @ seen[near] for near, shares in _neighbours(times, sigma)]))
+    return _in_space(np.stack([shares @ seen[near] for _, near, shares in _neighbours(times, sigma, rows)]))
 
 
-def _neighbours(times: NDArray[Any], sigma: float) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """The frames near each frame, and their weights, which sum to one."""
-    lows = np.searchsorted(times, times - REACH * sigma, side="left").tolist()
-    highs = np.searchsorted(times, times + REACH * sigma, side="right").tolist()
-    for time, low, high in zip(times, lows, highs, strict=True):
-        weights = np.exp(-0.5 * ((times[low:high] - time) / sigma) ** 2)
-        yield slice(low, high), weights / weights.sum()
+def _neighbours(
+    times: NDArray[Any], sigma: float, rows: Sequence[int] | None
+) -> Iterator[tuple[int, slice, NDArray[np.float64]]]:
+    """Each frame, those near it, and their weights, which sum to one."""
+    for row in range(len(times)) if rows is None else rows:
+        low = int(np.searchsorted(times, times[row] - REACH * sigma, side="left"))
+        high = int(np.searchsorted(times, times[row] + REACH * sigma, side="right"))
+        weights = np.exp(-0.5 * ((times[low:high] - times[row]) / sigma) ** 2)
+        yield row, slice(low, high), weights / weights.sum()
 
 
 def steady_shape(betas: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,22 +20,49 @@ NOBODY = -1
 
 @dataclass(eq=False)
 class _Track:
+    """A person, as an alpha-beta filter expects them; sizes follow slowly, for two persons are often found as one.
+
+    Attributes:
+        number: The track's number.
+        middle: x, y in pixels.
+        size: Width and height in pixels.
+        time: When the person was seen last, seconds.
+        looks: H, the person's colours; None where they are not known.
+        velocity: Pixels per second.
+        boxes: How many boxes there were.
+    """
+
     number: int
-    box: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    size: NDArray[np.float64]
     time: float
-    velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    looks: NDArray[np.float64] | None = None
+    velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     boxes: int = 1
 
     def expected(self, time: float) -> NDArray[np.float64]:
         """The box at a later time. A person who is hidden stays near the place where they were seen last."""
-        return self.box + self.velocity * min(time - self.time, _COASTING)
+        middle = self.middle + self.velocity * min(time - self.time, _COASTING)
+        return np.concatenate([middle - self.size / 2, middle + self.size / 2])
 
-    def take(self, box: NDArray[np.float64], time: float) -> None:
+    def take(self, box: NDArray[np.float64], time: float, looks: NDArray[np.float64] | None = None) -> None:
+        """Take a box as this person's."""
+        if looks is not None:
+            self.looks = looks if self.looks is None else (1 - _LOOKS) * self.looks + _LOOKS * looks
         elapsed = time - self.time
-        if elapsed > 0:
-            velocity = (box - self.box) / elapsed
-            self.velocity = velocity if self.boxes == 1 else 0.7 * self.velocity + 0.3 * velocity
-        self.box, self.time, self.boxes = box, time, self.boxes + 1
+        middle, size = _middle(box), _size(box)
+        missed = middle - self.middle - self.velocity * elapsed
+        if self.boxes == 1:
+            self.middle, self.velocity = middle, missed / elapsed if elapsed > 0 else self.velocity
+        else:
+            self.middle = middle - (1 - _POSITION) * missed
+            self.velocity = self.velocity + (_SPEED * missed / elapsed if elapsed > 0 else 0.0)
+        self.size = self.size + _SIZE * (size - self.size)
+        self.time, self.boxes = time, self.boxes + 1
+
+
+_POSITION, _SPEED, _SIZE, _LOOKS = 0.7, 0.3, 0.3, 0.1
+"""Shares of what a box says that the filter believes."""
 
 
 @dataclass
@@ -43,9 +71,22 @@ class _Frame:
 
     boxes: NDArray[np.float64]
     time: float
+    looks: NDArray[np.float64] | None
 
     def __post_init__(self) -> None:
         self.numbers = np.full(len(self.boxes), NOBODY, np.int64)
+
+    def looks_of(self, index: int) -> NDArray[np.float64] | None:
+        """The colours of a box, where they are known."""
+        return None if self.looks is None else self.looks[index]
+
+    def resemblance(self, tracks: list[_Track], chosen: NDArray[np.intp]) -> NDArray[np.float64] | float:
+        """How much tracks and boxes look alike, 0 to 1 (Bhattacharyya's coefficient, squared); 1 where nobody knows."""
+        if self.looks is None:
+            return 1.0
+        mine = self.looks[chosen]
+        rows = [np.ones(len(chosen)) if track.looks is None else np.sqrt(mine * track.looks).sum(1) for track in tracks]
+        return np.stack(rows) ** 2
 
     def unmatched(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Those of the chosen boxes that have no track yet."""
@@ -63,46 +104,80 @@ class Tracker:
         sure: Least score of a box that is matched first.
         unsure: Least score of a box that is matched at all.
         new: Least score of a box that begins a track.
-        overlap: Least intersection over union of a box with the one that is expected.
+        overlap: Least likeness of a sure box and the one that is expected: intersection over union, times the ratio of their
+            heights. Who passes behind another is not taken for the one in front.
+        unsure_overlap: The same of an unsure box. Those are often parts of a person, which would spoil the track's box.
         patience: Seconds for which a track waits for a person who is hidden.
     """
 
     def __init__(
-        self, *, sure: float = 0.5, unsure: float = 0.1, new: float = 0.5, overlap: float = 0.2, patience: float = 1.5
+        self,
+        *,
+        sure: float = 0.5,
+        unsure: float = 0.1,
+        new: float = 0.5,
+        overlap: float = 0.2,
+        unsure_overlap: float = 0.4,
+        patience: float = 1.5,
     ) -> None:
-        self.sure, self.unsure, self.new, self.overlap, self.patience = sure, unsure, new, overlap, patience
+        self.sure, self.unsure, self.new, self.patience = sure, unsure, new, patience
+        self.overlap, self.unsure_overlap = overlap, unsure_overlap
         self._tracks: list[_Track] = []
         self._last = 0
 
-    def update(self, boxes: NDArray[Any], scores: NDArray[Any], time: float) -> NDArray[np.int64]:
+    def update(
+        self, boxes: NDArray[Any], scores: NDArray[Any], time: float, looks: NDArray[Any] | None = None
+    ) -> NDArray[np.int64]:
         """The track of each box of a frame.
 
         Args:
             boxes: N x 4, x1, y1, x2, y2 in pixels.
             scores: N, 0 to 1.
             time: Seconds, growing.
+            looks: N x H, what :func:`colours` says of the boxes; None where overlap shall decide alone.
 
         Returns:
             N track numbers from 1 on, each at most once; :data:`NOBODY` for a box too unsure to begin a track.
         """
         self._tracks = [track for track in self._tracks if time - track.time <= self.patience]
-        frame = _Frame(np.asarray(boxes, np.float64).reshape(-1, 4), time)
+        frame = _Frame(np.asarray(boxes, np.float64).reshape(-1, 4), time, looks)
         trust = np.asarray(scores, np.float64).ravel()
         free = list(self._tracks)
-        for chosen in (trust >= self.sure, (trust < self.sure) & (trust >= self.unsure)):
-            self._match(free, frame, frame.unmatched(chosen))
+        self._match(free, frame, frame.unmatched(trust >= self.sure), self.overlap)
+        self._match(free, frame, frame.unmatched((trust < self.sure) & (trust >= self.unsure)), self.unsure_overlap)
         self._find_again([track for track in free if track.time < time], frame, frame.unmatched(trust >= self.new))
         for index in frame.unmatched(trust >= self.new):
             self._last += 1
-            self._tracks.append(_Track(self._last, frame.boxes[index], time))
+            box = frame.boxes[index]
+            self._tracks.append(_Track(self._last, _middle(box), _size(box), time, frame.looks_of(index)))
             frame.numbers[index] = self._last
         return frame.numbers
 
-    def _match(self, free: list[_Track], frame: _Frame, chosen: NDArray[np.intp]) -> None:
-        """Match by overlap; who is matched leaves ``free``."""
+    def expected(self, number: int, time: float) -> NDArray[np.float64] | None:
+        """The box at which a track's person is expected, x1, y1, x2, y2 in pixels; None where the track has ended."""
+        return next((track.expected(time) for track in self._tracks if track.number == number), None)
+
+    def place(self, number: int, box: NDArray[Any], time: float) -> None:
+        """Tell where a track's person is, where something else than a detection says so.
+
+        Args:
+            number: The track; one that has ended stays so.
+            box: x1, y1, x2, y2 in pixels.
+            time: Seconds, growing.
+        """
+        for track in self._tracks:
+            if track.number == number:
+                track.take(np.asarray(box, np.float64), time)
+
+    def _match(self, free: list[_Track], frame: _Frame, chosen: NDArray[np.intp], least: float) -> None:
+        """Match by overlap and height; who is matched leaves ``free``."""
         if free and len(chosen):
-            expected = np.array([track.expected(frame.time) for track in free])
-            _take_best(free, intersection_over_union(expected, frame.boxes[chosen]), self.overlap, frame, chosen)
+            expected, found = np.array([track.expected(frame.time) for track in free]), frame.boxes[chosen]
+            heights = [np.maximum(boxes[:, 3] - boxes[:, 1], 1.0) for boxes in (expected, found)]
+            ratios = heights[0][:, None] / heights[1][None]
+            likeness = intersection_over_union(expected, found) * np.minimum(ratios, 1 / ratios)
+            likeness *= frame.resemblance(free, chosen)
+            _take_best(free, likeness, least, frame, chosen)
 
     def _find_again(self, hidden: list[_Track], frame: _Frame, chosen: NDArray[np.intp]) -> None:
         """Match who was hidden by distance: within half a body's size, and one more for each second that passed."""
@@ -126,10 +201,18 @@ def _take_best(
     while likeness.max() > least:
         row, column = np.unravel_index(int(likeness.argmax()), likeness.shape)
         track, index = rows[int(row)], chosen[int(column)]
-        track.take(frame.boxes[index], frame.time)
+        track.take(frame.boxes[index], frame.time, frame.looks_of(index))
         frame.numbers[index] = track.number
         tracks.remove(track)
         likeness[row], likeness[:, column] = -1, -1
+
+
+def _middle(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (box[:2] + box[2:]) / 2
+
+
+def _size(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    return box[2:] - box[:2]
 
 
 def intersection_over_union(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -139,3 +222,26 @@ def intersection_over_union(first: NDArray[np.float64], second: NDArray[np.float
     shared = np.clip(high - low, 0, None).prod(axis=-1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9))
+
+
+def colours(image: NDArray[np.uint8], boxes: NDArray[Any]) -> NDArray[np.float64]:
+    """How persons look: the colours of each box's middle, where the body is.
+
+    Args:
+        image: H x W x 3 uint8, BGR.
+        boxes: N x 4, x1, y1, x2, y2 in pixels.
+
+    Returns:
+        N x 64, each row a histogram in L*a*b*, which sums to 1.
+    """
+    height, width = image.shape[:2]
+    result = np.full((len(boxes), 64), 1 / 64)
+    for row, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, np.float64)):
+        left, right = x1 + 0.3 * (x2 - x1), x2 - 0.3 * (x2 - x1)
+        top, bottom = y1 + 0.15 * (y2 - y1), y1 + 0.6 * (y2 - y1)
+        part = image[max(int(top), 0) : min(int(bottom) + 1, height), max(int(left), 0) : min(int(right) + 1, width)]
+        if part.size:
+            small = cv2.cvtColor(cv2.resize(part, (16, 32), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2Lab)
+            counts = cv2.calcHist([small], [0, 1, 2], None, [4, 4, 4], [0, 256, 64, 192, 64, 192]).ravel() + 0.5
+            result[row] = counts / counts.sum()
+    return result

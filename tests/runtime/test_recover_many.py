@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from glnet_infer import BackendError, InputError, Intrinsics, MeshRecoverer
 from glnet_infer.bundle import Bundle
 from glnet_infer.commands.infer import app
-from glnet_infer.recoverer import in_groups
+from glnet_infer.persons import in_groups
 
 METRES = 1e-4
 """Kernels for other batch sizes sum in another order; another person is centimetres away."""

@@ -1,0 +1,308 @@
+"""Persons followed through frames: found every few frames, recovered in all of them.
+
+Recordings are read ahead to the next frame in which persons are looked for. So boxes in between lie on the way from one
+detection to the next, and the crops of these frames are run together. Live sources have no next frame: their boxes follow
+the keypoints. Either way, whoever the detector loses is followed by their keypoints for a while.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glnet_infer.camera import Intrinsics
+from glnet_infer.detection import DEFAULT_THRESHOLD, Detector, find_persons
+from glnet_infer.errors import InputError
+from glnet_infer.results.meshes import Meshes
+from glnet_infer.video.sources import VideoFrame
+from glnet_infer.video.tracks import NOBODY, Tracker, colours, intersection_over_union
+
+DETECT_EVERY = 0.15
+"""Seconds. Who walks moves by a tenth of their height meanwhile: boxes in between hardly differ from detected ones."""
+
+CONFIDENCE = 0.3
+"""Confidence below which a frame of a person is doubted. The demo network gives rendered persons 0.6 and more."""
+
+UNSURE = 0.1
+"""Least score of a detection that may keep a track, though it begins none."""
+
+_ALONE = 1.0
+"""Seconds for which a person is followed by keypoints without a detection."""
+
+_SAME_PERSON = 0.5
+"""Overlap from which a followed box and a detected one are of one person, or of one who hides the other."""
+
+_MARGIN = 0.5
+"""Of the keypoints' extent: no box reaches farther beyond them. A detection that belongs to another person would."""
+
+_MOST_AHEAD = 8
+"""Frames that are read ahead at most, which bounds memory where there are hundreds a second."""
+
+
+class Recovers(Protocol):
+    """What recovers persons: a :class:`glnet_infer.MeshRecoverer`, for example."""
+
+    def prepare(self, image: Any, boxes: ArrayLike | None, intrinsics: Any) -> Any:
+        """The persons of an image, ready for :meth:`recover`."""
+
+    def recover(self, images: Sequence[Any]) -> list[Meshes]:
+        """The meshes of several images' persons, in the order of their boxes."""
+
+
+@dataclass(frozen=True, eq=False)
+class FollowedFrame:
+    """A frame and its persons, in the order of their tracks.
+
+    Attributes:
+        index: Number of the frame in its source.
+        time: Seconds since the source's start.
+        image: H x W x 3 uint8, BGR.
+        tracks: N numbers from 1 on, growing; a person keeps theirs.
+        scores: N float32, the detector's trust, 0 to 1; 0 where the box follows the keypoints.
+        doubted: N bool: the network's confidence is below the threshold.
+        meshes: The N persons; smoothed where that was asked for.
+        raw: The same persons as they were recovered.
+    """
+
+    index: int
+    time: float
+    image: NDArray[np.uint8]
+    tracks: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    doubted: NDArray[np.bool_]
+    meshes: Meshes
+    raw: Meshes
+
+
+@dataclass(frozen=True)
+class FollowOptions:
+    """How persons are followed.
+
+    Attributes:
+        detect_every: Seconds from one detection to the next; 0: every frame.
+        score: Least score of a detection that begins a track, 0 to 1.
+        most: Most persons at a time, those who are there already first; None: all.
+        confidence: Confidence below which a frame of a person is doubted, 0 to 1.
+        intrinsics: The camera; None: guessed from the image's size.
+
+    Raises:
+        InputError: A value cannot be.
+    """
+
+    detect_every: float = DETECT_EVERY
+    score: float = DEFAULT_THRESHOLD
+    most: int | None = None
+    confidence: float = CONFIDENCE
+    intrinsics: Intrinsics | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, right, fix in (
+            ("detect_every", self.detect_every, 0 <= self.detect_every < math.inf, "use seconds, 0 for every frame"),
+            ("score", self.score, 0 <= self.score <= 1, "use 0 to 1"),
+            ("confidence", self.confidence, 0 <= self.confidence <= 1, "use 0 to 1"),
+            ("most", self.most, self.most is None or self.most >= 1, "use 1 or more, or None for all"),
+        ):
+            if not right:
+                raise InputError(f"{name} is {value}.", fix=fix)
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a person is in a frame.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels.
+        score: The detector's; 0 where the box follows the keypoints.
+        detected: When a detector saw this person last, seconds.
+    """
+
+    box: NDArray[np.float64]
+    score: float
+    detected: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """How a person looked to the network in the last frame.
+
+    Attributes:
+        extent: Box around the keypoints, x1, y1, x2, y2 in pixels.
+        margins: How far a detected box reaches beyond it, of its width and height.
+        doubted: Whether the network was unsure.
+    """
+
+    extent: NDArray[np.float64]
+    margins: NDArray[np.float64]
+    doubted: bool
+
+    def box(self) -> NDArray[np.float64]:
+        """The box that the keypoints ask for."""
+        return self.extent + self.margins * _sides(self.extent)
+
+
+_Places = dict[int, _Place]
+"""By track, in the order of the tracks."""
+
+
+class Follower:
+    """Follows the persons of one source.
+
+    Args:
+        recoverer: What recovers persons from boxes.
+        detector: What finds boxes; better with unsure ones, down to :data:`UNSURE`.
+        options: How persons are followed.
+    """
+
+    def __init__(self, recoverer: Recovers, detector: Detector, options: FollowOptions | None = None) -> None:
+        self._recoverer, self._detector, self._options = recoverer, detector, options or FollowOptions()
+        score = self._options.score
+        self._tracker = Tracker(sure=score, new=score, unsure=min(UNSURE, score))
+        self._looks: dict[int, _Look] = {}
+        self._looks_again = False
+
+    def ahead(self, frames: Iterable[VideoFrame]) -> Iterator[FollowedFrame]:
+        """The persons of a recording's frames, up to a detection's distance behind them."""
+        group: list[VideoFrame] = []
+        places: _Places = {}
+        for frame in frames:
+            if group and len(group) < _MOST_AHEAD and not self._due(frame, group[0]):
+                group.append(frame)
+                continue
+            found = self._found(frame)
+            if group:
+                yield from self._recovered(group, [self._on_the_way(places, found, group[0], at, frame) for at in group])
+                found |= self._lost(places, found, frame)
+            group, places = [frame], self._chosen(found, places)
+        if len(group) > 1:  # the end: where the persons of the last frame are is known, too
+            found = self._found(group[-1])
+            yield from self._recovered(group, [self._on_the_way(places, found, group[0], at, group[-1]) for at in group])
+        elif group:
+            yield from self._recovered(group, [places])
+
+    def live(self, frames: Iterable[VideoFrame]) -> Iterator[FollowedFrame]:
+        """The persons of frames that come one by one, each at once."""
+        detected: VideoFrame | None = None
+        places: _Places = {}
+        for frame in frames:
+            if detected is None or self._due(frame, detected):
+                found, detected = self._found(frame), frame
+                found |= self._lost(places, found, frame)
+                places = self._chosen(found, places)
+            else:
+                places = {number: self._moved(number, place, frame) for number, place in places.items()}
+            yield from self._recovered([frame], [places])
+
+    def _due(self, frame: VideoFrame, detected: VideoFrame) -> bool:
+        """Whether persons are looked for in a frame: some time after the last detection, and where trust was lost."""
+        # Times are rounded: a thousandth of a second must not cost a frame.
+        return self._looks_again or frame.time - detected.time >= self._options.detect_every - 1e-3
+
+    def _found(self, frame: VideoFrame) -> _Places:
+        """Who is detected in a frame."""
+        self._looks_again = False
+        found = find_persons(self._detector, frame.image)
+        looks = colours(frame.image, found.boxes)
+        numbers = self._tracker.update(found.boxes, found.scores, frame.time, looks).tolist()
+        return {
+            number: _Place(box, score, frame.time)
+            for number, box, score in zip(numbers, found.boxes, found.scores.tolist(), strict=True)
+            if number != NOBODY
+        }
+
+    def _on_the_way(
+        self, places: _Places, found: _Places, start: VideoFrame, frame: VideoFrame, end: VideoFrame
+    ) -> _Places:
+        """Persons in a frame between two detections: on the way to where they are found again, or as they moved before."""
+        share = (frame.time - start.time) / (end.time - start.time)
+
+        def at(number: int, place: _Place) -> _Place:
+            to = found.get(number)
+            if to is not None:
+                box, score = place.box + share * (to.box - place.box), place.score + share * (to.score - place.score)
+                return replace(place, box=box, score=score)
+            now, then = self._tracker.expected(number, start.time), self._tracker.expected(number, frame.time)
+            return place if now is None or then is None else replace(place, box=place.box + then - now)
+
+        return {number: at(number, place) for number, place in places.items()}
+
+    def _lost(self, before: _Places, found: _Places, frame: VideoFrame) -> _Places:
+        """Who was there and was not detected: at their keypoints, for a while, where nobody else was detected."""
+        boxes = _boxes(found)
+        lost = {}
+        for number, place in before.items():
+            look = self._looks.get(number)
+            if number in found or look is None or look.doubted or frame.time - place.detected > _ALONE:
+                continue
+            box = look.box()
+            if _inside(box, frame.image) and (intersection_over_union(box[None], boxes) < _SAME_PERSON).all():
+                lost[number] = self._moved(number, place, frame)
+        return lost
+
+    def _moved(self, number: int, place: _Place, frame: VideoFrame) -> _Place:
+        """Where the last frame's keypoints say that a person is."""
+        box = self._looks[number].box()
+        self._tracker.place(number, box, frame.time)
+        return replace(place, box=box, score=0.0)
+
+    def _chosen(self, places: _Places, before: _Places) -> _Places:
+        """As many as there may be: who was there before, then the surest."""
+        ranked = sorted(places, key=lambda number: (number not in before, -places[number].score, number))
+        return {number: places[number] for number in sorted(ranked[: self._options.most])}
+
+    def _recovered(self, frames: list[VideoFrame], places: list[_Places]) -> Iterator[FollowedFrame]:
+        """The frames with the meshes of the persons at their places, all run together."""
+        prepared = [
+            self._recoverer.prepare(frame.image, _boxes(each), self._options.intrinsics)
+            for frame, each in zip(frames, places, strict=True)
+        ]
+        results = self._recoverer.recover(prepared)
+        del prepared
+        for frame, each, meshes in zip(frames, places, results, strict=True):
+            doubted = meshes.confidence < self._options.confidence
+            self._look(each, meshes, doubted)
+            # What lies on the GPU is valid until the next call, which other frames make.
+            meshes = replace(meshes, device=None)
+            yield FollowedFrame(
+                index=frame.index,
+                time=frame.time,
+                image=frame.image,
+                tracks=np.fromiter(each, np.int64, len(each)),
+                scores=np.array([place.score for place in each.values()], np.float32),
+                doubted=doubted,
+                meshes=meshes,
+                raw=meshes,
+            )
+
+    def _look(self, places: _Places, meshes: Meshes, doubted: NDArray[np.bool_]) -> None:
+        """Keep how persons look; where the network is no longer sure, they are looked for at once."""
+        before, self._looks = self._looks, {}
+        for row, (number, place) in enumerate(places.items()):
+            known = before.get(number)
+            keypoints = meshes.keypoints_2d[row].astype(np.float64)
+            extent = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])
+            margins = np.clip((place.box - extent) / _sides(extent), -_MARGIN, _MARGIN)
+            if known is not None and not place.score:  # the box came from the keypoints
+                margins = known.margins
+            unsure = bool(doubted[row])
+            self._looks[number] = _Look(extent, margins, unsure)
+            self._looks_again |= unsure and not (known is not None and known.doubted)
+
+
+def _sides(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Width and height, twice; a pixel at least."""
+    return np.tile(np.maximum(box[2:] - box[:2], 1.0), 2)
+
+
+def _inside(box: NDArray[np.float64], image: NDArray[np.uint8]) -> bool:
+    """Whether the middle of a box is in the image: who walks out of it is not followed."""
+    middle, size = (box[:2] + box[2:]) / 2, image.shape[1::-1]
+    return bool((middle >= 0).all() and (middle <= size).all())
+
+
+def _boxes(places: _Places) -> NDArray[np.float64]:
+    return np.array([place.box for place in places.values()], np.float64).reshape(-1, 4)

@@ -1,0 +1,139 @@
+"""A source whose persons are followed: its frames as they pass, and the motion of all that have passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from glnet_infer.camera import Intrinsics
+from glnet_infer.detection import Detector
+from glnet_infer.errors import InputError
+from glnet_infer.results.motion import Motion
+from glnet_infer.results.motion_builder import MotionBuilder
+from glnet_infer.results.skin import Skin
+from glnet_infer.video.following import FollowedFrame, Follower, FollowOptions, Recovers
+from glnet_infer.video.pipeline import Pipeline, Stage
+from glnet_infer.video.sources import Source, VideoFrame
+from glnet_infer.video.steadying import smooth_motion, steadied, steadied_live
+
+
+class Following:
+    """The persons of a source: iterate over its frames, once; then :meth:`motion` holds all of them.
+
+    Decoding, and finding and recovering persons, work at the same time in threads of their own. Frames of recordings come
+    some tenths of a second late. Of a live source, frames that nobody had time for are dropped and counted.
+
+    Use it in a ``with`` statement; it closes the source.
+
+    Args:
+        source: An open source.
+        recoverer: What recovers persons from boxes.
+        detector: What finds boxes.
+        options: How persons are followed.
+        smooth: Whether frames and motion are smoothed.
+        skin: The body's, which smoothed frames are posed with. None: frames keep the meshes as they were recovered.
+        body: Name of the body, for the motion.
+        bundle: Which bundle recovers the persons, for the motion.
+
+    Attributes:
+        source: The source.
+        persons: How many persons there were so far.
+        frames: How many frames there were so far.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        recoverer: Recovers,
+        detector: Detector,
+        options: FollowOptions | None = None,
+        *,
+        smooth: bool = True,
+        skin: Skin | None = None,
+        body: str = "",
+        bundle: str = "",
+    ) -> None:
+        self.source, self._smooth, self._skin = source, smooth, skin
+        self.persons = self.frames = 0
+        options = options or FollowOptions()
+        facts = source.facts
+        self._follower = Follower(recoverer, detector, options)
+        self._builder = MotionBuilder(
+            intrinsics=options.intrinsics or Intrinsics.guess(facts.width, facts.height),
+            image_size=(facts.width, facts.height),
+            rate=0.0 if facts.live else source.rate,
+            threshold=options.confidence,
+            body=body,
+            bundle=bundle,
+        )
+        self._pipeline: Pipeline | None = None
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[FollowedFrame]:
+        if self._pipeline is not None:
+            raise InputError(
+                f"{self.source.facts.name} was followed already.", why="frames pass once", fix="open it once more"
+            )
+        live = self.source.facts.live
+        stages: list[Stage] = [self._recorded]
+        if self._smooth and self._skin is not None:
+            stages.append(self._steadied)
+        self._pipeline = Pipeline(self.source, *stages, drop_late=live)
+        if self._stopped:
+            self._pipeline.stop()
+        with self._pipeline:
+            for frame in self._pipeline:
+                self.frames += 1
+                yield frame
+
+    @property
+    def dropped(self) -> int:
+        """Frames of a live source that nobody had time for."""
+        return 0 if self._pipeline is None else self._pipeline.dropped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Take no more frames; those on their way still come. A handler of signals may call this."""
+        self._stopped = True
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    def motion(self) -> Motion:
+        """The persons of all frames that have passed, smoothed where that was asked for.
+
+        Raises:
+            OutputError: The temporary file that holds them cannot be written.
+        """
+        motion = self._builder.motion()
+        return smooth_motion(motion, self._skin) if self._smooth else motion
+
+    def close(self) -> None:
+        """End the threads, close the source, and forget the frames."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+        self.source.close()
+        self._builder.close()
+
+    def __enter__(self) -> Following:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _recorded(self, frames: Iterator[VideoFrame]) -> Iterable[FollowedFrame]:
+        """The persons of frames, which the motion keeps."""
+        follow = self._follower.live if self.source.facts.live else self._follower.ahead
+        for frame in follow(frames):
+            self._builder.add(frame.index, frame.time, frame.raw, frame.tracks, frame.scores)
+            self.persons = max([self.persons, *frame.tracks.tolist()])
+            yield frame
+
+    def _steadied(self, frames: Iterator[FollowedFrame]) -> Iterable[FollowedFrame]:
+        assert self._skin is not None
+        return (steadied_live if self.source.facts.live else steadied)(frames, self._skin)
