@@ -1,21 +1,30 @@
-"""``glnet-infer``: meshes of the persons in photographs."""
+"""``glnet-infer``: meshes of the persons in photographs, and their motion in videos."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from glnet_infer.backends import backend_names
 from glnet_infer.commands.console import Version, errors_reported, new_app
+from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, VIDEO_FORMATS, parse_camera, refuse
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, detector_names
+from glnet_infer.video.following import CONFIDENCE, DETECT_EVERY
+from glnet_infer.video.sources import is_video
 
 app = new_app()
 
 
 @app.command()
 def infer(
-    images: Annotated[
-        list[Path], typer.Argument(help="Photographs, or folders of them.", show_default=False, readable=False)
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Photographs, or folders of them; or videos: files, a webcam's number, rtsp:// or http:// addresses, "
+            "patterns of numbered images such as frames/%04d.png.",
+            show_default=False,
+        ),
     ],
     bundle: Annotated[
         Path,
@@ -31,19 +40,14 @@ def infer(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.", readable=False)] = Path(
         "glnet-output"
     ),
-    boxes: Annotated[
+    formats: Annotated[
         list[str] | None,
         typer.Option(
-            help="A person's box x1,y1,x2,y2 in pixels; repeat it for every person. None: the detector finds them.",
-            show_default=False,
-        ),
-    ] = None,
-    boxes_file: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON with boxes by file name: {"photo.jpg": [[x1, y1, x2, y2], ...], ...}.',
-            show_default=False,
-            readable=False,
+            "--format",
+            "-f",
+            help=f"Kind of file, repeatable. Of photographs: {', '.join(PHOTOGRAPH_FORMATS)}. "
+            f"Of videos: {', '.join(VIDEO_FORMATS)}.",
+            show_default="overlay, npz; of photographs glb, too",
         ),
     ] = None,
     detector: Annotated[
@@ -64,41 +68,114 @@ def infer(
         str | None,
         typer.Option(help="The camera fx,fy,cx,cy in pixels.", show_default="focal length = image diagonal"),
     ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format", "-f", help="overlay, glb, obj, ply, npz or json; repeatable.", show_default="overlay, glb, npz"
-        ),
-    ] = None,
     backend: Annotated[str, typer.Option(help=f"What runs the network: {', '.join(backend_names())}.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of CPU kernels.", show_default="the backend's")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A person's box x1,y1,x2,y2 in a photograph's pixels, repeated for each. None: the detector finds them.",
+            show_default=False,
+        ),
+    ] = None,
+    boxes_file: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON with boxes by file name: {"photo.jpg": [[x1, y1, x2, y2], ...], ...}.',
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
+    start: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds to leave out at a video's beginning.", show_default=False),
+    ] = None,
+    end: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds from a video's beginning at which to end.", show_default=False),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stride of a video's frames: 2 takes every second one.", show_default="1"),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames per second of numbered images.", show_default="30"),
+    ] = None,
+    detect_every: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds of a video from one detection to the next; 0: every frame.",
+            show_default=f"{DETECT_EVERY:g}",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Confidence of the network below which a frame of a person is marked and bridged.",
+            show_default=f"{CONFIDENCE:g}",
+        ),
+    ] = None,
+    no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Leave a video's poses as they are recovered.")] = False,
     _: Version = False,
 ) -> None:
-    """Recover human meshes from photographs and write overlays and mesh files.
+    """Recover human meshes from photographs and videos.
 
-    Written files are listed on stdout, everything else goes to stderr. An image that fails is reported, the others are
+    A photograph gives an overlay and mesh files. A video gives an overlay with its sound, and the motion of its persons.
+
+    Written files are listed on stdout, everything else goes to stderr. An input that fails is reported, the others are
     still done, and the exit code is the first failure's (docs/errors.md).
     """
     with errors_reported(as_json):
-        from glnet_infer.commands.photographs import Job, run
+        camera = None if intrinsics is None else parse_camera(intrinsics)
+        of_videos = {
+            "--start": start,
+            "--end": end,
+            "--every": every,
+            "--fps": fps,
+            "--detect-every": detect_every,
+            "--confidence": confidence,
+            "--no-smooth": no_smooth or None,
+        }
+        common: dict[str, Any] = {
+            "output": output,
+            "detector": detector,
+            "threshold": detector_threshold,
+            "most": max_persons,
+            "intrinsics": camera,
+            "formats": formats or [],
+        }
+        running: dict[str, Any] = {"backend": backend, "threads": threads, "as_json": as_json}
+        if fps is not None or any(map(is_video, inputs)):
+            refuse({"--boxes": boxes, "--boxes-file": boxes_file}, "boxes are those of one photograph")
+            from glnet_infer.commands import videos
 
-        job = Job.parse(
-            images=images,
-            output=output,
-            boxes=boxes or [],
-            boxes_file=boxes_file,
-            detector=detector,
-            threshold=detector_threshold,
-            most=max_persons,
-            intrinsics=intrinsics,
-            formats=formats or ["overlay", "glb", "npz"],
-        )
-        failure = run(job, bundle, backend=backend, threads=threads, as_json=as_json)
-        if failure is not None:
-            raise typer.Exit(failure.exit_code)
+            video_job = videos.VideoJob.parse(
+                sources=inputs,
+                start=start,
+                end=end,
+                every=every,
+                fps=fps,
+                detect_every=detect_every,
+                confidence=confidence,
+                smooth=not no_smooth,
+                **common,
+            )
+            code = videos.run(video_job, bundle, **running)
+        else:
+            refuse(of_videos, "it is for videos, and there is none")
+            from glnet_infer.commands import photographs
+
+            job = photographs.Job.parse(images=list(map(Path, inputs)), boxes=boxes or [], boxes_file=boxes_file, **common)
+            failure = photographs.run(job, bundle, **running)
+            code = 0 if failure is None else failure.exit_code
+        if code:
+            raise typer.Exit(code)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
+from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, numbers
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, find_persons, open_detector
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
@@ -24,12 +25,12 @@ from glnet_infer.persons import Persons
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.meshes import Meshes
 
+DEFAULT_FORMATS = ("overlay", "glb", "npz")
 OVERLAY_SUFFIX = ".overlay.jpg"
 MOST_PIXELS = 100_000_000
 """Pixels of photographs that wait for one batch; three bytes each."""
 
 BOXES_FORM = '{"photo.jpg": [[x1, y1, x2, y2], ...], ...}'
-FORMATS = ("overlay", "glb", "obj", "ply", "npz", "json")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Job:
         detector: str | None,
         threshold: float | None,
         most: int | None,
-        intrinsics: str | None,
+        intrinsics: Intrinsics | None,
         formats: list[str],
     ) -> Job:
         """Check what was typed.
@@ -75,10 +76,11 @@ class Job:
         Raises:
             InputError: Something was mistyped, or does not fit together.
         """
-        unknown = [name for name in formats if name not in FORMATS]
+        unknown = [name for name in formats if name not in PHOTOGRAPH_FORMATS]
         if unknown:
             raise InputError(
-                f"There is no format {unknown[0]!r}.", fix=f"formats: {', '.join(FORMATS)}; for several, repeat --format"
+                f"There is no format {unknown[0]!r}.",
+                fix=f"formats: {', '.join(PHOTOGRAPH_FORMATS)}; for several, repeat --format",
             )
         _check_detection(
             given="--boxes" if boxes else "--boxes-file" if boxes_file is not None else "",
@@ -104,14 +106,15 @@ class Job:
                     why="every image has its own persons",
                     fix="use --boxes-file, or call glnet-infer once per image",
                 )
-            by_image = {files[0]: [_numbers(text, "box", "x1,y1,x2,y2") for text in boxes]}
+            by_image = {files[0]: [numbers(text, "box", "x1,y1,x2,y2") for text in boxes]}
         else:
             by_image = dict.fromkeys(files)
-        camera = None if intrinsics is None else Intrinsics(*_numbers(intrinsics, "camera", "fx,fy,cx,cy"))
         if None in by_image.values():
             detector = detector or DEFAULT_DETECTOR
         threshold = DEFAULT_THRESHOLD if threshold is None else threshold
-        return cls(files, output, by_image, detector, threshold, most, camera, list(dict.fromkeys(formats)))
+        return cls(
+            files, output, by_image, detector, threshold, most, intrinsics, list(dict.fromkeys(formats or DEFAULT_FORMATS))
+        )
 
 
 def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> GlnetError | None:
@@ -331,14 +334,3 @@ def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
             fix=f"write {BOXES_FORM}",
         )
     return table
-
-
-def _numbers(text: str, what: str, form: str) -> list[float]:
-    """Four numbers separated by commas."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != 4:
-        raise InputError(f"{text!r} is not a {what}.", fix=f"write {form}, numbers with commas between them, in pixels")
-    return values

@@ -31,6 +31,12 @@ DEFAULT_COLORS: tuple[tuple[int, int, int], ...] = (
 )
 """BGR, one per person, repeated when there are more persons. Medium bright, so that shading shows."""
 
+
+def color_of(track: int) -> tuple[int, int, int]:
+    """The colour of a person in a video, BGR; tracks are counted from 1."""
+    return DEFAULT_COLORS[(track - 1) % len(DEFAULT_COLORS)]
+
+
 NEAR = 0.05
 """Metres. A triangle with a corner nearer than this is dropped: its projection grows without bound."""
 

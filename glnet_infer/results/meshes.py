@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.device_arrays import DeviceMeshes
 from glnet_infer.errors import InputError, OutputError, first_line
 from glnet_infer.results import formats
 from glnet_infer.skeleton import JOINT_NAMES
+
+_OF_EACH = (
+    "vertices", "joints", "keypoints_2d", "rotations", "betas", "translation", "confidence", "reference_points", "boxes",
+)  # fmt: skip
+"""Arrays with a row for each person."""
 
 DOCUMENT_VERSION = 1
 """Version of the ``.npz`` and ``.json`` schemas, which ``docs/output-formats.md`` describes."""
@@ -71,6 +76,15 @@ class Meshes:
         persons = "1 person" if len(self) == 1 else f"{len(self)} persons"
         return f"Meshes({persons}, {self.vertices.shape[1]} vertices each, backend={self.backend!r})"
 
+    def select(self, rows: Sequence[int]) -> Meshes:
+        """Some of the persons.
+
+        Args:
+            rows: Their places, from 0, in the order that is wanted.
+        """
+        chosen = np.asarray(rows, np.int64)
+        return replace(self, device=None, **{name: getattr(self, name)[chosen] for name in _OF_EACH})
+
     @property
     def focal_length(self) -> tuple[float, float]:
         """Focal lengths fx and fy in pixels."""
@@ -81,12 +95,13 @@ class Meshes:
         """The 3D joints in the image, N x 29 x 2 pixels."""
         return self.intrinsics.project(self.joints)
 
-    def overlay(self, image: NDArray[np.uint8], opacity: float = 0.8) -> NDArray[np.uint8]:
+    def overlay(self, image: NDArray[np.uint8], opacity: float = 0.8, colors: ArrayLike | None = None) -> NDArray[np.uint8]:
         """The image with the meshes drawn over it.
 
         Args:
             image: The BGR image that the meshes were recovered from; it is not changed.
             opacity: Opacity of the meshes, 0 to 1.
+            colors: N x 3, BGR 0 to 255, of the persons; None: a palette in turn.
 
         Raises:
             InputError: The image has another size.
@@ -101,7 +116,14 @@ class Meshes:
                 why=f"the meshes were recovered from one of {self.image_size[0]} x {self.image_size[1]}",
                 fix="draw on the image that the meshes come from",
             )
-        return draw_meshes(image, self.vertices, self.faces, self.intrinsics.matrix, opacity=opacity)
+        return draw_meshes(
+            image,
+            self.vertices,
+            self.faces,
+            self.intrinsics.matrix,
+            colors=None if colors is None else np.reshape(np.asarray(colors, np.float64), (-1, 3)),
+            opacity=opacity,
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the meshes; the suffix says how.

@@ -37,6 +37,9 @@ _ALONE = 1.0
 _SAME_PERSON = 0.5
 """Overlap from which a followed box and a detected one are of one person, or of one who hides the other."""
 
+_SAME_POSE = 0.1
+"""Of a person's extent: keypoints that are nearer than this on the whole are of one person."""
+
 _MARGIN = 0.5
 """Of the keypoints' extent: no box reaches farther beyond them. A detection that belongs to another person would."""
 
@@ -194,7 +197,7 @@ class Follower:
                 found |= self._lost(places, found, frame)
                 places = self._chosen(found, places)
             else:
-                places = {number: self._moved(number, place, frame) for number, place in places.items()}
+                places = {n: self._moved(n, place, frame) for n, place in places.items() if n in self._looks}
             yield from self._recovered([frame], [places])
 
     def _due(self, frame: VideoFrame, detected: VideoFrame) -> bool:
@@ -262,7 +265,8 @@ class Follower:
         ]
         results = self._recoverer.recover(prepared)
         del prepared
-        for frame, each, meshes in zip(frames, places, results, strict=True):
+        for frame, asked, found in zip(frames, places, results, strict=True):
+            each, meshes = _each_once(asked, found)
             doubted = meshes.confidence < self._options.confidence
             self._look(each, meshes, doubted)
             # What lies on the GPU is valid until the next call, which other frames make.
@@ -291,6 +295,23 @@ class Follower:
             unsure = bool(doubted[row])
             self._looks[number] = _Look(extent, margins, unsure)
             self._looks_again |= unsure and not (known is not None and known.doubted)
+
+
+def _each_once(places: _Places, meshes: Meshes) -> tuple[_Places, Meshes]:
+    """Persons without those who follow their keypoints to where somebody else is."""
+    keypoints = meshes.keypoints_2d
+    spreads = np.ptp(keypoints, axis=1).max(axis=-1) if len(keypoints) else np.zeros(0)
+    scores = [place.score for place in places.values()]
+    kept: list[int] = []
+    for row in sorted(range(len(scores)), key=lambda row: -scores[row]):
+        distances = np.linalg.norm(keypoints[kept] - keypoints[row], axis=-1).mean(axis=-1)
+        if scores[row] or (distances > _SAME_POSE * spreads[row]).all():
+            kept.append(row)
+    if len(kept) == len(scores):
+        return places, meshes
+    rows = sorted(kept)
+    numbers = list(places)
+    return {numbers[row]: places[numbers[row]] for row in rows}, meshes.select(rows)
 
 
 def _sides(box: NDArray[np.float64]) -> NDArray[np.float64]:

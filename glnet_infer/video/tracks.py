@@ -7,6 +7,7 @@ any frame rate will do, and one that changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +81,7 @@ class _Frame:
         """The colours of a box, where they are known."""
         return None if self.looks is None else self.looks[index]
 
-    def resemblance(self, tracks: list[_Track], chosen: NDArray[np.intp]) -> NDArray[np.float64] | float:
+    def resemblance(self, tracks: list[_Track], chosen: list[int]) -> NDArray[np.float64] | float:
         """How much tracks and boxes look alike, 0 to 1 (Bhattacharyya's coefficient, squared); 1 where nobody knows."""
         if self.looks is None:
             return 1.0
@@ -88,10 +89,25 @@ class _Frame:
         rows = [np.ones(len(chosen)) if track.looks is None else np.sqrt(mine * track.looks).sum(1) for track in tracks]
         return np.stack(rows) ** 2
 
+    def apart(self, chosen: NDArray[np.bool_]) -> list[int]:
+        """Those without a track that are no part of somebody who has one, or of each other: the larger of these."""
+        taken = np.flatnonzero(self.numbers != NOBODY).tolist()
+        apart: list[int] = []
+        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1)
+        for index in sorted(self.unmatched(chosen).tolist(), key=lambda index: -areas[index]):
+            others = [*taken, *apart]
+            shared = _shared(self.boxes[[index]], self.boxes[others])[0]
+            if (shared < _PART * np.minimum(areas[index], areas[others])).all():
+                apart.append(index)
+        return sorted(apart)
+
     def unmatched(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Those of the chosen boxes that have no track yet."""
         return np.flatnonzero(chosen & (self.numbers == NOBODY))
 
+
+_PART = 0.6
+"""Share of a box that lies in another, from which both may be of one person."""
 
 _COASTING = 0.5
 """Seconds for which a hidden person is expected to walk on."""
@@ -104,8 +120,8 @@ class Tracker:
         sure: Least score of a box that is matched first.
         unsure: Least score of a box that is matched at all.
         new: Least score of a box that begins a track.
-        overlap: Least likeness of a sure box and the one that is expected: intersection over union, times the ratio of their
-            heights. Who passes behind another is not taken for the one in front.
+        overlap: Least likeness of a sure box and the one that is expected: intersection over union, times the ratio of
+            their heights. Who passes behind another is not taken for the one in front.
         unsure_overlap: The same of an unsure box. Those are often parts of a person, which would spoil the track's box.
         patience: Seconds for which a track waits for a person who is hidden.
     """
@@ -143,10 +159,11 @@ class Tracker:
         frame = _Frame(np.asarray(boxes, np.float64).reshape(-1, 4), time, looks)
         trust = np.asarray(scores, np.float64).ravel()
         free = list(self._tracks)
-        self._match(free, frame, frame.unmatched(trust >= self.sure), self.overlap)
-        self._match(free, frame, frame.unmatched((trust < self.sure) & (trust >= self.unsure)), self.unsure_overlap)
-        self._find_again([track for track in free if track.time < time], frame, frame.unmatched(trust >= self.new))
-        for index in frame.unmatched(trust >= self.new):
+        self._match(free, frame, frame.unmatched(trust >= self.sure).tolist(), self.overlap)
+        unsure = (trust < self.sure) & (trust >= self.unsure)
+        self._match(free, frame, frame.unmatched(unsure).tolist(), self.unsure_overlap)
+        self._find_again([track for track in free if track.time < time], frame, frame.apart(trust >= self.new))
+        for index in frame.apart(trust >= self.new):
             self._last += 1
             box = frame.boxes[index]
             self._tracks.append(_Track(self._last, _middle(box), _size(box), time, frame.looks_of(index)))
@@ -169,7 +186,7 @@ class Tracker:
             if track.number == number:
                 track.take(np.asarray(box, np.float64), time)
 
-    def _match(self, free: list[_Track], frame: _Frame, chosen: NDArray[np.intp], least: float) -> None:
+    def _match(self, free: list[_Track], frame: _Frame, chosen: list[int], least: float) -> None:
         """Match by overlap and height; who is matched leaves ``free``."""
         if free and len(chosen):
             expected, found = np.array([track.expected(frame.time) for track in free]), frame.boxes[chosen]
@@ -179,7 +196,7 @@ class Tracker:
             likeness *= frame.resemblance(free, chosen)
             _take_best(free, likeness, least, frame, chosen)
 
-    def _find_again(self, hidden: list[_Track], frame: _Frame, chosen: NDArray[np.intp]) -> None:
+    def _find_again(self, hidden: list[_Track], frame: _Frame, chosen: list[int]) -> None:
         """Match who was hidden by distance: within half a body's size, and one more for each second that passed."""
         if not hidden or not len(chosen):
             return
@@ -194,7 +211,7 @@ class Tracker:
 
 
 def _take_best(
-    tracks: list[_Track], likeness: NDArray[np.float64], least: float, frame: _Frame, chosen: NDArray[np.intp]
+    tracks: list[_Track], likeness: NDArray[np.float64], least: float, frame: _Frame, chosen: Sequence[int]
 ) -> None:
     """Give tracks their boxes, the likest pair first; who got one leaves the list."""
     rows = list(tracks)
@@ -207,6 +224,13 @@ def _take_best(
         likeness[row], likeness[:, column] = -1, -1
 
 
+def _shared(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The area that every box of one list shares with every one of another, N x M."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=-1))
+
+
 def _middle(box: NDArray[np.float64]) -> NDArray[np.float64]:
     return (box[:2] + box[2:]) / 2
 
@@ -217,9 +241,7 @@ def _size(box: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def intersection_over_union(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """The overlap of every box of one list with every one of another: N x M, 0 to 1."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    shared = _shared(first, second)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9))
 

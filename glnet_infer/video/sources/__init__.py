@@ -15,9 +15,14 @@ from glnet_infer.video.sources.images import ImageReader, is_pattern
 from glnet_infer.video.sources.opencv import OpenCvReader
 from glnet_infer.video.sources.pyav import PyavReader
 
-__all__ = ["Sound", "Source", "SourceFacts", "VideoFrame", "is_live", "open_source"]
+__all__ = ["Sound", "Source", "SourceFacts", "VideoFrame", "is_live", "is_video", "open_source"]
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
+
+SUFFIXES = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv .y4m".split()  # noqa: SIM905
+)
+"""What is taken for a video by its name. Other files that hold one can be opened, too."""
 
 _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
@@ -62,6 +67,14 @@ def open_source(
 def is_live(spec: str | PathLike[str]) -> bool:
     """Whether a source is a webcam or a network stream: not a path."""
     return str(spec).isdecimal() or bool(_ADDRESS.match(str(spec)))
+
+
+def is_video(spec: str | PathLike[str]) -> bool:
+    """Whether a name is that of a video: a live source, a file that ends like one, or a pattern of numbered images."""
+    text = str(spec)
+    if is_live(text) or Path(text).suffix.lower() in SUFFIXES:
+        return True
+    return is_pattern(text) and not Path(text).exists()
 
 
 def _is_images(text: str) -> bool:

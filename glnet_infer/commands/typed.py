@@ -1,0 +1,56 @@
+"""What is typed at ``glnet-infer``: the formats that there are, and numbers in text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glnet_infer.camera import Intrinsics
+from glnet_infer.errors import InputError
+
+PHOTOGRAPH_FORMATS = ("overlay", "glb", "obj", "ply", "npz", "json")
+
+VIDEO_FORMATS = {
+    "overlay": ".overlay.mp4",
+    "npz": ".npz",
+    "json": ".json",
+    "glb": ".glb",
+    "bvh": ".bvh",
+    "amass": ".amass.npz",
+    "html": ".html",
+}
+"""What a video's files are called after its name, by format."""
+
+
+def refuse(options: dict[str, Any], why: str) -> None:
+    """Refuse options that do not fit the inputs.
+
+    Args:
+        options: Their values by name; None where one was not typed.
+        why: Why they do not fit.
+
+    Raises:
+        InputError: One was typed.
+    """
+    for option, value in options.items():
+        if value is not None:
+            raise InputError(f"{option} does not fit these inputs.", why=why, fix="leave it out")
+
+
+def parse_camera(text: str) -> Intrinsics:
+    """The camera of ``--intrinsics``.
+
+    Raises:
+        InputError: It is not four numbers, or no camera.
+    """
+    return Intrinsics(*numbers(text, "camera", "fx,fy,cx,cy"))
+
+
+def numbers(text: str, what: str, form: str) -> list[float]:
+    """Four numbers separated by commas."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 4:
+        raise InputError(f"{text!r} is not a {what}.", fix=f"write {form}, numbers with commas between them, in pixels")
+    return values

@@ -1,0 +1,357 @@
+"""Videos in, motion out: what ``glnet-infer`` does with clips, webcams and streams once its command line is parsed."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from glnet_infer.camera import Intrinsics
+from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
+from glnet_infer.commands.typed import VIDEO_FORMATS
+from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, open_detector
+from glnet_infer.errors import GlnetError, InputError
+from glnet_infer.files import Replacement, make_directory
+from glnet_infer.recoverer import MeshRecoverer
+from glnet_infer.results.drawing import color_of
+from glnet_infer.results.motion import Motion
+from glnet_infer.results.motion_data import MISSING
+from glnet_infer.video.following import CONFIDENCE, DETECT_EVERY, UNSURE, FollowedFrame, FollowOptions
+from glnet_infer.video.pipeline import Pipeline, each, on_interrupt
+from glnet_infer.video.session import Following
+from glnet_infer.video.sources import Source, is_live, is_video, open_source
+from glnet_infer.video.writers import VideoWriter
+
+DEFAULT_FORMATS = ("overlay", "npz")
+
+OF_THE_SKIN = ("glb", "html")
+"""Formats that hold meshes, which the body's skin poses."""
+
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended, as shells give it."""
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """Checked work for :func:`run`.
+
+    Attributes:
+        sources: What is opened, each with a name of its own.
+        output: Directory for results.
+        detector: Name or file of the detector.
+        options: How persons are followed.
+        window: Arguments of :func:`open_source`: which frames are taken.
+        smooth: Whether poses are smoothed.
+        formats: Which files to write.
+    """
+
+    sources: list[str]
+    output: Path
+    detector: str
+    options: FollowOptions
+    window: dict[str, Any]
+    smooth: bool
+    formats: list[str]
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        sources: list[str],
+        output: Path,
+        detector: str | None,
+        threshold: float | None,
+        most: int | None,
+        intrinsics: Intrinsics | None,
+        start: float | None,
+        end: float | None,
+        every: int | None,
+        fps: float | None,
+        detect_every: float | None,
+        confidence: float | None,
+        smooth: bool,
+        formats: list[str],
+    ) -> VideoJob:
+        """Check what was typed.
+
+        Raises:
+            InputError: Something was mistyped, or does not fit together.
+        """
+        unknown = [name for name in formats if name not in VIDEO_FORMATS]
+        if unknown:
+            raise InputError(
+                f"There is no format {unknown[0]!r} for videos.",
+                fix=f"formats: {', '.join(VIDEO_FORMATS)}; for several, repeat --format",
+            )
+        photographs = [source for source in sources if not is_video(source)]
+        if photographs:
+            raise InputError(
+                f"{photographs[0]} is no video, and {next(filter(is_video, sources))} is one.",
+                why="options and files differ",
+                fix="call glnet-infer once for photographs and once for videos",
+            )
+        sources = list(dict.fromkeys(sources))
+        by_name: dict[str, str] = {}
+        for source in sources:
+            other = by_name.setdefault(name_of(source), source)
+            if other != source:
+                raise InputError(
+                    f"{other} and {source} would be written to the same files.",
+                    why="results are named after the video",
+                    fix="call glnet-infer once for each, with different -o",
+                )
+        options = FollowOptions(
+            detect_every=DETECT_EVERY if detect_every is None else detect_every,
+            score=DEFAULT_THRESHOLD if threshold is None else threshold,
+            most=most,
+            confidence=CONFIDENCE if confidence is None else confidence,
+            intrinsics=intrinsics,
+        )
+        window = {"start": start, "end": end, "every": every or 1, "fps": fps}
+        return cls(
+            sources,
+            output,
+            detector or DEFAULT_DETECTOR,
+            options,
+            window,
+            smooth,
+            list(dict.fromkeys(formats or ["overlay", "npz"])),
+        )
+
+
+def name_of(source: str) -> str:
+    """What a source's results are called: a file's name, ``camera-0``, the end of an address, or a folder's name."""
+    if source.isdecimal():
+        return f"camera-{int(source)}"
+    if is_live(source):
+        address = urlsplit(source)
+        text = Path(address.path).stem or address.hostname or "stream"
+    elif "%" in Path(source).name and not Path(source).exists():
+        text = Path(source).parent.name or "images"
+    else:
+        return Path(source).stem
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "stream"
+
+
+def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> int:
+    """Do the work, video by video; files written are listed on stdout, or all in one JSON document.
+
+    Returns:
+        The exit code: the first failed video's, or 130 where Ctrl-C ended a recording before its end.
+
+    Raises:
+        GlnetError: Nothing could be started.
+    """
+    detector = open_detector(job.detector, threshold=min(UNSURE, job.options.score), threads=threads)
+    entries: list[dict[str, Any]] = []
+    codes: list[int] = []
+    with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
+        make_directory(job.output)
+        say(repr(recoverer))
+        if recoverer.backend_reason:
+            say(f"It could be faster: {recoverer.backend_reason}", style="yellow")
+        if recoverer.bundle.manifest.network.weights == "random":
+            say("These weights are random: the meshes mean nothing.", style="yellow")
+        _check_skin(job, recoverer)
+        for source in job.sources:
+            entry: dict[str, Any] = {"video": source}
+            entries.append(entry)
+            try:
+                interrupted = _follow(job, source, recoverer, detector, entry)
+            except GlnetError as error:
+                codes.append(error.exit_code)
+                say(f"{source}:")
+                print_error(error)
+                entry.update(error_document(error))
+                continue
+            finally:
+                if not as_json:
+                    for file in entry.get("files", ()):
+                        print_result(file)
+            if interrupted:
+                codes.append(INTERRUPTED)
+                break
+        if as_json:
+            document = {"bundle": str(bundle), "backend": recoverer.backend, "detector": job.detector, "videos": entries}
+            print_json(document)
+    return codes[0] if codes else 0
+
+
+def _check_skin(job: VideoJob, recoverer: MeshRecoverer) -> None:
+    """Say what a bundle without a skin does not give.
+
+    Raises:
+        InputError: A file needs the skin.
+    """
+    if recoverer.skin is not None:
+        return
+    wanted = [name for name in job.formats if name in OF_THE_SKIN]
+    if wanted:
+        raise InputError(
+            f"The format {wanted[0]} needs the body's skin.",
+            why="the bundle has no skin.npz",
+            fix="export the bundle again without --no-skin, or leave the format out",
+        )
+    if job.smooth and "overlay" in job.formats:
+        say("The bundle has no skin.npz: the overlay shows meshes as they were recovered; other files are smoothed.")
+
+
+def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detector, entry: dict[str, Any]) -> bool:
+    """Follow the persons of one source, and write its files, which ``entry`` lists.
+
+    Returns:
+        Whether Ctrl-C ended a recording before its end.
+    """
+    files = {each: job.output / f"{name_of(name)}{VIDEO_FORMATS[each]}" for each in job.formats}
+    for path in files.values():
+        Replacement(path)  # what cannot be written is said before the work, not after it
+    entry["files"] = []
+    with ExitStack() as open_things:
+        source = open_things.enter_context(open_source(name, **job.window))
+        facts = source.facts
+        say(f"{facts.name}: {facts.width} x {facts.height}, {facts.rate:.6g} frames/s" + _length(source))
+        _say_lost(facts.lost, facts.remedy)
+        following = open_things.enter_context(
+            recoverer.follow(source, detector=detector, options=job.options, smooth=job.smooth)
+        )
+        overlay = _writer(open_things, files.get("overlay"), source)
+        film = None
+        if "html" in files:  # browsers play few kinds of video, and none from a window's start
+            film = Path(open_things.enter_context(tempfile.TemporaryDirectory())) / "plain.mp4"
+        plain = _writer(open_things, film, source)
+        _pass(following, overlay, plain)
+        for writer in (overlay, plain):
+            if writer is not None:
+                writer.close(cut=following.stopped)
+        if overlay is not None and overlay.frames:
+            entry["files"].append(str(files["overlay"]))
+            _say_lost(overlay.lost, overlay.remedy)
+        motion = following.motion()
+        for kind, write in _writers(motion, recoverer, film, source).items():
+            if kind in files:
+                entry["files"] += map(str, write(files[kind]))
+        entry.update(_summary(following, motion))
+    _say_summary(entry, facts.name)
+    return following.stopped and not facts.live
+
+
+def _writer(open_things: ExitStack, path: Path | None, source: Source) -> VideoWriter | None:
+    return None if path is None else open_things.enter_context(VideoWriter.like(path, source))
+
+
+def _pass(following: Following, overlay: VideoWriter | None, plain: VideoWriter | None) -> None:
+    """Let all frames pass: drawing has a thread of its own, encoding is this one's."""
+    with (
+        on_interrupt(following.stop),
+        Pipeline(following, each(partial(_drawn, drawing=overlay is not None))) as frames,
+        _progress(following) as passed,
+    ):
+        for frame, image in frames:
+            if overlay is not None:
+                overlay.write(image, frame.time)
+            if plain is not None:
+                plain.write(frame.image, frame.time)
+            passed()
+
+
+def _drawn(frame: FollowedFrame, drawing: bool) -> tuple[FollowedFrame, NDArray[np.uint8]]:
+    """A frame and its overlay. Persons keep their colours; who is doubted is grey."""
+    if not drawing:
+        return frame, frame.image
+    colors: list[tuple[float, ...]] = [
+        (sum(color_of(track)) / 3,) * 3 if doubted else color_of(track)
+        for track, doubted in zip(frame.tracks.tolist(), frame.doubted.tolist(), strict=True)
+    ]
+    return frame, frame.meshes.overlay(frame.image, colors=colors)
+
+
+@contextmanager
+def _progress(following: Following) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal; gives what is called for every frame that is done."""
+    columns = (
+        TextColumn("{task.completed} frames"),
+        BarColumn(),
+        TextColumn("{task.fields[speed]} frames/s, persons: {task.fields[persons]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=talk, disable=not talk.is_terminal) as progress:
+        task = progress.add_task("", total=following.source.expected, speed="-", persons=0)
+
+        def passed() -> None:
+            speed = progress.tasks[0].speed
+            shown = "-" if speed is None else f"{speed:.1f}"
+            progress.update(task, advance=1, speed=shown, persons=following.persons)
+
+        yield passed
+
+
+def _writers(
+    motion: Motion, recoverer: MeshRecoverer, video: Path | None, source: Source
+) -> dict[str, Callable[[Path], tuple[Path, ...]]]:
+    """What writes each kind of file of a motion, and gives the files' names."""
+
+    def page(path: Path) -> tuple[Path, ...]:
+        from glnet_infer.viewer import write_page
+
+        film = video if video is not None and video.exists() else None
+        write_page(path, motion, recoverer.skin, video=film, video_start=source.start)
+        return (path,)
+
+    save = partial(motion.save, skin=recoverer.skin)
+    return {kind: page if kind == "html" else save for kind in VIDEO_FORMATS if kind != "overlay"}
+
+
+def _summary(following: Following, motion: Motion) -> dict[str, Any]:
+    """What is said of a followed source, for programs."""
+    source = following.source
+    return {
+        "frames": following.frames,
+        "persons": len(motion.tracks),
+        "rows": len(motion),
+        "doubted": int((motion.confidence < motion.threshold)[motion.status != MISSING].sum()),
+        "filled": int((motion.status == MISSING).sum()),
+        "skipped": source.skipped,
+        "dropped": following.dropped,
+        "ended_early": source.ended_early,
+        "stopped": following.stopped,
+    }
+
+
+def _say_summary(entry: dict[str, Any], name: str) -> None:
+    persons = "nobody" if not entry["persons"] else f"{entry['persons']} person{'s' * (entry['persons'] > 1)}"
+    say(f"{name}: {entry['frames']} frames, {persons}")
+    for count, what in (
+        (entry["doubted"], "of {} doubted: the network's confidence is low there, and the motion is bridged"),
+        (entry["filled"], "of {} filled in: the person was not found for a moment"),
+    ):
+        if count:
+            say(f"  {count} {what.format(entry['rows'])}")
+    if entry["skipped"]:
+        say(f"  {entry['skipped']} damaged frames were left out", style="yellow")
+    if entry["dropped"]:
+        say(f"  {entry['dropped']} frames were dropped, because recovering takes longer than they last", style="yellow")
+    if entry["ended_early"]:
+        say(f"  it broke off: {entry['ended_early']}", style="yellow")
+    if entry["stopped"]:
+        say("  stopped; the files hold what was done")
+    if not entry["persons"]:
+        say("  a lower --detector-threshold finds more")
+
+
+def _say_lost(lost: tuple[str, ...], remedy: str) -> None:
+    for what in lost:
+        say(f"  lost: {what}" + (f"; {remedy}" if remedy else ""), style="yellow")
+
+
+def _length(source: Source) -> str:
+    return "" if source.expected is None else f", {source.expected} frames"
