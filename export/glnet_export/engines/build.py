@@ -15,12 +15,12 @@ from glnet_export.engines.options import EngineOptions
 from glnet_export.engines.progress import Progress, new_monitor, silent
 from glnet_export.engines.readback import LEARNED, NetworkFacts, read_engine, read_network
 from glnet_export.engines.toolkit import Toolkit
-from glnet_infer.backends.tensorrt.products import LEAN, RTX, TENSORRT, TensorRtLog, log_of
+from glnet_infer.backends.tensorrt.products import LEAN, RTX, TENSORRT, Product, log_of
 from glnet_infer.bundle import record_file
 from glnet_infer.bundle.records import NOT_RUN, CropEngineRecord, EngineRecord, Flavor, Precision
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, TensorSpec
 from glnet_infer.devices import gpus, newest_cuda
-from glnet_infer.errors import ExportError, OutputError, one_line
+from glnet_infer.errors import ExportError, OutputError, one_line, tested_versions
 from glnet_infer.files import replace_file
 
 Said = Callable[[], str]
@@ -174,9 +174,9 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wan
     try:
         builder = _made(trt.Builder(log.logger), "a builder", toolkit, said)
         network = _made(builder.create_network(_network_flags(trt)), "a network", toolkit, said)
-        parse(trt, network, graph, log)
+        parse(toolkit, network, graph)
         facts = read_network(network)
-        _check(facts, wanted)
+        _check(facts, wanted, toolkit.product)
         config = _made(builder.create_builder_config(), "a configuration", toolkit, said)
         _configure(config, toolkit, options, said)
         profile = _made(builder.create_optimization_profile(), "a profile", toolkit, said)
@@ -204,14 +204,15 @@ def _network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def parse(trt: Any, network: Any, graph: Path, log: TensorRtLog) -> None:
+def parse(toolkit: Toolkit, network: Any, graph: Path) -> None:
     """Read an ONNX file into a network.
 
     Raises:
         ExportError: With the parser's words and the nodes that it does not take.
     """
+    log = log_of(toolkit.trt)
     mark = log.mark()
-    parser = trt.OnnxParser(network, log.logger)
+    parser = toolkit.trt.OnnxParser(network, log.logger)
     if parser.parse_from_file(str(graph)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -219,7 +220,7 @@ def parse(trt: Any, network: Any, graph: Path, log: TensorRtLog) -> None:
     raise ExportError(
         f"TensorRT does not read {graph.name}.",
         why="; ".join(dict.fromkeys(words)) or log.since(mark),
-        fix="use the versions in constraints.txt",
+        fix=tested_versions(toolkit.product.extra),
     )
 
 
@@ -229,7 +230,7 @@ def _place(error: Any) -> str:
     return f" (at {' '.join(filter(None, (operator, name)))})" if operator or name else ""
 
 
-def _check(facts: NetworkFacts, wanted: _Wanted) -> None:
+def _check(facts: NetworkFacts, wanted: _Wanted, product: Product) -> None:
     """Stop before the long part where types or tensors are not the promised ones."""
     promised = {spec.name: spec.dtype for spec in wanted.tensors}
     if facts.tensors != promised:
@@ -237,14 +238,14 @@ def _check(facts: NetworkFacts, wanted: _Wanted) -> None:
         raise ExportError(
             "The engine would have other inputs or outputs than promised.",
             why=", ".join(f"{name} {dtype}" for name, dtype in wrong),
-            fix="use the versions in constraints.txt",
+            fix=tested_versions(product.extra),
         )
     found = facts.count("float16", *LEARNED)
     if found < wanted.half_layers:
         raise ExportError(
             "The engine would not compute in half precision where it should.",
             why=f"{wanted.half_layers} convolutions and matrix products were meant to; {found} do in what TensorRT read",
-            fix="use the versions in constraints.txt; report it together with the checkpoint's configuration",
+            fix=f"{tested_versions(product.extra)}; report it together with the checkpoint's configuration",
         )
 
 
