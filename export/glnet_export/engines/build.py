@@ -66,7 +66,7 @@ def build(
     wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers)
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
     name = f"model.{_tag(toolkit, options)}.{plan.facts.precision}.engine"
-    (directory / name).write_bytes(plan.data)
+    _write(directory / name, plan.data)
     layers = plan.facts.to_document()
     if plan.engine_types:
         layers["engine"] = plan.engine_types
@@ -111,7 +111,7 @@ def build_crop(
     wanted = _Wanted((*CROP_INPUTS, *CROP_OUTPUTS), 0, {CROP_INPUTS[0].name: frame_shapes(options.largest_frame)})
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
     path = directory / f"crop.{_tag(toolkit, options)}.engine"
-    path.write_bytes(plan.data)
+    _write(path, plan.data)
     return CropEngineRecord(record_file(path), options.largest_frame, graph.name)
 
 
@@ -125,6 +125,12 @@ def frame_shapes(largest: tuple[int, int]) -> Shapes:
 def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
     """Whether the first GPU of this machine is one that an engine was built for."""
     return any(gpu.compute_capability in compute_capabilities for gpu in gpus()[:1])
+
+
+def _write(path: Path, data: Any) -> None:
+    """Write an engine. A file of its name may be a link to a bundle that is in use: that one is left as it is."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 def _tag(toolkit: Toolkit, options: EngineOptions) -> str:
