@@ -96,14 +96,13 @@ def test_one_engine_for_many_targets(toolkit, mixed, tmp_path):
     assert record.file.file == "model.rtx-sm80-sm86-sm89-sm120-sm121.mixed.engine"
 
 
-@pytest.mark.parametrize(("preset", "least"), [("w18-small", 90), ("w32", 300)])
-def test_real_networks_compile_for_every_gpu(toolkit, demo_body, preset, least, tmp_path):
-    mixed = mixed_copy(random_recovery(PRESETS[preset], demo_body, seed=0))
+def test_w32_compiles_for_every_gpu(toolkit, demo_body, tmp_path):
+    mixed = mixed_copy(random_recovery(PRESETS["w32"], demo_body, seed=0))
     trace(mixed, tmp_path / "mixed.onnx", sampler=sample_by_grid)
     targets = ("8.0", "8.6", "8.9", "12.0", "12.1")
     several = dataclasses.replace(toolkit, compute_capabilities=targets)
     record = build(tmp_path / "mixed.onnx", tmp_path, several, EngineOptions(), half_layers=half_layers(mixed))
-    assert record.precision == "mixed" and record.layers["half"] >= half_layers(mixed) > least
+    assert record.precision == "mixed" and record.layers["half"] >= half_layers(mixed) > 300
     # Weights are in the engine once, in half precision, whatever the number of targets.
     assert record.file.bytes < 125e6
 
