@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,9 @@ class MotionBuilder:
         smoothing: How poses are smoothed before they are added, in words; each frame then brings its raw meshes, too.
         body: Name of the body, as in the bundle's manifest.
         bundle: Which bundle recovers the persons.
+
+    Raises:
+        OutputError: There is no place for temporary files.
     """
 
     def __init__(
@@ -52,7 +57,8 @@ class MotionBuilder:
         self._rows: list[NDArray[Any]] = []
         self._frames: list[tuple[int, float]] = []
         self._written = self._waiting = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        with _told():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
 
     def __enter__(self) -> MotionBuilder:
         return self
@@ -155,15 +161,10 @@ class MotionBuilder:
                 raise InputError("The meshes cannot be added to the motion.", why=why)
 
     def _write(self) -> None:
-        try:
+        with _told():
             for rows in self._rows:
                 self._file.write(rows.tobytes())
-        except OSError as error:
-            raise OutputError(
-                f"The motion so far cannot be kept in {tempfile.gettempdir()}.",
-                why=str(error.strerror or error),
-                fix="make room there, or name another directory in $TMPDIR",
-            ) from error
+            self._file.flush()
         self._written += self._waiting
         self._rows, self._waiting = [], 0
 
@@ -196,4 +197,22 @@ class MotionBuilder:
 
     def close(self) -> None:
         """Remove the temporary file; nothing can be added or taken any more."""
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is tried once more
+            self._file.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the system's errors into ours.
+
+    Raises:
+        OutputError: The temporary file cannot be made or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            "The motion so far cannot be kept in a temporary file.",
+            why=str(error.strerror or error),
+            fix="make room for it, or name another directory in $TMPDIR",
+        ) from error
