@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -55,7 +56,7 @@ class MotionBuilder:
         self._intrinsics, self._image_size = intrinsics, image_size
         self._type: np.dtype[Any] | None = None
         self._rows: list[NDArray[Any]] = []
-        self._frames: list[tuple[int, float]] = []
+        self._numbers, self._times = array("q"), array("d")
         self._written = self._waiting = 0
         with _told():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
@@ -95,7 +96,7 @@ class MotionBuilder:
             OutputError: The temporary file cannot be written.
         """
         number, moment = int(frame), float(time)
-        last = self._frames[-1] if self._frames else (-1, -np.inf)
+        last = (self._numbers[-1], self._times[-1]) if self._numbers else (-1, -np.inf)
         if number <= last[0] or not last[1] < moment < np.inf:
             raise InputError(
                 f"Frame {number} at {moment} s cannot be added.",
@@ -104,7 +105,8 @@ class MotionBuilder:
             )
         if meshes is not None and len(meshes):
             self._add_rows(number, moment, meshes, np.asarray(tracks, np.int64), scores, raw)
-        self._frames.append((number, moment))
+        self._numbers.append(number)
+        self._times.append(moment)
 
     def _add_rows(
         self,
@@ -188,8 +190,8 @@ class MotionBuilder:
             columns = {name: np.ascontiguousarray(rows[name]) for name in self._type.names or ()}
         return Motion(
             **columns,
-            frame_numbers=np.array([frame for frame, _ in self._frames], np.int64),
-            frame_times=np.array([time for _, time in self._frames], np.float64),
+            frame_numbers=np.array(self._numbers, np.int64),
+            frame_times=np.array(self._times, np.float64),
             intrinsics=self._intrinsics,
             image_size=self._image_size,
             **self._common,
