@@ -153,9 +153,9 @@ def infer(
         running: dict[str, Any] = {"backend": backend, "threads": threads, "as_json": as_json}
         if fps is not None or any(map(is_video, inputs)):
             refuse({"--boxes": boxes, "--boxes-file": boxes_file}, "boxes are those of one photograph")
-            from glnet_infer.commands import videos
+            from glnet_infer.commands import video_jobs, videos
 
-            video_job = videos.VideoJob.parse(
+            video_job = video_jobs.VideoJob.parse(
                 sources=inputs,
                 start=start,
                 end=end,

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
-from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, numbers
+from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, check_no_detector, numbers
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, find_persons, open_detector
 from glnet_infer.errors import GlnetError, InputError, first_line
 from glnet_infer.files import make_directory
@@ -273,10 +273,7 @@ def _check_detection(*, given: str, wanted: dict[str, Any]) -> None:
     typed = [option for option, value in wanted.items() if value is not None]
     if given and typed:
         raise InputError(f"Both {given} and {typed[0]} were given.", why="boxes need no detector", fix="give one of them")
-    if wanted["--detector"] == "none" and len(typed) > 1:
-        raise InputError(
-            f"{typed[1]} was given with --detector none.", why="then one person fills the image", fix="give one of them"
-        )
+    check_no_detector(wanted)
 
 
 def _image_files(arguments: list[Path]) -> list[Path]:

@@ -36,6 +36,22 @@ def refuse(options: dict[str, Any], why: str) -> None:
             raise InputError(f"{option} does not fit these inputs.", why=why, fix="leave it out")
 
 
+def check_no_detector(options: dict[str, Any]) -> None:
+    """Refuse options of a detector beside ``--detector none``.
+
+    Args:
+        options: The detector's options by name, ``--detector`` among them; None where one was not typed.
+
+    Raises:
+        InputError: One was typed.
+    """
+    idle = [option for option, value in options.items() if option != "--detector" and value is not None]
+    if options["--detector"] == "none" and idle:
+        raise InputError(
+            f"{idle[0]} was given with --detector none.", why="then one person fills the image", fix="give one of them"
+        )
+
+
 def parse_camera(text: str) -> Intrinsics:
     """The camera of ``--intrinsics``.
 

@@ -2,145 +2,42 @@
 
 from __future__ import annotations
 
-import re
+import glob
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from glnet_infer.camera import Intrinsics
 from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
 from glnet_infer.commands.typed import VIDEO_FORMATS
-from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, open_detector
+from glnet_infer.commands.video_jobs import VideoJob, name_of
+from glnet_infer.detection import Detector, open_detector
 from glnet_infer.errors import GlnetError, InputError
-from glnet_infer.files import Replacement, make_directory
+from glnet_infer.files import Replacement, make_directory, told_as_output
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.drawing import color_of
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_data import MISSING
-from glnet_infer.video.following import CONFIDENCE, DETECT_EVERY, UNSURE, FollowedFrame, FollowOptions
+from glnet_infer.video.following import UNSURE, FollowedFrame
 from glnet_infer.video.pipeline import Pipeline, each, on_interrupt
 from glnet_infer.video.session import Following
-from glnet_infer.video.sources import Source, is_live, is_video, open_source
+from glnet_infer.video.sources import Source, open_source, shown
 from glnet_infer.video.writers import VideoWriter
-
-DEFAULT_FORMATS = ("overlay", "npz")
 
 OF_THE_SKIN = ("glb", "html")
 """Formats that hold meshes, which the body's skin poses."""
 
+OF_ONE_PERSON = ("bvh", "amass")
+"""Formats that hold one person: of several, each has a file."""
+
 INTERRUPTED = 130
 """Exit code of what Ctrl-C ended, as shells give it."""
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """Checked work for :func:`run`.
-
-    Attributes:
-        sources: What is opened, each with a name of its own.
-        output: Directory for results.
-        detector: Name or file of the detector.
-        options: How persons are followed.
-        window: Arguments of :func:`open_source`: which frames are taken.
-        smooth: Whether poses are smoothed.
-        formats: Which files to write.
-    """
-
-    sources: list[str]
-    output: Path
-    detector: str
-    options: FollowOptions
-    window: dict[str, Any]
-    smooth: bool
-    formats: list[str]
-
-    @classmethod
-    def parse(
-        cls,
-        *,
-        sources: list[str],
-        output: Path,
-        detector: str | None,
-        threshold: float | None,
-        most: int | None,
-        intrinsics: Intrinsics | None,
-        start: float | None,
-        end: float | None,
-        every: int | None,
-        fps: float | None,
-        detect_every: float | None,
-        confidence: float | None,
-        smooth: bool,
-        formats: list[str],
-    ) -> VideoJob:
-        """Check what was typed.
-
-        Raises:
-            InputError: Something was mistyped, or does not fit together.
-        """
-        unknown = [name for name in formats if name not in VIDEO_FORMATS]
-        if unknown:
-            raise InputError(
-                f"There is no format {unknown[0]!r} for videos.",
-                fix=f"formats: {', '.join(VIDEO_FORMATS)}; for several, repeat --format",
-            )
-        photographs = [source for source in sources if not is_video(source)]
-        if photographs:
-            raise InputError(
-                f"{photographs[0]} is no video, and {next(filter(is_video, sources))} is one.",
-                why="options and files differ",
-                fix="call glnet-infer once for photographs and once for videos",
-            )
-        sources = list(dict.fromkeys(sources))
-        by_name: dict[str, str] = {}
-        for source in sources:
-            other = by_name.setdefault(name_of(source), source)
-            if other != source:
-                raise InputError(
-                    f"{other} and {source} would be written to the same files.",
-                    why="results are named after the video",
-                    fix="call glnet-infer once for each, with different -o",
-                )
-        options = FollowOptions(
-            detect_every=DETECT_EVERY if detect_every is None else detect_every,
-            score=DEFAULT_THRESHOLD if threshold is None else threshold,
-            most=most,
-            confidence=CONFIDENCE if confidence is None else confidence,
-            intrinsics=intrinsics,
-        )
-        window = {"start": start, "end": end, "every": every or 1, "fps": fps}
-        return cls(
-            sources,
-            output,
-            detector or DEFAULT_DETECTOR,
-            options,
-            window,
-            smooth,
-            list(dict.fromkeys(formats or ["overlay", "npz"])),
-        )
-
-
-def name_of(source: str) -> str:
-    """What a source's results are called: a file's name, ``camera-0``, the end of an address, or a folder's name."""
-    if source.isdecimal():
-        return f"camera-{int(source)}"
-    if is_live(source):
-        address = urlsplit(source)
-        text = Path(address.path).stem or address.hostname or "stream"
-    elif "%" in Path(source).name and not Path(source).exists():
-        text = Path(source).parent.name or "images"
-    else:
-        return Path(source).stem
-    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "stream"
 
 
 def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> int:
@@ -164,13 +61,13 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
             say("These weights are random: the meshes mean nothing.", style="yellow")
         _check_skin(job, recoverer)
         for source in job.sources:
-            entry: dict[str, Any] = {"video": source}
+            entry: dict[str, Any] = {"video": shown(source)}
             entries.append(entry)
             try:
                 interrupted = _follow(job, source, recoverer, detector, entry)
             except GlnetError as error:
                 codes.append(error.exit_code)
-                say(f"{source}:")
+                say(f"{shown(source)}:")
                 print_error(error)
                 entry.update(error_document(error))
                 continue
@@ -213,11 +110,11 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
         Whether Ctrl-C ended a recording before its end.
     """
     files = {each: job.output / f"{name_of(name)}{VIDEO_FORMATS[each]}" for each in job.formats}
-    for path in files.values():
+    for path in _in_the_way(files):
         Replacement(path)  # what cannot be written is said before the work, not after it
     entry["files"] = []
     with ExitStack() as open_things:
-        source = open_things.enter_context(open_source(name, **job.window))
+        source = open_things.enter_context(open_source(name, **job.window._asdict(), fps=job.fps))
         facts = source.facts
         say(f"{facts.name}: {facts.width} x {facts.height}, {facts.rate:.6g} frames/s" + _length(source))
         _say_lost(facts.lost, facts.remedy)
@@ -227,7 +124,8 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
         overlay = _writer(open_things, files.get("overlay"), source)
         film = None
         if "html" in files:  # browsers play few kinds of video, and none from a window's start
-            film = Path(open_things.enter_context(tempfile.TemporaryDirectory())) / "plain.mp4"
+            with told_as_output(files["html"]):
+                film = Path(open_things.enter_context(tempfile.TemporaryDirectory())) / "plain.mp4"
         plain = _writer(open_things, film, source)
         _pass(following, overlay, plain)
         for writer in (overlay, plain):
@@ -243,6 +141,16 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
         entry.update(_summary(following, motion))
     _say_summary(entry, facts.name)
     return following.stopped and not facts.live
+
+
+def _in_the_way(files: dict[str, Path]) -> list[Path]:
+    """The files of a source, and those that are there already of formats that have a file for each person."""
+    paths = list(files.values())
+    for name, path in files.items():
+        if name in OF_ONE_PERSON:
+            stem = path.name.removesuffix(VIDEO_FORMATS[name])
+            paths += path.parent.glob(f"{glob.escape(stem)}.track-*{VIDEO_FORMATS[name]}")
+    return paths
 
 
 def _writer(open_things: ExitStack, path: Path | None, source: Source) -> VideoWriter | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,9 @@ class MotionBuilder:
         smoothing: How poses are smoothed before they are added, in words; each frame then brings its raw meshes, too.
         body: Name of the body, as in the bundle's manifest.
         bundle: Which bundle recovers the persons.
+
+    Raises:
+        OutputError: There is no place for temporary files.
     """
 
     def __init__(
@@ -50,9 +56,10 @@ class MotionBuilder:
         self._intrinsics, self._image_size = intrinsics, image_size
         self._type: np.dtype[Any] | None = None
         self._rows: list[NDArray[Any]] = []
-        self._frames: list[tuple[int, float]] = []
+        self._numbers, self._times = array("q"), array("d")
         self._written = self._waiting = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        with _told():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
 
     def __enter__(self) -> MotionBuilder:
         return self
@@ -89,7 +96,7 @@ class MotionBuilder:
             OutputError: The temporary file cannot be written.
         """
         number, moment = int(frame), float(time)
-        last = self._frames[-1] if self._frames else (-1, -np.inf)
+        last = (self._numbers[-1], self._times[-1]) if self._numbers else (-1, -np.inf)
         if number <= last[0] or not last[1] < moment < np.inf:
             raise InputError(
                 f"Frame {number} at {moment} s cannot be added.",
@@ -98,7 +105,8 @@ class MotionBuilder:
             )
         if meshes is not None and len(meshes):
             self._add_rows(number, moment, meshes, np.asarray(tracks, np.int64), scores, raw)
-        self._frames.append((number, moment))
+        self._numbers.append(number)
+        self._times.append(moment)
 
     def _add_rows(
         self,
@@ -155,15 +163,10 @@ class MotionBuilder:
                 raise InputError("The meshes cannot be added to the motion.", why=why)
 
     def _write(self) -> None:
-        try:
+        with _told():
             for rows in self._rows:
                 self._file.write(rows.tobytes())
-        except OSError as error:
-            raise OutputError(
-                f"The motion so far cannot be kept in {tempfile.gettempdir()}.",
-                why=str(error.strerror or error),
-                fix="make room there, or name another directory in $TMPDIR",
-            ) from error
+            self._file.flush()
         self._written += self._waiting
         self._rows, self._waiting = [], 0
 
@@ -187,8 +190,8 @@ class MotionBuilder:
             columns = {name: np.ascontiguousarray(rows[name]) for name in self._type.names or ()}
         return Motion(
             **columns,
-            frame_numbers=np.array([frame for frame, _ in self._frames], np.int64),
-            frame_times=np.array([time for _, time in self._frames], np.float64),
+            frame_numbers=np.array(self._numbers, np.int64),
+            frame_times=np.array(self._times, np.float64),
             intrinsics=self._intrinsics,
             image_size=self._image_size,
             **self._common,
@@ -196,4 +199,22 @@ class MotionBuilder:
 
     def close(self) -> None:
         """Remove the temporary file; nothing can be added or taken any more."""
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is tried once more
+            self._file.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the system's errors into ours.
+
+    Raises:
+        OutputError: The temporary file cannot be made or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            "The motion so far cannot be kept in a temporary file.",
+            why=str(error.strerror or error),
+            fix="make room for it, or name another directory in $TMPDIR",
+        ) from error

@@ -1,11 +1,36 @@
-"""What several runtime tests share: one recoverer on the small bundle, boxes of every kind, hand-made results."""
+"""What several runtime tests share: the command and a recoverer on the small bundle, boxes of all kinds, made results."""
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from glnet_infer import Intrinsics, Meshes, MeshRecoverer
+from glnet_infer.commands.infer import app as infer_app
 
 WIDTH, HEIGHT = 320, 240
+
+
+@pytest.fixture
+def plain_output_and_nobodys_files(monkeypatch, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("home")  # a developer's own SMPL files must not show up in the doctor's report
+    monkeypatch.setenv("HOME", str(elsewhere))
+    monkeypatch.setenv("USERPROFILE", str(elsewhere))  # its name on Windows
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("GLNET_BODY_DIR", raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("GLNET_BUNDLE", raising=False)
+
+
+@pytest.fixture
+def infer(shared_bundle, tmp_path, plain_output_and_nobodys_files):
+    """Runs glnet-infer on the CPU, with results in ``out``."""
+
+    def run(*arguments, bundle=shared_bundle, output=tmp_path / "out", backend="onnxruntime-cpu"):
+        options = ["-b", str(bundle), "-o", str(output), "--backend", backend]
+        return CliRunner().invoke(infer_app, [*map(str, arguments), *options])
+
+    return run
 
 
 @pytest.fixture(scope="session")

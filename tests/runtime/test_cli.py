@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from command_runs import failed, names, written
 from detector_graphs import FLOAT, constant_graph
 from rendered_crowds import overlaps
 from tensorrt_stand_in import bundle_of
@@ -27,27 +28,7 @@ PHOTO = Path(__file__).parents[2] / "examples/person.jpg"
 BOXES = ["--boxes", "639,30,955,736", "--boxes", "313,25,577,567"]
 
 
-@pytest.fixture(autouse=True)
-def plain_output_and_nobodys_files(monkeypatch, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("home")  # a developer's own SMPL files must not show up in the doctor's report
-    monkeypatch.setenv("HOME", str(elsewhere))
-    monkeypatch.setenv("USERPROFILE", str(elsewhere))  # its name on Windows
-    monkeypatch.chdir(elsewhere)
-    monkeypatch.delenv("GLNET_BODY_DIR", raising=False)
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("GLNET_BUNDLE", raising=False)
-
-
-@pytest.fixture
-def infer(shared_bundle, tmp_path):
-    """Runs glnet-infer on the CPU, with results in ``out``."""
-
-    def run(*arguments, bundle=shared_bundle, output=tmp_path / "out", backend="onnxruntime-cpu"):
-        options = ["-b", str(bundle), "-o", str(output), "--backend", backend]
-        return CliRunner().invoke(infer_app, [*map(str, arguments), *options])
-
-    return run
+pytestmark = pytest.mark.usefixtures("plain_output_and_nobodys_files")
 
 
 @pytest.fixture
@@ -60,22 +41,6 @@ def folder(tmp_path, photograph):
     cv2.imwrite(str(path / "a.JPG"), small[:, ::-1])
     (path / "notes.txt").write_text("no image")
     return path
-
-
-def written(tmp_path):
-    return sorted(path.name for path in (tmp_path / "out").iterdir())
-
-
-def names(result):
-    return [Path(line).name for line in result.stdout.splitlines()]
-
-
-def failed(result, error: type[GlnetError], *words):
-    assert result.exit_code == error.exit_code, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert "error:" in result.stderr and "Traceback" not in result.output
-    for word in words:
-        assert word in result.stderr, result.stderr
 
 
 def test_two_persons_give_an_overlay_a_mesh_file_and_arrays(infer, tmp_path, photograph):

@@ -15,7 +15,18 @@ from glnet_infer.video.sources.images import ImageReader, is_pattern
 from glnet_infer.video.sources.opencv import OpenCvReader
 from glnet_infer.video.sources.pyav import PyavReader
 
-__all__ = ["Sound", "Source", "SourceFacts", "VideoFrame", "is_live", "is_video", "open_source"]
+__all__ = [
+    "Sound",
+    "Source",
+    "SourceFacts",
+    "VideoFrame",
+    "Window",
+    "camera_number",
+    "is_live",
+    "is_video",
+    "open_source",
+    "shown",
+]
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 
@@ -23,6 +34,9 @@ SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv .y4m".split()  # noqa: SIM905
 )
 """What is taken for a video by its name. Other files that hold one can be opened, too."""
+
+_CAMERA_DIGITS = 9
+"""What fits into OpenCV's 32 bits."""
 
 _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
@@ -57,16 +71,22 @@ def open_source(
             raise InputError(f"{fps} frames per second cannot be.", fix="use a number such as 30")
         if not _is_images(text):
             raise InputError(
-                f"A frame rate was given for {_name(text)}.",
+                f"A frame rate was given for {shown(text)}.",
                 why="only numbered images need one; this source has its own times",
                 fix="leave out the frame rate",
             )
     return WindowedSource(_reader(text, start, fps), window)
 
 
+def camera_number(spec: str | PathLike[str]) -> int | None:
+    """The number of a webcam; None for every other source, and for more digits than a camera has."""
+    text = str(spec)
+    return int(text) if text.isdecimal() and len(text) <= _CAMERA_DIGITS else None
+
+
 def is_live(spec: str | PathLike[str]) -> bool:
     """Whether a source is a webcam or a network stream: not a path."""
-    return str(spec).isdecimal() or bool(_ADDRESS.match(str(spec)))
+    return camera_number(spec) is not None or bool(_ADDRESS.match(str(spec)))
 
 
 def is_video(spec: str | PathLike[str]) -> bool:
@@ -82,16 +102,17 @@ def _is_images(text: str) -> bool:
 
 
 def _reader(text: str, start: float | None, fps: float | None) -> Reader:
-    if text.isdecimal():
-        return OpenCvReader(int(text), f"camera {int(text)}")
+    camera = camera_number(text)
+    if camera is not None:
+        return OpenCvReader(camera, f"camera {camera}")
     if address := _ADDRESS.match(text):
         if address.group(1).lower() not in SCHEMES:
             raise InputError(
-                f"{_name(text)} cannot be opened.",
+                f"{shown(text)} cannot be opened.",
                 why=f"{address.group(1)} is none of {', '.join(SCHEMES)}",
                 fix="give such an address, a file, or the number of a camera",
             )
-        return PyavReader(text, _name(text), start) if _has_pyav() else OpenCvReader(text, _name(text))
+        return PyavReader(text, shown(text), start) if _has_pyav() else OpenCvReader(text, shown(text))
     if _is_images(text):
         return ImageReader(text, fps)
     path = Path(text)
@@ -118,8 +139,8 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} is empty.", why="it has no bytes", fix="copy it again")
 
 
-def _name(text: str) -> str:
-    """A source's name in messages, without the password that an address may hold."""
+def shown(text: str) -> str:
+    """A source in messages: without the password that an address may hold."""
     if not _ADDRESS.match(text):
         return text
     try:
