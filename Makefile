@@ -23,11 +23,12 @@ demo: $(VENV)/.export
 	$(BIN)/glnet-export demo -o $(DEMO)/bundle --no-mixed
 	$(BIN)/glnet-train eval $(DEMO)/bundle --crops 32 --pictures $(DEMO)/held-out.jpg
 	$(BIN)/glnet-infer examples/person.jpg -b $(DEMO)/bundle -o $(DEMO)
+	$(BIN)/glnet-infer examples/walkers.mp4 -b $(DEMO)/bundle -o $(DEMO) -f overlay -f npz -f html
 	@echo "Look at $(DEMO)/held-out.jpg: rendered crops that the network has never seen, and the meshes recovered from them,"
 	@echo "the ten best, median and worst. And at $(DEMO)/person.overlay.jpg: a real photograph, shown as it comes out. The"
 	@echo "network was trained for ten hours on two CPU cores, on rendered crops alone; it has never seen a photograph."
 	@echo "32 crops scatter by some percent: models/demo/MODEL_CARD.md has the figures on 1,024."
-	@echo "$(DEMO)/person.glb opens in any 3D viewer."
+	@echo "$(DEMO)/person.glb opens in any 3D viewer. $(DEMO)/walkers.html plays a video and its meshes in any browser."
 
 test: lint
 	$(PYTEST)
@@ -65,7 +66,7 @@ clean:
 	rm -rf $(VENV) $(DEMO)
 
 $(VENV)/.export: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[export]'
+	$(PIP_INSTALL) -e '.[export,video]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

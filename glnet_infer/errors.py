@@ -6,7 +6,8 @@ of the interface and documented in ``docs/errors.md``.
 
 from pathlib import Path
 
-_CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"  # which a checkout has, and an installed wheel has not
+# A checkout has it beside the package, an installed wheel in it.
+_OF_CHECKOUT, _OF_WHEEL = Path(__file__).parents[1] / "constraints.txt", Path(__file__).with_name("constraints.txt")
 
 
 class GlnetError(Exception):
@@ -86,9 +87,16 @@ class TrainingError(GlnetError):
 def install_hint(extra: str) -> str:
     """How to install an optional part of this library: from its checkout, or beside its wheel."""
     # Double quotes, which all shells understand.
-    if _CONSTRAINTS.is_file():
+    if _OF_CHECKOUT.is_file():
         return f'pip install -c constraints.txt -e ".[{extra}]" in the checkout (README, Install)'
     return f'pip install "glnet-infer[{extra}]"'
+
+
+def tested_versions(extra: str) -> str:
+    """How to get the versions of other packages that an optional part was tested with, where others may not go together."""
+    constrained = f'pip install -c "{_OF_WHEEL}" "glnet-infer[{extra}]"'
+    command = install_hint(extra) if _OF_CHECKOUT.is_file() else constrained
+    return f"take the versions that are tested together: {command}"
 
 
 def first_line(error: BaseException) -> str:

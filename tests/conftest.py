@@ -96,6 +96,16 @@ def shared_bundle(request, made_once):
 
 
 @pytest.fixture(scope="session")
+def demo_bundle(made_once, demo_body):
+    """The bundle of the demonstration network, for tests that need a network which has learnt; not to be changed."""
+    from glnet.body.files import demo_directory
+    from glnet_export.pipeline import Source, export
+
+    checkpoint = demo_directory() / "checkpoint.pth"
+    return made_once("demo", lambda path: export(Source(checkpoint), path, parity_crops=1))
+
+
+@pytest.fixture(scope="session")
 def rendered_clip(made_once, demo_body):
     """Two seconds of three rendered persons who cross: a folder with ``clip.mp4`` and ``truth.npz``; not to be changed."""
     from glnet_render.clip import Clip, save_clip

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-NUMBER = r"(?:np\.float\d+\()?(-?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf))\)?"
+NUMBER = r"(?:(?:np\.float\d+|tensor)\()?(-?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf))(?:, dtype=[\w.]+)?\)?"
 COMPARISON = re.compile(rf"(?<![\w.]){NUMBER} (<=?|>=?) {NUMBER}(?![\w.])")
 WORTH_A_LINE = 0.5
 """Of the bound: a factor of two is kept above the worst that was measured."""

@@ -166,7 +166,7 @@ def within(name, scope):
     return name == scope or name.startswith(f"{scope}.")
 
 
-SOURCES = {name: file.read_text() for name, file in MODULES.items()}
+SOURCES = {name: file.read_text(encoding="utf-8") for name, file in MODULES.items()}
 
 
 def offenders(sources, who, never):
@@ -227,6 +227,29 @@ def eager(sources):
     ]
 
 
+def of_the_locale(sources):
+    """Text that is read or written in the encoding of the machine's locale, which on Windows is not UTF-8."""
+    return [
+        f"{name}:{node.lineno}"
+        for name, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and _takes_text(node) and all(each.arg != "encoding" for each in node.keywords)
+    ]
+
+
+def _takes_text(call):
+    function, named = call.func, {each.arg: getattr(each.value, "value", None) for each in call.keywords}
+    if named.get("text") is True or named.get("universal_newlines") is True:
+        return True  # of subprocess
+    if isinstance(function, ast.Attribute) and function.attr == "open":  # of a path; others' first is a name
+        mode = named.get("mode") or (getattr(call.args[0], "value", None) if call.args else "r")
+        return isinstance(mode, str) and set(mode) <= set("rwxat+")
+    if isinstance(function, ast.Name) and function.id == "open":
+        mode = named.get("mode") or (getattr(call.args[1], "value", "r") if len(call.args) > 1 else "r")
+        return "b" not in mode
+    return isinstance(function, ast.Attribute) and function.attr in ("read_text", "write_text")
+
+
 @pytest.mark.parametrize("who, never", NEVER, ids=[f"{who}, {never.split()[0]}" for who, never in NEVER])
 def test_what_is_never_imported(who, never):
     assert not offenders(SOURCES, who, never.split())
@@ -264,6 +287,25 @@ def test_heavy_libraries_are_loaded_when_asked_for():
     for library in LAZY:
         assert eager({"glnet_infer.x": f"try:\n    import {library}\nexcept ImportError:\n    pass\n"})
         assert not eager({"glnet_infer.x": f"def work():\n    import {library}\n"})
+
+
+def test_text_is_utf_8_on_every_machine():
+    assert not of_the_locale(SOURCES)
+    for function, *arguments in (
+        ("run", "command", "text=True"),
+        ("Popen", "command", "universal_newlines=True"),
+        ("path.read_text",),
+        ("path.write_text", "words"),
+        ("path.open",),
+        ("path.open", "'w'"),
+        ("path.open", "mode='a'"),
+        ("open", "path"),
+        ("open", "path", "'x'"),
+    ):
+        assert of_the_locale({"x": f"{function}({', '.join(arguments)})"}) == ["x:1"], (function, arguments)
+        assert not of_the_locale({"x": f"{function}({', '.join([*arguments, 'encoding=utf8'])})"})
+    for right in ("path.open('rb')", "open(path, 'wb')", "run(command)", "Bundle.open(path)", "archive.open(entry, 'w')"):
+        assert not of_the_locale({"x": right}), right
 
 
 @pytest.mark.parametrize("package", ["glnet_infer", "glnet_train"])

@@ -1,6 +1,7 @@
 """What ``pip install glnet-infer`` gives: the wheel's content, and its commands where there is no checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -29,6 +30,7 @@ DETECTOR = {f"glnet_infer/detection/nanodet-g.{suffix}" for suffix in ("onnx", "
 VIEWER = {
     f"glnet_infer/viewer/{name}" for name in ("page.html", "player.js", "three.LICENSE", "three.entry.js", "three.min.js")
 }
+CONSTRAINTS = {"glnet_infer/constraints.txt"}
 LICENSES = {
     "LICENSE",
     "NOTICE",
@@ -72,7 +74,7 @@ def test_it_holds_the_packages_the_demo_and_nothing_else(wheel):
         files = archive.namelist()
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     assert len(files) == len(set(files))
-    expected = set(DEMO)
+    expected = DEMO | CONSTRAINTS
     for name, folder in PACKAGES.items():
         sources = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
         expected |= {f"{name}/{file}" for file in sources if "__pycache__" not in file}
@@ -82,7 +84,7 @@ def test_it_holds_the_packages_the_demo_and_nothing_else(wheel):
     expected |= {f"{metadata}/licenses/{name}" for name in LICENSES}
     assert set(files) == expected
     # Modules and markers, but for these: a package that begins to ship data says so above.
-    code = {file for file in expected - DEMO - DETECTOR - VIEWER if not file.startswith(metadata)}
+    code = {file for file in expected - DEMO - DETECTOR - VIEWER - CONSTRAINTS if not file.startswith(metadata)}
     assert {Path(file).suffix for file in code} == {".py", ".typed"}
     assert sizes["glnet/demo/checkpoint.pth"] == (ROOT / "models" / "demo" / "checkpoint.pth").stat().st_size
 
@@ -113,6 +115,11 @@ def test_a_person_is_recovered_without_a_checkout(wheel, tmp_path, photograph, p
     assert len(places) == len(PACKAGES) and all(environment in Path(place).parents for place in places)
     code = "from glnet_infer.errors import install_hint; print(install_hint('gpu'))"
     assert run([python, "-c", code], cwd=work).strip() == 'pip install "glnet-infer[gpu]"'
+
+    code = "from glnet_infer.errors import tested_versions; print(tested_versions('export'))"
+    hint = run([python, "-c", code], cwd=work).strip()
+    (constraints,) = re.findall(r'pip install -c "(.+)" "glnet-infer\[export\]"$', hint)
+    assert Path(constraints).read_bytes() == (ROOT / "constraints.txt").read_bytes()
 
     command("glnet-export", "demo", "-o", "bundle", "--no-mixed")  # the graphs of engines take a minute more
     assert "all as the manifest records them" in "\n".join(command("glnet-doctor", "bundle"))

@@ -118,7 +118,7 @@ def run(step: Step, folder: Path, left: float) -> Outcome:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
                 timeout=limit,
                 check=False,
             ).returncode
@@ -128,7 +128,7 @@ def run(step: Step, folder: Path, left: float) -> Outcome:
         except OSError as error:
             said = str(error.strerror)
     shown = folder / step.shows if step.shows else log
-    text = shown.read_text(encoding="utf-8", errors="replace") if shown.is_file() else log.read_text(errors="replace")
+    text = (shown if shown.is_file() else log).read_text(encoding="utf-8", errors="replace")
     return Outcome(step, time.monotonic() - start, said, text)
 
 
@@ -162,7 +162,7 @@ def _versions() -> str:
     found = [f"Python {platform.python_version()}"]
     for name in ("torch", "numpy", "cv2", "onnx", "onnxruntime", "cuda.core"):
         code = f"import {name} as module; print(module.__version__)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
         found.append(f"{name} {done.stdout.strip() if done.returncode == 0 else 'not installed'}")
     return ", ".join(found)
 
@@ -172,7 +172,7 @@ def _commit() -> str:
     if git is None:
         return "unknown"
     done = subprocess.run(
-        [git, "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        [git, "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8", check=False
     )
     return done.stdout.strip() or "unknown"
 

@@ -15,7 +15,7 @@ import torch
 from glnet.recovery import MeshRecovery
 from glnet.sampling import Sampler, sample_by_gather
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS, LARGEST_BATCH
-from glnet_infer.errors import ExportError, first_line
+from glnet_infer.errors import ExportError, first_line, tested_versions
 
 OPSET = 20
 """GridSample's current spelling; from 23 on, attention exports in a form that TensorRT cannot build."""
@@ -64,7 +64,7 @@ def trace(recovery: MeshRecovery, path: Path, sampler: Sampler = sample_by_gathe
         raise ExportError(
             "The network was not traced to ONNX.",
             why=first_line(error),
-            fix="constraints.txt lists the torch, onnx and onnxscript versions that are tested together",
+            fix=tested_versions("export"),
         ) from error
     finally:
         encoding.sample = eager_sampler
@@ -145,7 +145,7 @@ def check(path: Path) -> GraphFacts:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
-            "The exported graph is not valid ONNX.", why=first_line(error), fix="use the versions in constraints.txt"
+            "The exported graph is not valid ONNX.", why=first_line(error), fix=tested_versions("export")
         ) from error
     model = onnx.load(path)
     for specs, values in ((GRAPH_INPUTS, model.graph.input), (GRAPH_OUTPUTS, model.graph.output)):
@@ -157,7 +157,7 @@ def check(path: Path) -> GraphFacts:
             raise ExportError(
                 "The exported graph has other inputs or outputs than promised.",
                 why=why,
-                fix="use the versions in constraints.txt",
+                fix=tested_versions("export"),
             )
     operators = Counter(_operators(model))
     forbidden = sorted(FORBIDDEN_OPERATORS & set(operators))
@@ -165,7 +165,7 @@ def check(path: Path) -> GraphFacts:
         raise ExportError(
             "The exported graph cannot be deployed.",
             why=f"it contains {', '.join(forbidden)}",
-            fix="use the versions in constraints.txt",
+            fix=tested_versions("export"),
         )
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     return GraphFacts(opset, operators, _precision(model))

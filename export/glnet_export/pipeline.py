@@ -29,7 +29,7 @@ from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.bundle.records import RUNTIME, BodyRecord, FileRecord, GraphRecord, NetworkRecord
 from glnet_infer.contract import graph_outputs
-from glnet_infer.errors import BodyError, ExportError, OutputError
+from glnet_infer.errors import BodyError, ExportError, OutputError, tested_versions
 from glnet_infer.onnxruntime_sessions import import_onnxruntime
 from glnet_infer.results.formats import write_npz
 from glnet_infer.results.skin import SKIN_NAME
@@ -241,7 +241,7 @@ def _parity(
         raise ExportError(
             "The exported graph is too far from PyTorch.",
             why="; ".join(misses),
-            fix="compare with the versions in constraints.txt; a trained network whose confidences nearly tie may choose "
-            "another pixel: look at pixel_agreement. Bounds are options: glnet-export --help",
+            fix=f"{tested_versions('export')}; a trained network whose confidences nearly tie may choose another pixel: "
+            "look at pixel_agreement. Bounds are options: glnet-export --help",
         )
     return {"backend": "onnxruntime-cpu", **found.to_document(), "bounds": asdict(bounds)}

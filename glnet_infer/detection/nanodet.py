@@ -102,7 +102,7 @@ class NanoDet:
                 raise BackendError(
                     f"OpenCV {cv2.__version__} does not read the detector nanodet.",
                     why=one_line(error),
-                    fix="use OpenCV 4.8 or newer",
+                    fix="pip install -U opencv-python-headless",
                 ) from error
         return network
 

@@ -1,8 +1,6 @@
 """Shaded triangle meshes drawn onto an image with NumPy and OpenCV: no OpenGL, no display, no GPU.
 
-OpenCV 5 has a rasterizer with a depth buffer. Earlier versions fill triangles from far to near (painter's algorithm), where
-triangles that cut through each other are not resolved: where two persons touch, the seam follows whole triangles. The look
-is the same: the same triangles, light, canvas and edges.
+Triangles are filled by OpenCV's rasterizer, whose depth buffer shows the nearest surface at every pixel.
 
 Frames: vertices are in the camera's (x right, y down, z forward, metres; right-handed). Pixels are continuous: the
 image spans [0, W] x [0, H] and the centre of the top-left pixel is (0.5, 0.5).
@@ -17,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.errors import InputError
-from glnet_infer.results.filling import FILL, Surface
+from glnet_infer.results.filling import Surface, fill_by_depth
 
 DEFAULT_COLORS: tuple[tuple[int, int, int], ...] = (
     (226, 166, 112),
@@ -51,7 +49,7 @@ _CANVAS = 250_000
 slowly over a body, the edges are smoothed, and the time stays that of a person at half the frame's height."""
 
 _FAR_AWAY = float(1 << 20)
-"""Pixels. Coordinates are clamped to this, far inside what OpenCV's 32-bit fixed point holds."""
+"""Pixels. Coordinates are clamped to this, far inside what 32-bit integers hold."""
 
 
 def vertex_normals(vertices: NDArray[Any], faces: NDArray[Any]) -> NDArray[np.float32]:
@@ -202,7 +200,7 @@ def _draw(image: NDArray[np.uint8], persons: list[_Person], opacity: float) -> N
         for person in persons
     ]
     # Colour weighted by coverage, and coverage: averaged, both are right at the edges too.
-    colour, covered = FILL(size, surfaces)
+    colour, covered = fill_by_depth(size, surfaces)
     filter_ = cv2.INTER_AREA if fineness > 1 else cv2.INTER_LINEAR
     colour = np.asarray(cv2.resize(colour, (width, height), interpolation=filter_), np.uint8)
     covered = np.asarray(cv2.resize(covered, (width, height), interpolation=filter_), np.uint8)

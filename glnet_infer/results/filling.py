@@ -1,14 +1,11 @@
-"""Triangles filled into a canvas: by depth with OpenCV 5's rasterizer, else from far to near."""
+"""Triangles filled into a canvas by OpenCV's rasterizer, which has a depth buffer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-_SHIFT = 4
-"""Fractional bits of the coordinates handed to ``cv2.fillConvexPoly``: sixteenths of a canvas pixel."""
 
 _FAR = 1e4
 """Metres. Nobody who is farther away is a pixel large."""
@@ -36,7 +33,7 @@ Canvas = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def fill_by_depth(size: tuple[int, int], surfaces: Sequence[Surface]) -> Canvas:
-    """Fill with OpenCV 5's rasterizer: the nearest surface shows at every pixel."""
+    """Fill a canvas of some width and height; the nearest surface shows at every pixel."""
     width, height = size
     colour = np.zeros((height, width, 3), np.float32)
     depth = np.full((height, width), _FAR, np.float32)
@@ -57,40 +54,3 @@ def fill_by_depth(size: tuple[int, int], surfaces: Sequence[Surface]) -> Canvas:
     cv2.triangleRasterize(points, faces, colors, colour, depth, camera, np.pi / 2, nearest, _FAR)
     covered = (depth < np.float32(_FAR / 2)).view(np.uint8) * np.uint8(255)
     return np.asarray(cv2.convertScaleAbs(colour, alpha=255), np.uint8), covered
-
-
-def fill_by_order(size: tuple[int, int], surfaces: Sequence[Surface]) -> Canvas:
-    """Fill from far to near, each triangle in the mean of its corners' colours.
-
-    OpenCV's polygons include their outline, about half a canvas pixel too wide, which closes the cracks between neighbours.
-    """
-    width, height = size
-    canvas = np.zeros((height, width, 4), np.uint8)
-    corners, depths, shades = (
-        np.concatenate(parts)
-        for parts in zip(
-            *(
-                (
-                    surface.pixels[surface.faces],
-                    surface.depths[surface.faces].mean(axis=1),
-                    surface.colors[surface.faces].mean(axis=1),
-                )
-                for surface in surfaces
-            ),
-            strict=True,
-        )
-    )
-    # Stable: triangles at one distance keep the order of persons and faces, so the result is the same every time.
-    order = np.argsort(-depths, kind="stable")
-    # OpenCV puts the centre of the first pixel at (0, 0).
-    triangles = np.rint((corners[order] - np.float32(0.5)) * (1 << _SHIFT)).astype(np.int32)
-    bgra = np.concatenate([np.rint(shades[order]), np.full((len(order), 1), 255)], axis=1)
-    for triangle, shade in zip(triangles, bgra.tolist(), strict=True):
-        cv2.fillConvexPoly(canvas, triangle, shade, cv2.LINE_8, _SHIFT)
-    return np.ascontiguousarray(canvas[..., :3]), np.ascontiguousarray(canvas[..., 3])
-
-
-FILL: Callable[[tuple[int, int], Sequence[Surface]], Canvas] = (
-    fill_by_depth if hasattr(cv2, "triangleRasterize") else fill_by_order
-)
-"""The faster one that this OpenCV has."""

@@ -38,10 +38,10 @@ _SAME_PERSON = 0.5
 """Overlap from which a followed box and a detected one are of one person, or of one who hides the other."""
 
 _SAME_POSE = 0.1
-"""Of a person's extent: keypoints that are nearer than this on the whole are of one person."""
+"""Share of a person's extent: keypoints that are nearer than this on the whole are of one person."""
 
 _MARGIN = 0.5
-"""Of the keypoints' extent: no box reaches farther beyond them. A detection that belongs to another person would."""
+"""Share of the keypoints' extent: no box reaches farther beyond them. A detection of another person would."""
 
 _MOST_AHEAD = 8
 """Frames that are read ahead at most, which bounds memory where there are hundreds a second."""

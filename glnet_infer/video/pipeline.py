@@ -190,6 +190,8 @@ class _Link:
 def on_interrupt(ask: Callable[[], None]) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM ask for an end, in good order; a second one comes through as ever.
 
+    What the process ignores, as a shell's background jobs ignore Ctrl-C, stays ignored.
+
     Args:
         ask: Called from within the signal's handler, :meth:`Pipeline.stop` for example. Outside of the main thread, where
             no signal arrives, it is never called.
@@ -198,6 +200,7 @@ def on_interrupt(ask: Callable[[], None]) -> Iterator[None]:
         yield
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
 
     def forget() -> None:
         for number, handler in previous.items():

@@ -92,6 +92,11 @@ class Following:
         return 0 if self._pipeline is None else self._pipeline.dropped
 
     @property
+    def busy(self) -> list[float]:
+        """Seconds for which decoding, finding and recovering, and smoothing were at work, not waiting for each other."""
+        return [] if self._pipeline is None else self._pipeline.busy
+
+    @property
     def stopped(self) -> bool:
         """Whether :meth:`stop` was called."""
         return self._stopped

@@ -76,7 +76,8 @@ def test_the_graph_cuts_the_crops_that_opencv_cuts(session, frame_of, width, hei
     expected = cut_crops(frame, squares)
     assert crops.dtype == np.uint8 and crops.shape == expected.shape
     assert np.abs(crops.astype(int) - expected).max() <= 1
-    assert np.abs(unrounded - expected).max() <= 0.6
+    # Half a grey level of rounding, and twice the 0.09 by which OpenCV differed on four sets of instructions.
+    assert np.abs(unrounded - expected).max() <= 0.7
     assert (crops != expected).mean() < 0.01  # halves that fall either way
 
 

@@ -54,7 +54,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     try:
         # It may refresh its index when asked for the status, and wait for another that works there: not here.
         command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None

@@ -53,7 +53,7 @@ def run_alone(
         ProcessDiedError: The process died, or did not answer in time.
     """
     size = f"{frame.width}x{frame.height}"
-    command = [sys.executable, "-m", "glnet_bench.measure.alone", str(bundle), backend, "--frame", size]
+    command = [sys.executable, "-X", "utf8", "-m", "glnet_bench.measure.alone", str(bundle), backend, "--frame", size]
     command += ["--persons", str(persons), "--frames", str(frames)]
     if options.threads is not None:
         command += ["--threads", str(options.threads)]
@@ -65,7 +65,7 @@ def run_alone(
     command += ["--spawned", repr(time.monotonic())]
     limit = START_SECONDS if seconds is None else seconds
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=limit)
     except subprocess.TimeoutExpired:
         raise ProcessDiedError(
             f"{backend} did not answer in a process of its own.", why=f"waited {limit:.0f} s", fix="see glnet-doctor"

@@ -1,5 +1,7 @@
 """``glnet-export engine``: an engine for a bundle, from the bundle's own graphs, on the machine that will run it."""
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def add_to_bundle(
     try:
         with bundle_under_construction(directory) as (beside, publish):
             for record in files:
-                shutil.copyfile(directory / record.file, beside / record.file)
+                _link_or_copy(directory / record.file, beside / record.file)
             if (directory / CACHE_FOLDER).is_dir():
                 shutil.copytree(directory / CACHE_FOLDER, beside / CACHE_FOLDER)
             manifest.write(beside)
@@ -60,3 +62,13 @@ def add_to_bundle(
             fix="make room, or copy the bundle elsewhere",
         ) from error
     return manifest
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name of a file that nobody will write into, or a copy where its file system has none."""
+    # A symbolic link's file is not the bundle's. One that is read-only could not be removed on Windows.
+    if not source.is_symlink() and os.access(source, os.W_OK):
+        with contextlib.suppress(OSError):
+            target.hardlink_to(source)
+            return
+    shutil.copyfile(source, target)

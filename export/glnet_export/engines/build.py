@@ -15,12 +15,12 @@ from glnet_export.engines.options import EngineOptions
 from glnet_export.engines.progress import Progress, new_monitor, silent
 from glnet_export.engines.readback import LEARNED, NetworkFacts, read_engine, read_network
 from glnet_export.engines.toolkit import Toolkit
-from glnet_infer.backends.tensorrt.products import LEAN, RTX, TENSORRT, TensorRtLog, log_of
+from glnet_infer.backends.tensorrt.products import LEAN, RTX, TENSORRT, Product, log_of
 from glnet_infer.bundle import record_file
 from glnet_infer.bundle.records import NOT_RUN, CropEngineRecord, EngineRecord, Flavor, Precision
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, TensorSpec
 from glnet_infer.devices import gpus, newest_cuda
-from glnet_infer.errors import ExportError, OutputError, one_line
+from glnet_infer.errors import ExportError, OutputError, one_line, tested_versions
 from glnet_infer.files import replace_file
 
 Said = Callable[[], str]
@@ -66,7 +66,7 @@ def build(
     wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers)
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
     name = f"model.{_tag(toolkit, options)}.{plan.facts.precision}.engine"
-    (directory / name).write_bytes(plan.data)
+    _write(directory / name, plan.data)
     layers = plan.facts.to_document()
     if plan.engine_types:
         layers["engine"] = plan.engine_types
@@ -111,7 +111,7 @@ def build_crop(
     wanted = _Wanted((*CROP_INPUTS, *CROP_OUTPUTS), 0, {CROP_INPUTS[0].name: frame_shapes(options.largest_frame)})
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
     path = directory / f"crop.{_tag(toolkit, options)}.engine"
-    path.write_bytes(plan.data)
+    _write(path, plan.data)
     return CropEngineRecord(record_file(path), options.largest_frame, graph.name)
 
 
@@ -125,6 +125,12 @@ def frame_shapes(largest: tuple[int, int]) -> Shapes:
 def runs_here(compute_capabilities: tuple[str, ...]) -> bool:
     """Whether the first GPU of this machine is one that an engine was built for."""
     return any(gpu.compute_capability in compute_capabilities for gpu in gpus()[:1])
+
+
+def _write(path: Path, data: Any) -> None:
+    """Write an engine. A file of its name may be a link to a bundle that is in use: that one is left as it is."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 def _tag(toolkit: Toolkit, options: EngineOptions) -> str:
@@ -174,9 +180,9 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wan
     try:
         builder = _made(trt.Builder(log.logger), "a builder", toolkit, said)
         network = _made(builder.create_network(_network_flags(trt)), "a network", toolkit, said)
-        parse(trt, network, graph, log)
+        parse(toolkit, network, graph)
         facts = read_network(network)
-        _check(facts, wanted)
+        _check(facts, wanted, toolkit.product)
         config = _made(builder.create_builder_config(), "a configuration", toolkit, said)
         _configure(config, toolkit, options, said)
         profile = _made(builder.create_optimization_profile(), "a profile", toolkit, said)
@@ -204,14 +210,15 @@ def _network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def parse(trt: Any, network: Any, graph: Path, log: TensorRtLog) -> None:
+def parse(toolkit: Toolkit, network: Any, graph: Path) -> None:
     """Read an ONNX file into a network.
 
     Raises:
         ExportError: With the parser's words and the nodes that it does not take.
     """
+    log = log_of(toolkit.trt)
     mark = log.mark()
-    parser = trt.OnnxParser(network, log.logger)
+    parser = toolkit.trt.OnnxParser(network, log.logger)
     if parser.parse_from_file(str(graph)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -219,7 +226,7 @@ def parse(trt: Any, network: Any, graph: Path, log: TensorRtLog) -> None:
     raise ExportError(
         f"TensorRT does not read {graph.name}.",
         why="; ".join(dict.fromkeys(words)) or log.since(mark),
-        fix="use the versions in constraints.txt",
+        fix=tested_versions(toolkit.product.extra),
     )
 
 
@@ -229,7 +236,7 @@ def _place(error: Any) -> str:
     return f" (at {' '.join(filter(None, (operator, name)))})" if operator or name else ""
 
 
-def _check(facts: NetworkFacts, wanted: _Wanted) -> None:
+def _check(facts: NetworkFacts, wanted: _Wanted, product: Product) -> None:
     """Stop before the long part where types or tensors are not the promised ones."""
     promised = {spec.name: spec.dtype for spec in wanted.tensors}
     if facts.tensors != promised:
@@ -237,14 +244,14 @@ def _check(facts: NetworkFacts, wanted: _Wanted) -> None:
         raise ExportError(
             "The engine would have other inputs or outputs than promised.",
             why=", ".join(f"{name} {dtype}" for name, dtype in wrong),
-            fix="use the versions in constraints.txt",
+            fix=tested_versions(product.extra),
         )
     found = facts.count("float16", *LEARNED)
     if found < wanted.half_layers:
         raise ExportError(
             "The engine would not compute in half precision where it should.",
             why=f"{wanted.half_layers} convolutions and matrix products were meant to; {found} do in what TensorRT read",
-            fix="use the versions in constraints.txt; report it together with the checkpoint's configuration",
+            fix=f"{tested_versions(product.extra)}; report it together with the checkpoint's configuration",
         )
 
 

@@ -1,7 +1,6 @@
 """How far the crops that an engine cuts are from what their definition says, in grey levels.
 
-The reference is bilinear interpolation in float64, not OpenCV: OpenCV 5 equals it to one grey level, while OpenCV 4 knows
-32 places within a pixel and is up to five levels away on hard edges.
+The reference is bilinear interpolation in float64, which OpenCV equals to one grey level.
 """
 
 from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from glnet_infer.commands.console import errors_reported, new_app, print_result
-from glnet_infer.errors import TrainingError
+from glnet_infer.errors import TrainingError, tested_versions
 from glnet_train.commands.compare import compare_command
 from glnet_train.commands.evaluate import evaluate_command
 from glnet_train.commands.requirements import check_installed
@@ -69,7 +69,7 @@ def smoke(
             raise TrainingError(
                 "The loss did not fall enough.",
                 why=f"from {first:.2f} to {last:.2f} in {steps} steps; at most {SMOKE_FACTOR * first:.2f} was expected",
-                fix="compare with the versions in constraints.txt",
+                fix=tested_versions("cpu,train"),
             )
 
 

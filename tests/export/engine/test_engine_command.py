@@ -1,20 +1,23 @@
 """glnet-export engine: an engine for a bundle from its own graphs, where neither torch nor the network can be imported."""
 
 import dataclasses
+import errno
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from glnet_export.engines.add import STAGES
-from glnet_export.engines.progress import StageReport
+from glnet_export.engines.add import STAGES, add_to_bundle
+from glnet_export.engines.progress import StageReport, quietly
 from glnet_export.engines.reference import compare_outputs, judge_by_reference
 from glnet_infer import BackendError, BundleError, ExportError
 from glnet_infer.backends import open_backend
@@ -76,12 +79,42 @@ def test_an_engine_of_the_same_name_is_replaced_and_others_stay(exported, tmp_pa
     path = shutil.copytree(exported[0], tmp_path / "small")
     (path / "cache").mkdir()
     (path / "cache" / "kernels").write_bytes(b"compiled")
+    old = tmp_path / "old.engine"  # the same file: what is written into the bundle's engine is seen in it
+    old.hardlink_to(path / "model.rtx-sm89.mixed.engine")
+    before = old.read_bytes()
     for sm, engines in (("89", 1), ("86", 2)):
         done = engine(path, "--sm", sm, "--batch", "1:2:2", "--json")
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)["engines"]
         assert len(found) == engines and found[-1]["profile"] == [1, 2, 2]
     assert (path / "cache" / "kernels").read_bytes() == b"compiled" and check_all_files(path)
+    assert old.read_bytes() == before != (path / "model.rtx-sm89.mixed.engine").read_bytes()
+
+
+@pytest.mark.parametrize("case", ["linked", "no links here", "a symbolic link", "read-only"])
+def test_a_new_engine_takes_the_files_of_the_bundle_without_copying(exported, ada, tmp_path, monkeypatch, case):
+    path = shutil.copytree(exported[0], tmp_path / "small")
+    model = path / "model.onnx"
+    if case == "no links here":
+        monkeypatch.setattr(pathlib.Path, "hardlink_to", Mock(side_effect=OSError(errno.EPERM, "no links")))
+    elif case == "a symbolic link":
+        model = model.rename(tmp_path / "elsewhere.onnx")
+        (path / "model.onnx").symlink_to(model)
+    elif case == "read-only":
+        monkeypatch.setattr(os, "access", lambda file, mode: False)
+    seen = []
+
+    def stage(name):
+        if name == "build":
+            (beside,) = tmp_path.glob(".small.partial-*")
+            seen.append((beside / "model.onnx").samefile(model))
+            assert not (beside / "model.onnx").is_symlink() and (beside / "model.onnx").read_bytes() == model.read_bytes()
+            raise KeyboardInterrupt
+        return quietly(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        add_to_bundle(path, ada, stage=stage)
+    assert seen == [case == "linked"] and check_all_files(path)
 
 
 def test_a_bundle_without_graphs_for_engines_says_how_to_get_them(shared_bundle, tmp_path):

@@ -12,6 +12,7 @@ from glnet_export.engines.build import _check, _Wanted, build
 from glnet_export.engines.readback import NetworkFacts
 from glnet_export.graph import _cast_first, trace
 from glnet_infer import ExportError
+from glnet_infer.backends.tensorrt.products import RTX
 from glnet_infer.contract import GRAPH_OUTPUTS
 
 # Graphs that are not what they should be
@@ -37,10 +38,10 @@ def test_enlargements_in_half_precision_stand_for_no_convolution():
         "matrix_multiply": Counter(float16=1),
     }
     facts = NetworkFacts(promised, kinds)
-    _check(facts, _Wanted(GRAPH_OUTPUTS, 2))
+    _check(facts, _Wanted(GRAPH_OUTPUTS, 2), RTX)
     with pytest.raises(ExportError, match="half precision where it should") as error:
-        _check(facts, _Wanted(GRAPH_OUTPUTS, 3))
-    assert error.value.why.startswith("3 ") and "; 2 do" in error.value.why
+        _check(facts, _Wanted(GRAPH_OUTPUTS, 3), RTX)
+    assert error.value.why.startswith("3 ") and "; 2 do" in error.value.why and "[rtx]" in error.value.fix
 
 
 def test_a_float32_graph_that_is_meant_so_is_named_so(toolkit, full, tmp_path, ada):

@@ -300,6 +300,7 @@ def test_a_few_steps_lower_the_loss(config, demo_body):
 def test_a_loss_that_does_not_fall_fails_the_smoke_test():
     result = CliRunner().invoke(app, ["smoke", "--steps", "2"])
     assert result.exit_code == TrainingError.exit_code and "did not fall enough" in result.stderr
+    assert "tested together: pip install" in result.stderr
 
 
 def test_a_checkpoint_and_its_bundle_score_alike(small_recovery, demo_body, shared_bundle):

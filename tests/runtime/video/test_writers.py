@@ -307,7 +307,8 @@ def test_a_full_disk_is_called_so(tmp_path, clips, monkeypatch):
 
 
 ENDLESS = """
-import numpy as np, sys
+import numpy as np, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 from glnet_infer.video.writers import VideoWriter
 image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
 with VideoWriter(sys.argv[1], width=320, height=240) as writer:
