@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -221,10 +222,17 @@ class _SoundTrack:
 
     def _read(self) -> Generator[tuple[Fraction, Callable[[], list[Packet[Any]]]], None, None]:
         """Times in the output, seconds, and what gives the packets."""
+        last = -math.inf
         try:
             for packet in self._source.demux(self._given):
                 if packet.pts is None or packet.dts is None or (self._first is not None and packet.pts < self._first):
                     continue
+                if packet.dts < last:  # pictures go on by a clock of their own: what follows would not fit them
+                    self.broken = "its time stamps jump back"
+                    return
+                if packet.dts == last:
+                    continue
+                last = packet.dts
                 yield (packet.pts - self._shift) * self._base, partial(self._ready, packet)
         except IndexError:  # how PyAV may say the end of a file in which a stream began on the way
             return

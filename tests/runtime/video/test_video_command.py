@@ -198,6 +198,18 @@ def test_a_damaged_video_does_not_stop_the_others(one, tmp_path, clips, clip):
     assert written(tmp_path) == ["clip.npz", "second.npz"]
 
 
+def test_sound_whose_stamps_jump_back_ends_there(one, tmp_path, clips):
+    base, av = Fraction(1, 90000), clips.pyav()
+    times = [Fraction(i, 25) for i in range(25)]
+    parts = [clips.write(tmp_path / f"{side}.ts", times, size=(side, 48), base=base, sound="aac") for side in (64, 96)]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    result = one(tmp_path / "both.ts", "--every", 5)
+    assert result.exit_code == 0 and "it broke off" in result.stderr and "96 x 48" in result.stderr
+    assert "the rest of the sound" in result.stderr
+    overlay = tmp_path / "out/both.overlay.mp4"
+    assert len(stamps(av, overlay)) == 5 and 0.8 < sound(av, overlay)[-1][0] < 1.1
+
+
 def test_results_are_named_after_the_source(tmp_path, monkeypatch):
     (tmp_path / "v1.2").mkdir()
     monkeypatch.chdir(tmp_path / "v1.2")
@@ -423,7 +435,11 @@ def test_a_terminating_signal_keeps_what_is_done(one, tmp_path, clips, monkeypat
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(encoders.PyavEncoder, "write", signalled)
-    result = one(clip, "-f", "overlay", "-f", "npz", "--json")
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where the command does not hear it, the test fails and goes on
+    try:
+        result = one(clip, "-f", "overlay", "-f", "npz", "--json")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert result.exit_code == 130, result.stderr
     (entry,) = json.loads(result.stdout)["videos"]
     assert entry["stopped"] and 6 <= entry["frames"] < 100 and len(entry["files"]) == 2
