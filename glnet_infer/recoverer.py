@@ -174,6 +174,7 @@ class MeshRecoverer:
         detector: Detector | str | Path | None = None,
         options: FollowOptions | None = None,
         smooth: bool = True,
+        pose: bool = True,
     ) -> Following:
         """Follow the persons of a video, webcam or stream.
 
@@ -191,6 +192,7 @@ class MeshRecoverer:
                 this library.
             options: How persons are followed: how often they are looked for, how many, which are doubted.
             smooth: Whether poses are smoothed: with what lies ahead in recordings, without in live sources.
+            pose: Whether the meshes of frames are smoothed as well, not only the motion. Who draws nothing saves time.
 
         Returns:
             The frames, and afterwards their motion.
@@ -217,6 +219,7 @@ class MeshRecoverer:
             options,
             smooth=smooth,
             skin=skin,
+            pose=pose,
             body=manifest.body.name,
             bundle=manifest.network.name,
         )

@@ -119,7 +119,13 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
         say(f"{facts.name}: {facts.width} x {facts.height}, {facts.rate:.6g} frames/s" + _length(source))
         _say_lost(facts.lost, facts.remedy)
         following = open_things.enter_context(
-            recoverer.follow(source, detector=detector, options=job.options, smooth=job.smooth)
+            recoverer.follow(
+                source,
+                detector=detector,
+                options=job.options,
+                smooth=job.smooth,
+                pose="overlay" in files,
+            )
         )
         overlay = _writer(open_things, files.get("overlay"), source)
         film = None

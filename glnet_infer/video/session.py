@@ -30,8 +30,9 @@ class Following:
         recoverer: What recovers persons from boxes.
         detector: What finds boxes.
         options: How persons are followed.
-        smooth: Whether frames and motion are smoothed.
-        skin: The body's, which smoothed frames are posed with. None: frames keep the meshes as they were recovered.
+        smooth: Whether the motion is smoothed.
+        skin: The body's, from the bundle; gives the bones of the motion's shapes.
+        pose: Whether the frames are smoothed, too, as they pass, and posed with the skin, which takes some milliseconds.
         body: Name of the body, for the motion.
         bundle: Which bundle recovers the persons, for the motion.
 
@@ -50,10 +51,12 @@ class Following:
         *,
         smooth: bool = True,
         skin: Skin | None = None,
+        pose: bool = True,
         body: str = "",
         bundle: str = "",
     ) -> None:
         self.source, self._smooth, self._skin = source, smooth, skin
+        self._poses = smooth and pose and skin is not None
         self.persons = self.frames = 0
         options = options or FollowOptions()
         facts = source.facts
@@ -76,7 +79,7 @@ class Following:
             )
         live = self.source.facts.live
         stages: list[Stage] = [self._recorded]
-        if self._smooth and self._skin is not None:
+        if self._poses:
             stages.append(self._steadied)
         self._pipeline = Pipeline(self.source, *stages, drop_late=live)
         if self._stopped:

@@ -59,9 +59,10 @@ def smooth_rotations(
         sigma: Width of the Gaussian, seconds.
         rows: The frames whose means are wanted; None: all.
     """
-    given = np.asarray(rotations, np.float64)
+    given = np.array(rotations, np.float64)
     before, after, share = bridge(times, trusted)
-    given = between(given[before], given[after], share[:, None])
+    away = np.flatnonzero(before != np.arange(len(times)))  # the others stay as they are
+    given[away] = between(given[before[away]], given[after[away]], share[away, None])
     means = []
     for row, near, shares in _neighbours(times, sigma, rows):
         mean = given[row]

@@ -136,10 +136,12 @@ class _Track:
         """The smoothed pose at a frame's time; what is older than needed is dropped."""
         while self._moments[0].time < time - _MEMORY:
             self._moments.popleft()
-        times = np.array([moment.time for moment in self._moments])
+        moments = [moment for moment in self._moments if moment.time <= time + DELAY]
+        near = [moment for moment in moments if moment.time >= time - DELAY]
+        if all(moment.trusted for moment in near):
+            moments = near  # what is older bridges nothing, and has no weight
+        times = np.array([moment.time for moment in moments])
         row = int(np.searchsorted(times, time))
-        seen = slice(None, int(np.searchsorted(times, time + DELAY, side="right")))
-        moments, times = list(self._moments)[seen], times[seen]
         trusted = np.array([moment.trusted for moment in moments])
         rotations = smooth_rotations(np.stack([m.rotations for m in moments]), times, trusted, rows=[row])
         translation = smooth_translations(np.stack([m.translation for m in moments]), times, trusted, rows=[row])
