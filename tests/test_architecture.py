@@ -122,7 +122,7 @@ NEVER = [
 ]
 
 # What the runtime loads when it is asked for, inside a function, never at the top of a module.
-LAZY = ("onnxruntime", "tensorrt", "openvino", "tritonclient", "ray", "av", "cuda", "pycuda")
+LAZY = ("onnxruntime", "tensorrt", "openvino", "tritonclient", "ray", "av", "threadpoolctl", "cuda", "pycuda")
 COMMAND_LINES = ("typer", "rich", "click")
 
 
