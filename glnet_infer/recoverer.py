@@ -85,6 +85,7 @@ class MeshRecoverer:
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self._named_detector = detector if isinstance(detector, str | Path) else None
         self.detector = open_detector(detector, threads=threads) if isinstance(detector, str | Path) else detector
         self.backend_reason = ""
         if backend == "auto":
@@ -189,7 +190,7 @@ class MeshRecoverer:
             source: What :func:`glnet_infer.video.sources.open_source` takes, or a source that it opened. Closed with the
                 result.
             detector: Finds the persons, as in the constructor. None: the recoverer's own, or else the one that comes with
-                this library.
+                this library. One that is given by name is opened so that it tells of unsure persons, too.
             options: How persons are followed: how often they are looked for, how many, which are doubted.
             smooth: Whether poses are smoothed: with what lies ahead in recordings, without in live sources.
             pose: Whether the meshes of frames are smoothed as well, not only the motion. Who draws nothing saves time.
@@ -206,10 +207,10 @@ class MeshRecoverer:
         from glnet_infer.video.sources import open_source
 
         options = options or FollowOptions()
-        found = detector if detector is not None else self.detector
-        if found is None or isinstance(found, str | Path):
+        found = detector or self._named_detector or self.detector or DEFAULT_DETECTOR
+        if isinstance(found, str | Path):
             # Unsure detections keep a track.
-            found = open_detector(found or DEFAULT_DETECTOR, threshold=min(UNSURE, options.score), threads=self._threads)
+            found = open_detector(found, threshold=min(UNSURE, options.score), threads=self._threads)
         skin = self.skin if smooth else None
         manifest = self.bundle.manifest
         return Following(

@@ -62,7 +62,12 @@ def infer(
         typer.Option(min=0, max=1, help="Least score of what counts as a person.", show_default=str(DEFAULT_THRESHOLD)),
     ] = None,
     max_persons: Annotated[
-        int | None, typer.Option(min=1, help="Most persons in an image: the surest.", show_default="all")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most persons at a time: the surest; in videos, who is there already.",
+            show_default="all",
+        ),
     ] = None,
     intrinsics: Annotated[
         str | None,

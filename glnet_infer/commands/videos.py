@@ -76,7 +76,8 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
                     for file in entry.get("files", ()):
                         print_result(file)
             if interrupted:
-                codes.append(INTERRUPTED)
+                if not entry["live"]:  # which has no other end
+                    codes.append(INTERRUPTED)
                 break
         if as_json:
             document = {"bundle": str(bundle), "backend": recoverer.backend, "detector": job.detector, "videos": entries}
@@ -107,7 +108,7 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
     """Follow the persons of one source, and write its files, which ``entry`` lists.
 
     Returns:
-        Whether Ctrl-C ended a recording before its end.
+        Whether Ctrl-C ended it.
     """
     files = {each: job.output / f"{name_of(name)}{VIDEO_FORMATS[each]}" for each in job.formats}
     for path in _in_the_way(files):
@@ -134,19 +135,21 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
                 film = Path(open_things.enter_context(tempfile.TemporaryDirectory())) / "plain.mp4"
         plain = _writer(open_things, film, source)
         _pass(following, overlay, plain)
-        for writer in (overlay, plain):
-            if writer is not None:
-                writer.close(cut=following.stopped)
-        if overlay is not None and overlay.frames:
-            entry["files"].append(str(files["overlay"]))
+        if plain is not None:
+            plain.close(cut=following.stopped)
+        if overlay is not None:
+            overlay.close(cut=following.stopped)
+            if overlay.frames:
+                entry["files"].append(str(files["overlay"]))
             _say_lost(overlay.lost, overlay.remedy)
         motion = following.motion()
         for kind, write in _writers(motion, recoverer, film, source).items():
             if kind in files:
                 entry["files"] += map(str, write(files[kind]))
         entry.update(_summary(following, motion))
-    _say_summary(entry, facts.name)
-    return following.stopped and not facts.live
+    _say_summary(entry, facts.name, job)
+    entry["live"] = facts.live
+    return following.stopped
 
 
 def _in_the_way(files: dict[str, Path]) -> list[Path]:
@@ -241,11 +244,14 @@ def _summary(following: Following, motion: Motion) -> dict[str, Any]:
     }
 
 
-def _say_summary(entry: dict[str, Any], name: str) -> None:
+def _say_summary(entry: dict[str, Any], name: str, job: VideoJob) -> None:
     persons = "nobody" if not entry["persons"] else f"{entry['persons']} person{'s' * (entry['persons'] > 1)}"
     say(f"{name}: {entry['frames']} frames, {persons}")
     for count, what in (
-        (entry["doubted"], "of {} doubted: the network's confidence is low there, and the motion is bridged"),
+        (
+            entry["doubted"],
+            "of {} doubted: the network's confidence is low there" + (", and the motion is bridged" if job.smooth else ""),
+        ),
         (entry["filled"], "of {} filled in: the person was not found for a moment"),
     ):
         if count:
@@ -258,7 +264,7 @@ def _say_summary(entry: dict[str, Any], name: str) -> None:
         say(f"  it broke off: {entry['ended_early']}", style="yellow")
     if entry["stopped"]:
         say("  stopped; the files hold what was done")
-    if not entry["persons"]:
+    if not entry["persons"] and job.detector != "none":
         say("  a lower --detector-threshold finds more")
 
 

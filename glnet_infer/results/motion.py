@@ -16,7 +16,7 @@ from glnet_infer.results.resampling import SteadyTrack, steady
 from glnet_infer.results.skin import Skin
 
 SUFFIXES = (".npz", ".json", ".glb", ".bvh", ".amass.npz")
-"""Version of the files that :meth:`Motion.save` writes."""
+"""Suffixes of the files that :meth:`Motion.save` writes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

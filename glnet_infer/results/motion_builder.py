@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,7 @@ class MotionBuilder:
             "rate": rate, "threshold": threshold, "smoothing": smoothing, "body": body, "bundle": bundle, "backend": "",
         }  # fmt: skip
         self._intrinsics, self._image_size = intrinsics, image_size
+        self._lock = threading.Lock()  # who takes the motion may be another thread than who adds
         self._type: np.dtype[Any] | None = None
         self._rows: list[NDArray[Any]] = []
         self._numbers, self._times = array("q"), array("d")
@@ -103,10 +105,11 @@ class MotionBuilder:
                 why=f"the last one was frame {last[0]} at {last[1]} s",
                 fix="add frames in their order",
             )
-        if meshes is not None and len(meshes):
-            self._add_rows(number, moment, meshes, np.asarray(tracks, np.int64), scores, raw)
-        self._numbers.append(number)
-        self._times.append(moment)
+        with self._lock:
+            if meshes is not None and len(meshes):
+                self._add_rows(number, moment, meshes, np.asarray(tracks, np.int64), scores, raw)
+            self._numbers.append(number)
+            self._times.append(moment)
 
     def _add_rows(
         self,
@@ -182,6 +185,10 @@ class MotionBuilder:
                 why="no person was added, so the camera and the size of the images are unknown",
                 fix="give intrinsics and image_size to MotionBuilder",
             )
+        with self._lock:
+            return self._motion(self._intrinsics, self._image_size)
+
+    def _motion(self, intrinsics: Intrinsics, image_size: tuple[int, int]) -> Motion:
         self._write()
         columns: dict[str, Any] = {name: empty_column(name) for name in COLUMNS}
         if self._type is not None:
@@ -192,8 +199,8 @@ class MotionBuilder:
             **columns,
             frame_numbers=np.array(self._numbers, np.int64),
             frame_times=np.array(self._times, np.float64),
-            intrinsics=self._intrinsics,
-            image_size=self._image_size,
+            intrinsics=intrinsics,
+            image_size=image_size,
             **self._common,
         )
 

@@ -66,7 +66,7 @@ class FollowedFrame:
         time: Seconds since the source's start.
         image: H x W x 3 uint8, BGR.
         tracks: N numbers from 1 on, growing; a person keeps theirs.
-        scores: N float32, the detector's trust, 0 to 1; 0 where the box follows the keypoints.
+        scores: N float32, the detector's trust, 0 to 1; 0 where the box follows the keypoints, or the person's way.
         doubted: N bool: the network's confidence is below the threshold.
         meshes: The N persons; smoothed where that was asked for.
         raw: The same persons as they were recovered.
@@ -87,7 +87,8 @@ class FollowOptions:
     """How persons are followed.
 
     Attributes:
-        detect_every: Seconds from one detection to the next; 0: every frame.
+        detect_every: Seconds from one detection to the next; 0: every frame. In recordings eight frames at most, which
+            bounds memory.
         score: Least score of a detection that begins a track, 0 to 1.
         most: Most persons at a time, those who are there already first; None: all.
         confidence: Confidence below which a frame of a person is doubted, 0 to 1.
@@ -169,7 +170,12 @@ class Follower:
         self._looks_again = False
 
     def ahead(self, frames: Iterable[VideoFrame]) -> Iterator[FollowedFrame]:
-        """The persons of a recording's frames, up to a detection's distance behind them."""
+        """The persons of a recording's frames, up to a detection's distance behind them.
+
+        Raises:
+            InputError: A frame cannot be used.
+            BackendError: The detector or the network failed.
+        """
         group: list[VideoFrame] = []
         places: _Places = {}
         for frame in frames:
@@ -180,15 +186,18 @@ class Follower:
             if group:
                 yield from self._recovered(group, [self._on_the_way(places, found, group[0], at, frame) for at in group])
                 found |= self._lost(places, found, frame)
+                self._looks_again = False  # they were looked for in this frame
             group, places = [frame], self._chosen(found, places)
         if len(group) > 1:  # the end: where the persons of the last frame are is known, too
             found = self._found(group[-1])
-            yield from self._recovered(group, [self._on_the_way(places, found, group[0], at, group[-1]) for at in group])
+            way = [self._on_the_way(places, found, group[0], at, group[-1]) for at in group]
+            way[-1] = self._chosen(found | way[-1], places)
+            yield from self._recovered(group, way)
         elif group:
             yield from self._recovered(group, [places])
 
     def live(self, frames: Iterable[VideoFrame]) -> Iterator[FollowedFrame]:
-        """The persons of frames that come one by one, each at once."""
+        """The persons of frames that come one by one, each at once; raises as :meth:`ahead` does."""
         detected: VideoFrame | None = None
         places: _Places = {}
         for frame in frames:
@@ -198,6 +207,7 @@ class Follower:
                 places = self._chosen(found, places)
             else:
                 places = {n: self._moved(n, place, frame) for n, place in places.items() if n in self._looks}
+            places = _in_sight(places, frame.image)
             yield from self._recovered([frame], [places])
 
     def _due(self, frame: VideoFrame, detected: VideoFrame) -> bool:
@@ -229,7 +239,8 @@ class Follower:
                 box, score = place.box + share * (to.box - place.box), place.score + share * (to.score - place.score)
                 return replace(place, box=box, score=score)
             now, then = self._tracker.expected(number, start.time), self._tracker.expected(number, frame.time)
-            return place if now is None or then is None else replace(place, box=place.box + then - now)
+            moved = place.box if now is None or then is None else place.box + then - now
+            return replace(place, box=moved, score=0.0)
 
         return {number: at(number, place) for number, place in places.items()}
 
@@ -259,6 +270,7 @@ class Follower:
 
     def _recovered(self, frames: list[VideoFrame], places: list[_Places]) -> Iterator[FollowedFrame]:
         """The frames with the meshes of the persons at their places, all run together."""
+        places = [_in_sight(each, frame.image) for frame, each in zip(frames, places, strict=True)]
         prepared = [
             self._recoverer.prepare(frame.image, _boxes(each), self._options.intrinsics)
             for frame, each in zip(frames, places, strict=True)
@@ -323,6 +335,17 @@ def _inside(box: NDArray[np.float64], image: NDArray[np.uint8]) -> bool:
     """Whether the middle of a box is in the image: who walks out of it is not followed."""
     middle, size = (box[:2] + box[2:]) / 2, image.shape[1::-1]
     return bool((middle >= 0).all() and (middle <= size).all())
+
+
+def _in_sight(places: _Places, image: NDArray[np.uint8]) -> _Places:
+    """Persons whose boxes reach into the image by a pixel at least; who walks out of it is gone."""
+    height, width = image.shape[:2]
+
+    def seen(box: NDArray[np.float64]) -> bool:
+        low, high = np.maximum(box[:2], 0), np.minimum(box[2:], (width, height))
+        return bool((high - low >= 1).all())
+
+    return {number: place for number, place in places.items() if seen(place.box)}
 
 
 def _boxes(places: _Places) -> NDArray[np.float64]:

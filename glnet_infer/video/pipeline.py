@@ -86,7 +86,8 @@ class Pipeline:
         self._closed = True
         self._abandon()
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # who collects garbage may be one of them
+                thread.join()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -200,7 +201,7 @@ def on_interrupt(ask: Callable[[], None]) -> Iterator[None]:
         yield
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+    previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
 
     def forget() -> None:
         for number, handler in previous.items():

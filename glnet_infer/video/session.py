@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import cast
+
+import numpy as np
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.detection import Detector
@@ -32,11 +35,18 @@ def _one_blas_thread() -> AbstractContextManager[object]:
     return cast(AbstractContextManager[object], threadpool_limits(limits=1, user_api="blas"))
 
 
+def _is_steady(motion: Motion) -> bool:
+    """Whether all frames lie at whole multiples of the rate's step; some may be missing."""
+    steps = np.diff(motion.frame_times) * motion.rate
+    return bool((np.abs(steps - np.round(steps)) < 0.05).all())
+
+
 class Following:
     """The persons of a source: iterate over its frames, once; then :meth:`motion` holds all of them.
 
     Decoding, and finding and recovering persons, work at the same time in threads of their own. Frames of recordings come
-    some tenths of a second late. Of a live source, frames that nobody had time for are dropped and counted.
+    some tenths of a second late. Of a live source, frames that nobody had time for are dropped and counted. What a step
+    raises, an InputError, BackendError or OutputError, ends all and comes out of the iteration.
 
     Use it in a ``with`` statement; it closes the source.
 
@@ -53,8 +63,7 @@ class Following:
 
     Attributes:
         source: The source.
-        persons: How many persons there were so far.
-        frames: How many frames there were so far.
+        frames: How many frames have passed so far.
     """
 
     def __init__(
@@ -72,7 +81,8 @@ class Following:
     ) -> None:
         self.source, self._smooth, self._skin = source, smooth, skin
         self._poses = smooth and pose and skin is not None
-        self.persons = self.frames = 0
+        self.frames = 0
+        self._tracks: set[int] = set()
         options = options or FollowOptions()
         facts = source.facts
         self._follower = Follower(recoverer, detector, options)
@@ -96,13 +106,18 @@ class Following:
         stages: list[Stage] = [self._recorded]
         if self._poses:
             stages.append(self._steadied)
-        self._pipeline = Pipeline(self.source, *stages, drop_late=live)
         if self._stopped:
-            self._pipeline.stop()
+            return
+        self._pipeline = Pipeline(self.source, *stages, drop_late=live)
         with _one_blas_thread(), self._pipeline:
             for frame in self._pipeline:
                 self.frames += 1
                 yield frame
+
+    @property
+    def persons(self) -> int:
+        """How many persons were recovered so far."""
+        return len(self._tracks)
 
     @property
     def dropped(self) -> int:
@@ -126,20 +141,23 @@ class Following:
             self._pipeline.stop()
 
     def motion(self) -> Motion:
-        """The persons of all frames that have passed, smoothed where that was asked for.
+        """The persons of all frames that were recovered so far, smoothed where that was asked for.
+
+        Steps work ahead of each other: these are some frames more than have passed, until all have.
 
         Raises:
             OutputError: The temporary file that holds them cannot be written.
         """
         motion = self._builder.motion()
+        if motion.rate and not _is_steady(motion):
+            motion = replace(motion, rate=0.0)
         return smooth_motion(motion, self._skin) if self._smooth else motion
 
     def close(self) -> None:
         """End the threads, close the source, and forget the frames."""
-        if self._pipeline is not None:
-            self._pipeline.close()
-        self.source.close()
-        self._builder.close()
+        with closing(self._builder), closing(self.source):
+            if self._pipeline is not None:
+                self._pipeline.close()
 
     def __enter__(self) -> Following:
         return self
@@ -154,7 +172,7 @@ class Following:
         follow = self._follower.live if self.source.facts.live else self._follower.ahead
         for frame in follow(frames):
             self._builder.add(frame.index, frame.time, frame.raw, frame.tracks, frame.scores)
-            self.persons = max([self.persons, *frame.tracks.tolist()])
+            self._tracks.update(frame.tracks.tolist())
             yield frame
 
     def _steadied(self, frames: Iterator[FollowedFrame]) -> Iterable[FollowedFrame]:

@@ -27,6 +27,9 @@ HOW = (
 )
 """What :func:`smooth_motion` does, for the motion's file."""
 
+_FORGET = 60.0
+"""Seconds after which a track that is away is forgotten, and its shape; no tracker waits so long at usual frame rates."""
+
 _MEMORY = 1.0
 """Seconds of a track that are kept, so that a doubted frame finds a trusted one before it."""
 
@@ -55,8 +58,8 @@ def smooth_motion(motion: Motion, skin: Skin | None = None) -> Motion:
 def steadied(frames: Iterable[FollowedFrame], skin: Skin) -> Iterator[FollowedFrame]:
     """A recording's frames with smoothed meshes, :data:`DELAY` seconds behind.
 
-    Poses are those of :func:`smooth_motion`, but where a doubted frame has no trusted one within the delay. The shape is
-    the mean of all frames so far.
+    Poses are those of :func:`smooth_motion`, but near absences, which are not filled in here, and where doubted frames have
+    no trusted one within the delay or the last second. The shape is the mean of all frames so far.
 
     Args:
         frames: Frames of one recording, in order.
@@ -70,7 +73,7 @@ def steadied(frames: Iterable[FollowedFrame], skin: Skin) -> Iterator[FollowedFr
         waiting.append(frame)
         while frame.time - waiting[0].time > DELAY:
             yield _steady(waiting.popleft(), tracks, skin)
-        for track in [track for track, known in tracks.items() if known.last < waiting[0].time - _MEMORY]:
+        for track in [track for track, known in tracks.items() if known.last < waiting[0].time - _FORGET]:
             del tracks[track]
     for frame in waiting:
         yield _steady(frame, tracks, skin)
@@ -91,7 +94,7 @@ def steadied_live(frames: Iterable[FollowedFrame], skin: Skin) -> Iterator[Follo
             filters[track] = live, frame.time
             values = raw.rotations[row], raw.betas[row], raw.translation[row]
             poses.append(live(*values, frame.time, float(raw.confidence[row])))
-        filters = {track: each for track, each in filters.items() if each[1] > frame.time - _MEMORY}
+        filters = {track: each for track, each in filters.items() if each[1] > frame.time - _FORGET}
         yield replace(frame, meshes=_posed(raw, poses, skin))
 
 

@@ -7,6 +7,7 @@ any frame rate will do, and one that changes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,7 +124,8 @@ class Tracker:
         overlap: Least likeness of a sure box and the one that is expected: intersection over union, times the ratio of
             their heights. Who passes behind another is not taken for the one in front.
         unsure_overlap: The same of an unsure box. Those are often parts of a person, which would spoil the track's box.
-        patience: Seconds for which a track waits for a person who is hidden.
+        patience: Seconds for which a track waits for a person who is hidden; twice the time from one call of :meth:`update`
+            to the next where this is longer.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Tracker:
         self.sure, self.unsure, self.new, self.patience = sure, unsure, new, patience
         self.overlap, self.unsure_overlap = overlap, unsure_overlap
         self._tracks: list[_Track] = []
+        self._before, self._interval = -math.inf, math.inf
         self._last = 0
 
     def update(
@@ -155,7 +158,11 @@ class Tracker:
         Returns:
             N track numbers from 1 on, each at most once; :data:`NOBODY` for a box too unsure to begin a track.
         """
-        self._tracks = [track for track in self._tracks if time - track.time <= self.patience]
+        interval, self._interval = self._interval, time - self._before
+        self._before = time
+        usual = min(interval, self._interval)  # a source that hung for a while is not slow
+        patience = max(self.patience, 2 * usual) if math.isfinite(usual) else self.patience
+        self._tracks = [track for track in self._tracks if time - track.time <= patience]
         frame = _Frame(np.asarray(boxes, np.float64).reshape(-1, 4), time, looks)
         trust = np.asarray(scores, np.float64).ravel()
         free = list(self._tracks)

@@ -8,6 +8,7 @@ import pytest
 
 from glnet_infer import InputError, Intrinsics, Meshes, MeshRecoverer
 from glnet_infer.detection import Detections
+from glnet_infer.images import check_boxes
 from glnet_infer.results.motion_data import DOUBTED, MISSING
 from glnet_infer.rotations import exponential, logarithm
 from glnet_infer.video.following import Follower, FollowOptions
@@ -238,15 +239,57 @@ def test_who_is_hidden_for_25_frames_keeps_their_number_after(truth):
 
 
 def test_trust_that_falls_makes_the_detector_look_at_once(truth):
-    _, calm, _ = follow(truth, detect_every=1.0)
-    _, alert, _ = follow(truth, detect_every=1.0, network=TrueNetwork(truth, unsure=lambda frame, person: frame == 10))
-    assert calm.calls[:3] == [0, 8, 16] and len(alert.calls) == len(calm.calls) + 1
+    _, calm, _ = follow(truth, live=True, detect_every=1.0)
+    doubts = TrueNetwork(truth, unsure=lambda frame, person: frame == 10)
+    _, alert, _ = follow(truth, live=True, detect_every=1.0, network=doubts)
+    assert calm.calls == [0, 30] and alert.calls == [0, 11, 41]
+
+
+def test_recordings_are_looked_at_every_eighth_frame_at_least(truth):
+    _, detector, _ = follow(truth, detect_every=10.0)
+    assert detector.calls == [0, 8, 16, 24, 32, 40, 48, 56, 59]  # and at the last frame
 
 
 def test_as_many_as_there_may_be(truth):
     frames, _, _ = follow(truth, most=2)
     assert all(len(frame.tracks) == 2 for frame in frames)
     assert len({tuple(frame.tracks.tolist()) for frame in frames}) == 1  # who is there stays
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("speed", [300.0, 900.0])
+def test_who_leaves_the_picture_is_gone(truth, live, speed):
+    """The camera turns away, faster than the detector follows: boxes on the way may not leave the image."""
+    shift = np.array([speed, 0.0]) * truth["time"][:, None]
+    turned = truth | {
+        "boxes": truth["boxes"] - np.tile(shift, 2)[:, None],
+        "keypoints": truth["keypoints"] - shift[:, None, None],
+    }
+
+    def outside(frame, person):
+        return turned["boxes"][frame, person, 2] < 20
+
+    class Checking(TrueNetwork):
+        def prepare(self, image, boxes, intrinsics):
+            check_boxes(boxes, *SIZE)
+            return super().prepare(image, boxes, intrinsics)
+
+    frames, _, _ = follow(turned, live=live, misses=outside, network=Checking(turned))
+    assert len(frames) == len(truth["time"]) and len(frames[0].tracks) == 3 and not len(frames[-1].tracks)
+
+
+@pytest.mark.parametrize("rate", [0.5, 3.0])
+def test_slow_sources_keep_identities(truth, rate):
+    """A time lapse of persons who stand, at a frame in two seconds."""
+    still = {name: np.repeat(values[:1], 20, axis=0) if len(values) > 3 else values for name, values in truth.items()}
+    frames, _, _ = follow(still | {"time": np.arange(20) / rate}, detect_every=2.0)
+    assert {tuple(frame.tracks.tolist()) for frame in frames} == {(1, 2, 3)}
+
+
+def test_who_is_found_in_the_last_frame_is_there(truth):
+    last = len(truth["time"]) - 1
+    frames, _, _ = follow(truth, misses=lambda frame, person: person == 1 and frame < last)
+    assert len(frames[-1].tracks) == 3 and len(frames[-2].tracks) == 2
 
 
 def test_nobody_is_no_trouble(truth):
@@ -330,6 +373,34 @@ def test_stopping_ends_in_good_order(truth, skin):
                 followed.stop()
         motion = followed.motion()
     assert 10 < followed.frames < len(truth["time"]) and len(motion.frame_numbers) == followed.frames
+
+
+def test_stopping_before_the_start_takes_no_frame(truth, skin):
+    with following(truth, skin) as followed:
+        followed.stop()
+        assert list(followed) == [] and not len(followed.motion().frame_numbers)
+
+
+def test_the_motion_may_be_taken_while_frames_pass(truth, skin):
+    with following(truth, skin) as followed:
+        lengths = [len(followed.motion().frame_numbers) for _ in followed]
+    assert lengths == sorted(lengths) and lengths[-1] == len(truth["time"])
+
+
+def test_persons_are_those_who_were_recovered(truth, skin):
+    with following(truth, skin, most=1) as followed:
+        list(followed)
+        assert followed.persons == 1 and len(followed.motion().tracks) == 1
+
+
+def test_a_rate_that_varies_is_no_rate(truth, skin):
+    varied = truth | {"time": np.cumsum(np.tile([1 / 60, 1 / 10], len(truth["time"]) // 2))}
+    with following(varied, skin) as followed:
+        list(followed)
+        assert followed.motion().rate == 0
+    with following(truth, skin) as followed:
+        list(followed)
+        assert followed.motion().rate == RATE
 
 
 def test_frames_pass_once(truth, skin):
