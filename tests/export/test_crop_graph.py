@@ -159,7 +159,7 @@ def test_tensorrt_compiles_it(rtx, graph, tmp_path):
 def test_the_profile_is_of_frames_and_crops(rtx, graph):
     builder = rtx.Builder(log_of(rtx).logger)
     network, profile = builder.create_network(0), builder.create_optimization_profile()
-    parse(rtx, network, graph)
+    parse(choose(options()), network, graph)
     fill_profile(profile, network, (1, 2, 8), {"frame": frame_shapes((3840, 2160))})
     assert [tuple(shape) for shape in profile.get_shape("squares")] == [(1, 4), (2, 4), (8, 4)]
     assert [tuple(shape) for shape in profile.get_shape("frame")] == [(16, 16, 3), (1080, 1920, 3), (2160, 3840, 3)]

@@ -24,16 +24,15 @@ def test_importing_the_runtime_loads_numpy_and_opencv_only():
 
 def test_importing_the_runtime_costs_less_than_importing_numpy_and_opencv():
     code = """
-import time
-start = time.process_time()
+import sys
+start = len(sys.modules)
 import numpy, cv2
-half_way = time.process_time()
+half_way = len(sys.modules)
 import glnet_infer
-print((time.process_time() - half_way) / (half_way - start))
+print((len(sys.modules) - half_way) / (half_way - start))
 """
-    # Processor time against processor time of the same process, so slow or busy machines give the same: 0.3 to 0.5. The
-    # best of five: the first may compile.
-    assert min(in_fresh_python(code) for _ in range(5)) < 1
+    # Modules, not seconds, which depend on the machine and on who else is at work: 122 against 174.
+    assert in_fresh_python(code) < 1
 
 
 def test_a_recoverer_on_a_backend_of_ones_own_loads_no_onnx_runtime(shared_bundle):
