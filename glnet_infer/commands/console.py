@@ -74,6 +74,19 @@ def error_document(error: GlnetError) -> dict[str, Any]:
     }
 
 
+def report(name: str, error: GlnetError, entry: dict[str, Any]) -> None:
+    """Say that one of several inputs failed, and keep it for the JSON document; the others are still done.
+
+    Args:
+        name: The input.
+        error: Its error.
+        entry: The input's part of the document.
+    """
+    say(f"{name}:")
+    print_error(error)
+    entry.update(error_document(error))
+
+
 @contextmanager
 def errors_reported(as_json: bool = False) -> Iterator[None]:
     """Turn this library's errors into a message and the exit code of their class; say so when interrupted."""

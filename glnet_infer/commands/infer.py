@@ -142,7 +142,6 @@ def infer(
             "--start": start,
             "--end": end,
             "--every": every,
-            "--fps": fps,
             "--detect-every": detect_every,
             "--confidence": confidence,
             "--no-smooth": no_smooth or None,

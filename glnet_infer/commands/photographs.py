@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
-from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, check_no_detector, numbers
+from glnet_infer.commands.console import print_json, print_result, report, say, talk
+from glnet_infer.commands.opening import opened
+from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, check_formats, check_no_detector, numbers
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, find_persons, open_detector
 from glnet_infer.errors import GlnetError, InputError, first_line
-from glnet_infer.files import make_directory
 from glnet_infer.images import IMAGE_SUFFIXES, read_image, write_image
 from glnet_infer.persons import Persons
 from glnet_infer.recoverer import MeshRecoverer
@@ -76,12 +76,7 @@ class Job:
         Raises:
             InputError: Something was mistyped, or does not fit together.
         """
-        unknown = [name for name in formats if name not in PHOTOGRAPH_FORMATS]
-        if unknown:
-            raise InputError(
-                f"There is no format {unknown[0]!r}.",
-                fix=f"formats: {', '.join(PHOTOGRAPH_FORMATS)}; for several, repeat --format",
-            )
+        formats = check_formats(formats, PHOTOGRAPH_FORMATS, DEFAULT_FORMATS)
         _check_detection(
             given="--boxes" if boxes else "--boxes-file" if boxes_file is not None else "",
             wanted={"--detector": detector, "--detector-threshold": threshold, "--max-persons": most},
@@ -112,9 +107,7 @@ class Job:
         if None in by_image.values():
             detector = detector or DEFAULT_DETECTOR
         threshold = DEFAULT_THRESHOLD if threshold is None else threshold
-        return cls(
-            files, output, by_image, detector, threshold, most, intrinsics, list(dict.fromkeys(formats or DEFAULT_FORMATS))
-        )
+        return cls(files, output, by_image, detector, threshold, most, intrinsics, formats)
 
 
 def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> GlnetError | None:
@@ -127,13 +120,7 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
         GlnetError: Nothing could be started.
     """
     detector = None if job.detector is None else open_detector(job.detector, threshold=job.threshold, threads=threads)
-    with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
-        make_directory(job.output)
-        say(repr(recoverer))
-        if recoverer.backend_reason:
-            say(f"It could be faster: {recoverer.backend_reason}", style="yellow")
-        if recoverer.bundle.manifest.network.weights == "random":
-            say("These weights are random: the meshes mean nothing.", style="yellow")
+    with opened(bundle, job.output, backend=backend, threads=threads) as recoverer:
         work = _Work(recoverer, detector, job, as_json)
         for path in _with_progress(job.images):
             work.add(path)
@@ -250,9 +237,7 @@ class _Work:
             yield
         except GlnetError as error:
             self._failures[path] = error
-            say(f"{path}:")
-            print_error(error)
-            entry.update(error_document(error))
+            report(str(path), error, entry)
 
 
 def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from glnet_infer.camera import Intrinsics
@@ -19,6 +20,27 @@ VIDEO_FORMATS = {
     "html": ".html",
 }
 """What a video's files are called after its name, by format."""
+
+
+def check_formats(typed: list[str], known: Iterable[str], default: Iterable[str], of: str = "") -> list[str]:
+    """The kinds of files to write, each once.
+
+    Args:
+        typed: Values of ``--format``; empty where it was not typed.
+        known: Those that there are.
+        default: Those that are written where none was typed.
+        of: What they are formats of, for the message.
+
+    Raises:
+        InputError: One is not known.
+    """
+    known = list(known)
+    unknown = [name for name in typed if name not in known]
+    if unknown:
+        raise InputError(
+            f"There is no format {unknown[0]!r}{of}.", fix=f"formats: {', '.join(known)}; for several, repeat --format"
+        )
+    return list(dict.fromkeys(typed or default))
 
 
 def refuse(options: dict[str, Any], why: str) -> None:

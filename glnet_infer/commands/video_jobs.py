@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.commands.typed import VIDEO_FORMATS, check_no_detector
+from glnet_infer.commands.typed import VIDEO_FORMATS, check_formats, check_no_detector
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD
 from glnet_infer.errors import InputError
 from glnet_infer.video.following import CONFIDENCE, DETECT_EVERY, FollowOptions
-from glnet_infer.video.sources import Window, camera_number, is_live, is_video, shown
+from glnet_infer.video.sources import Window, camera_number, is_live, is_pattern, is_video, shown
 
 DEFAULT_FORMATS = ("overlay", "npz")
 
@@ -66,16 +66,10 @@ class VideoJob:
         Raises:
             InputError: Something was mistyped, or does not fit together.
         """
-        unknown = [name for name in formats if name not in VIDEO_FORMATS]
-        if unknown:
-            raise InputError(
-                f"There is no format {unknown[0]!r} for videos.",
-                fix=f"formats: {', '.join(VIDEO_FORMATS)}; for several, repeat --format",
-            )
+        formats = check_formats(formats, VIDEO_FORMATS, DEFAULT_FORMATS, " for videos")
         check_no_detector({"--detector": detector, "--detector-threshold": threshold, "--max-persons": most})
         sources = list(dict.fromkeys(sources))
         _check_sources(sources, fps)
-        formats = list(dict.fromkeys(formats or DEFAULT_FORMATS))
         _check_files(sources, output, formats)
         options = FollowOptions(
             detect_every=DETECT_EVERY if detect_every is None else detect_every,
@@ -98,7 +92,7 @@ def _check_sources(sources: list[str], fps: float | None) -> None:
     videos = [source for source in sources if is_video(source) or (fps is not None and Path(source).is_dir())]
     others = [source for source in sources if source not in videos]
     # Nothing has been begun: whoever mistyped one name corrects it and starts anew.
-    files = [source for source in sources if not is_live(source) and "%" not in Path(source).name]
+    files = [source for source in sources if not is_live(source) and not is_pattern(source)]
     missing = [file for file in files if not os.path.exists(file)]  # noqa: PTH110 - Path.exists may raise
     if missing:
         raise InputError(f"There is no file {missing[0]}.", fix="check the path")
@@ -154,7 +148,7 @@ def name_of(source: str) -> str:
             text = ""
     elif Path(source).is_dir():
         return Path(source).resolve().name or "images"
-    elif "%" in Path(source).name and not Path(source).exists():
+    elif is_pattern(source):
         text = Path(source).resolve().parent.name or "images"
     else:
         return Path(source).stem

@@ -14,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from glnet_infer.commands.console import error_document, print_error, print_json, print_result, say, talk
+from glnet_infer.commands.console import print_json, print_result, report, say, talk
+from glnet_infer.commands.opening import opened
 from glnet_infer.commands.typed import VIDEO_FORMATS
 from glnet_infer.commands.video_jobs import VideoJob, name_of
 from glnet_infer.detection import Detector, open_detector
 from glnet_infer.errors import GlnetError, InputError
-from glnet_infer.files import Replacement, make_directory, told_as_output
+from glnet_infer.files import Replacement, told_as_output
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.drawing import color_of
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_data import MISSING
+from glnet_infer.results.skin import Skin
 from glnet_infer.video.following import UNSURE, FollowedFrame
 from glnet_infer.video.pipeline import Pipeline, each, on_interrupt
 from glnet_infer.video.session import Following
@@ -52,13 +54,7 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
     detector = open_detector(job.detector, threshold=min(UNSURE, job.options.score), threads=threads)
     entries: list[dict[str, Any]] = []
     codes: list[int] = []
-    with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
-        make_directory(job.output)
-        say(repr(recoverer))
-        if recoverer.backend_reason:
-            say(f"It could be faster: {recoverer.backend_reason}", style="yellow")
-        if recoverer.bundle.manifest.network.weights == "random":
-            say("These weights are random: the meshes mean nothing.", style="yellow")
+    with opened(bundle, job.output, backend=backend, threads=threads) as recoverer:
         _check_skin(job, recoverer)
         for source in job.sources:
             entry: dict[str, Any] = {"video": shown(source)}
@@ -67,9 +63,7 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
                 interrupted = _follow(job, source, recoverer, detector, entry)
             except GlnetError as error:
                 codes.append(error.exit_code)
-                say(f"{shown(source)}:")
-                print_error(error)
-                entry.update(error_document(error))
+                report(shown(source), error, entry)
                 continue
             finally:
                 if not as_json:
@@ -143,9 +137,12 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
                 entry["files"].append(str(files["overlay"]))
             _say_lost(overlay.lost, overlay.remedy)
         motion = following.motion()
-        for kind, write in _writers(motion, recoverer, film, source).items():
-            if kind in files:
-                entry["files"] += map(str, write(files[kind]))
+        for kind in VIDEO_FORMATS:
+            if kind == "html" and kind in files:
+                _write_page(files[kind], motion, recoverer.skin, film, source.start)
+                entry["files"].append(str(files[kind]))
+            elif kind != "overlay" and kind in files:
+                entry["files"] += map(str, motion.save(files[kind], skin=recoverer.skin))
         entry.update(_summary(following, motion))
     _say_summary(entry, facts.name, job)
     entry["live"] = facts.live
@@ -212,20 +209,11 @@ def _progress(following: Following) -> Iterator[Callable[[], None]]:
         yield passed
 
 
-def _writers(
-    motion: Motion, recoverer: MeshRecoverer, video: Path | None, source: Source
-) -> dict[str, Callable[[Path], tuple[Path, ...]]]:
-    """What writes each kind of file of a motion, and gives the files' names."""
+def _write_page(path: Path, motion: Motion, skin: Skin | None, film: Path | None, start: float) -> None:
+    """Write the page that plays a motion over the film, which begins at ``start`` seconds; there is none without frames."""
+    from glnet_infer.viewer import write_page
 
-    def page(path: Path) -> tuple[Path, ...]:
-        from glnet_infer.viewer import write_page
-
-        film = video if video is not None and video.exists() else None
-        write_page(path, motion, recoverer.skin, video=film, video_start=source.start)
-        return (path,)
-
-    save = partial(motion.save, skin=recoverer.skin)
-    return {kind: page if kind == "html" else save for kind in VIDEO_FORMATS if kind != "overlay"}
+    write_page(path, motion, skin, video=film if film is not None and film.exists() else None, video_start=start)
 
 
 def _summary(following: Following, motion: Motion) -> dict[str, Any]:

@@ -207,7 +207,6 @@ class Follower:
                 places = self._chosen(found, places)
             else:
                 places = {n: self._moved(n, place, frame) for n, place in places.items() if n in self._looks}
-            places = _in_sight(places, frame.image)
             yield from self._recovered([frame], [places])
 
     def _due(self, frame: VideoFrame, detected: VideoFrame) -> bool:

@@ -102,13 +102,12 @@ class Following:
             raise InputError(
                 f"{self.source.facts.name} was followed already.", why="frames pass once", fix="open it once more"
             )
-        live = self.source.facts.live
-        stages: list[Stage] = [self._recorded]
-        if self._poses:
-            stages.append(self._steadied)
         if self._stopped:
             return
-        self._pipeline = Pipeline(self.source, *stages, drop_late=live)
+        stages: list[Stage] = [self._recorded, self._steadied] if self._poses else [self._recorded]
+        self._pipeline = Pipeline(self.source, *stages, drop_late=self.source.facts.live)
+        if self._stopped:  # meanwhile, by a signal
+            self._pipeline.stop()
         with _one_blas_thread(), self._pipeline:
             for frame in self._pipeline:
                 self.frames += 1

@@ -175,14 +175,28 @@ class OneEuroRotations(OneEuro):
         return np.asarray(value @ exponential(step))
 
 
+class RunningMean:
+    """The weighted mean of all vectors so far."""
+
+    def __init__(self) -> None:
+        self._mean: NDArray[np.float64] | float = 0.0
+        self._weight = 0.0
+
+    def __call__(self, value: NDArray[Any], weight: float) -> NDArray[np.float64]:
+        """The mean with one more vector; a weight that is positive, and as small as you like."""
+        self._weight += weight
+        mean = np.asarray(self._mean + weight / self._weight * (value - self._mean))
+        self._mean = mean
+        return mean
+
+
 class LiveFilter:
     """One person's pose, frame by frame, without looking ahead."""
 
     def __init__(self) -> None:
         self._rotations = OneEuroRotations()
         self._place = OneEuro()
-        self._betas: NDArray[np.float64] | None = None
-        self._trust = 0.0
+        self._betas = RunningMean()
 
     def __call__(
         self, rotations: NDArray[Any], betas: NDArray[Any], translation: NDArray[Any], time: float, confidence: float
@@ -196,13 +210,9 @@ class LiveFilter:
             time: Seconds, growing.
             confidence: 0 to 1.
         """
-        self._trust += max(confidence, 1e-6)
-        if self._betas is None:
-            self._betas = np.asarray(betas, np.float64)
-        else:
-            self._betas = self._betas + (max(confidence, 1e-6) / self._trust) * (betas - self._betas)
+        shape = self._betas(np.asarray(betas, np.float64), max(confidence, 1e-6))
         place = self._place(_as_seen(np.asarray(translation)[None]), time)
-        return self._rotations(rotations, time), self._betas, _in_space(place)[0]
+        return self._rotations(rotations, time), shape, _in_space(place)[0]
 
 
 def _share(cutoff: Any, elapsed: float) -> Any:

@@ -13,7 +13,15 @@ from glnet_infer.results.meshes import Meshes
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.skin import Skin
 from glnet_infer.video.following import FollowedFrame
-from glnet_infer.video.smoothing import REACH, SIGMA, LiveFilter, smooth_rotations, smooth_translations, steady_shape
+from glnet_infer.video.smoothing import (
+    REACH,
+    SIGMA,
+    LiveFilter,
+    RunningMean,
+    smooth_rotations,
+    smooth_translations,
+    steady_shape,
+)
 
 DELAY = REACH * SIGMA
 """Seconds by which smoothed frames of a recording come later: what lies further ahead has no weight."""
@@ -69,7 +77,7 @@ def steadied(frames: Iterable[FollowedFrame], skin: Skin) -> Iterator[FollowedFr
     tracks: dict[int, _Track] = {}
     for frame in frames:
         for row, track in enumerate(frame.tracks.tolist()):
-            tracks.setdefault(track, _Track(frame.raw.betas.shape[1])).add(frame, row)
+            tracks.setdefault(track, _Track()).add(frame, row)
         waiting.append(frame)
         while frame.time - waiting[0].time > DELAY:
             yield _steady(waiting.popleft(), tracks, skin)
@@ -116,9 +124,9 @@ class _Moment:
 class _Track:
     """The last second of a person, and what is ahead."""
 
-    def __init__(self, shapes: int) -> None:
+    def __init__(self) -> None:
         self._moments: deque[_Moment] = deque()
-        self._betas, self._weight = np.zeros(shapes), 0.0
+        self._betas = RunningMean()
 
     @property
     def last(self) -> float:
@@ -129,11 +137,8 @@ class _Track:
         """Add a frame, in which the person is the ``row``-th."""
         raw, doubted = frame.raw, bool(frame.doubted[row])
         weight = 1e-6 if doubted else float(raw.confidence[row]) + 1e-6
-        self._weight += weight
-        self._betas = self._betas + weight / self._weight * (raw.betas[row] - self._betas)
-        self._moments.append(
-            _Moment(frame.time, raw.rotations[row], raw.translation[row], self._betas, not doubted),
-        )
+        betas = self._betas(raw.betas[row].astype(np.float64), weight)
+        self._moments.append(_Moment(frame.time, raw.rotations[row], raw.translation[row], betas, not doubted))
 
     def pose(self, time: float) -> _Pose:
         """The smoothed pose at a frame's time; what is older than needed is dropped."""

@@ -94,17 +94,17 @@ class _Frame:
         """Those without a track that are no part of somebody who has one, or of each other: the larger of these."""
         taken = np.flatnonzero(self.numbers != NOBODY).tolist()
         apart: list[int] = []
-        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1)
-        for index in sorted(self.unmatched(chosen).tolist(), key=lambda index: -areas[index]):
+        areas = _size(self.boxes).prod(axis=1)
+        for index in sorted(self.unmatched(chosen), key=lambda index: -areas[index]):
             others = [*taken, *apart]
             shared = _shared(self.boxes[[index]], self.boxes[others])[0]
             if (shared < _PART * np.minimum(areas[index], areas[others])).all():
                 apart.append(index)
         return sorted(apart)
 
-    def unmatched(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
+    def unmatched(self, chosen: NDArray[np.bool_]) -> list[int]:
         """Those of the chosen boxes that have no track yet."""
-        return np.flatnonzero(chosen & (self.numbers == NOBODY))
+        return [int(index) for index in np.flatnonzero(chosen & (self.numbers == NOBODY))]
 
 
 _PART = 0.6
@@ -166,9 +166,9 @@ class Tracker:
         frame = _Frame(np.asarray(boxes, np.float64).reshape(-1, 4), time, looks)
         trust = np.asarray(scores, np.float64).ravel()
         free = list(self._tracks)
-        self._match(free, frame, frame.unmatched(trust >= self.sure).tolist(), self.overlap)
+        self._match(free, frame, frame.unmatched(trust >= self.sure), self.overlap)
         unsure = (trust < self.sure) & (trust >= self.unsure)
-        self._match(free, frame, frame.unmatched(unsure).tolist(), self.unsure_overlap)
+        self._match(free, frame, frame.unmatched(unsure), self.unsure_overlap)
         self._find_again([track for track in free if track.time < time], frame, frame.apart(trust >= self.new))
         for index in frame.apart(trust >= self.new):
             self._last += 1
@@ -197,7 +197,7 @@ class Tracker:
         """Match by overlap and height; who is matched leaves ``free``."""
         if free and len(chosen):
             expected, found = np.array([track.expected(frame.time) for track in free]), frame.boxes[chosen]
-            heights = [np.maximum(boxes[:, 3] - boxes[:, 1], 1.0) for boxes in (expected, found)]
+            heights = [np.maximum(_size(boxes)[:, 1], 1.0) for boxes in (expected, found)]
             ratios = heights[0][:, None] / heights[1][None]
             likeness = intersection_over_union(expected, found) * np.minimum(ratios, 1 / ratios)
             likeness *= frame.resemblance(free, chosen)
@@ -208,8 +208,8 @@ class Tracker:
         if not hidden or not len(chosen):
             return
         expected, found = np.array([track.expected(frame.time) for track in hidden]), frame.boxes[chosen]
-        sizes = [np.linalg.norm(each[:, 2:] - each[:, :2], axis=1) for each in (expected, found)]
-        middles = [(each[:, 2:] + each[:, :2]) / 2 for each in (expected, found)]
+        sizes = [np.linalg.norm(_size(boxes), axis=1) for boxes in (expected, found)]
+        middles = [_middle(boxes) for boxes in (expected, found)]
         distances = np.linalg.norm(middles[0][:, None] - middles[1][None], axis=-1) / sizes[0][:, None]
         ratios = np.maximum(sizes[0][:, None] / sizes[1][None], sizes[1][None] / sizes[0][:, None])
         waited = np.array([frame.time - track.time for track in hidden])[:, None]
@@ -238,18 +238,20 @@ def _shared(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[
     return np.asarray(np.clip(high - low, 0, None).prod(axis=-1))
 
 
-def _middle(box: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (box[:2] + box[2:]) / 2
+def _middle(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Middle of one box or of several, ... x 2."""
+    return np.asarray((boxes[..., :2] + boxes[..., 2:]) / 2)
 
 
-def _size(box: NDArray[np.float64]) -> NDArray[np.float64]:
-    return box[2:] - box[:2]
+def _size(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Width and height of one box or of several, ... x 2."""
+    return np.asarray(boxes[..., 2:] - boxes[..., :2])
 
 
 def intersection_over_union(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """The overlap of every box of one list with every one of another: N x M, 0 to 1."""
     shared = _shared(first, second)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    areas = [_size(boxes).prod(axis=1) for boxes in (first, second)]
     return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9))
 
 

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from command_runs import failed
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -22,7 +23,6 @@ from glnet_infer import (
     BodyError,
     CheckpointError,
     ExportError,
-    GlnetError,
     MeshRecoverer,
     OutputError,
     __version__,
@@ -32,14 +32,6 @@ from glnet_infer.bundle import Bundle
 
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"NO_COLOR": "1", "COLUMNS": "200"})
-
-
-def failed(result, error: type[GlnetError], *words):
-    assert result.exit_code == error.exit_code, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert "error:" in result.stderr and "Traceback" not in result.output
-    for word in words:
-        assert word in result.stderr, result.stderr
 
 
 def usage_error(result, *words):

@@ -1,4 +1,4 @@
-"""What tests ask of a run of glnet-infer: what it listed, what it wrote, how it failed."""
+"""What tests ask of a run of a command: what it listed, what it wrote, how it failed."""
 
 from pathlib import Path
 

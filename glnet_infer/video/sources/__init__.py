@@ -23,6 +23,7 @@ __all__ = [
     "Window",
     "camera_number",
     "is_live",
+    "is_pattern",
     "is_video",
     "open_source",
     "shown",
@@ -92,13 +93,11 @@ def is_live(spec: str | PathLike[str]) -> bool:
 def is_video(spec: str | PathLike[str]) -> bool:
     """Whether a name is that of a video: a live source, a file that ends like one, or a pattern of numbered images."""
     text = str(spec)
-    if is_live(text) or Path(text).suffix.lower() in SUFFIXES:
-        return True
-    return is_pattern(text) and not Path(text).exists()
+    return is_live(text) or Path(text).suffix.lower() in SUFFIXES or is_pattern(text)
 
 
 def _is_images(text: str) -> bool:
-    return not is_live(text) and (Path(text).is_dir() or (is_pattern(text) and not Path(text).exists()))
+    return not is_live(text) and (Path(text).is_dir() or is_pattern(text))
 
 
 def _reader(text: str, start: float | None, fps: float | None) -> Reader:

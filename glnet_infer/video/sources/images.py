@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,8 +23,8 @@ PATTERN = re.compile(r"%(?:0(\d+))?d")
 
 
 def is_pattern(spec: str) -> bool:
-    """Whether a path's name has one number left open, as in ``frame_%04d.png``."""
-    return len(PATTERN.findall(Path(spec).name)) == 1
+    """Whether a path's name has one number left open, as in ``frame_%04d.png``, and nothing is there by that very name."""
+    return len(PATTERN.findall(Path(spec).name)) == 1 and not os.path.exists(spec)  # noqa: PTH110 - Path.exists may raise
 
 
 class ImageReader:
