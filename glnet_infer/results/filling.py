@@ -53,4 +53,19 @@ def fill_by_depth(size: tuple[int, int], surfaces: Sequence[Surface]) -> Canvas:
     camera = np.eye(4, dtype=np.float32)
     cv2.triangleRasterize(points, faces, colors, colour, depth, camera, np.pi / 2, nearest, _FAR)
     covered = (depth < np.float32(_FAR / 2)).view(np.uint8) * np.uint8(255)
-    return np.asarray(cv2.convertScaleAbs(colour, alpha=255), np.uint8), covered
+    canvas = np.asarray(cv2.convertScaleAbs(colour, alpha=255), np.uint8)
+    _close_pinholes(canvas, covered)
+    return canvas, covered
+
+
+_NEIGHBOURS = np.array(((0, 1, 0), (1, 0, 1), (0, 1, 0)), np.uint8)
+
+
+def _close_pinholes(colour: NDArray[np.uint8], covered: NDArray[np.uint8]) -> None:
+    """Fill single pixels that both triangles at an edge have left out: the rasterizer rounds each one for itself."""
+    surrounded = cv2.erode(covered, _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    holes = cv2.findNonZero(cv2.subtract(surrounded, covered))
+    if holes is not None:
+        columns, rows = holes.reshape(-1, 2).T
+        colour[rows, columns] = colour[rows, columns - 1]
+        covered[rows, columns] = 255
