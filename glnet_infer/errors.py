@@ -4,14 +4,25 @@ Each says what happened, why, and what to do. Command-line tools exit with the c
 of the interface and documented in ``docs/errors.md``.
 """
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 # A checkout has it beside the package, an installed wheel in it.
 _OF_CHECKOUT, _OF_WHEEL = Path(__file__).parents[1] / "constraints.txt", Path(__file__).with_name("constraints.txt")
 
 
+LONGEST_MESSAGE = 600
+"""Characters. Messages quote names and values that somebody else chose, of any length."""
+
+_LABELS = ("", "\n  why: ", "\n  what to do: ")
+
+
 class GlnetError(Exception):
     """Base of all errors of this library.
+
+    Line breaks in the texts become spaces, characters that are not printable are escaped, and the longest texts are
+    shortened in their middle until the whole message has at most ``LONGEST_MESSAGE`` characters.
 
     Args:
         what: What happened, one sentence.
@@ -22,18 +33,14 @@ class GlnetError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
-        self.what = what
-        self.why = why
-        self.fix = fix
-        super().__init__(what, why, fix)
+        self.what, self.why, self.fix = _fitted([printable(text) for text in (what, why, fix)])
+        super().__init__(self.what, self.why, self.fix)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), why=self.why, fix=self.fix), (self.what,)
 
     def __str__(self) -> str:
-        lines = [self.what]
-        if self.why:
-            lines.append(f"  why: {self.why}")
-        if self.fix:
-            lines.append(f"  what to do: {self.fix}")
-        return "\n".join(lines)
+        return "".join(f"{label}{text}" for label, text in zip(_LABELS, self.args, strict=True) if text)
 
 
 class InputError(GlnetError, ValueError):
@@ -82,6 +89,34 @@ class TrainingError(GlnetError):
     """A training that is not installed, diverged, or did not learn."""
 
     exit_code = 10
+
+
+def printable(text: str) -> str:
+    """A foreign text as one line that a terminal shows as it is: what it could obey instead is escaped."""
+    spaced = " ".join(text.split()) if not text.isprintable() else text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in spaced)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most some characters; what is too much is left out of its middle."""
+    if len(text) <= most:
+        return text
+    kept = max(most - 3, 0)
+    return f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
+
+
+def _fitted(texts: list[str]) -> list[str]:
+    """Texts that fit into one message together; the longest ones are shortened."""
+    room = LONGEST_MESSAGE - sum(map(len, _LABELS))
+    # The largest limit for each at which all together fit.
+    low, high = room // len(texts), max(map(len, texts))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(len(text), middle) for text in texts) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return [shortened(text, max(low, 3)) for text in texts]
 
 
 def install_hint(extra: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -142,8 +143,51 @@ def unwritable(path: str | PathLike[str], error: OSError) -> OutputError:
     return OutputError(f"Cannot write {path}.", why=why, fix=fix)
 
 
-def read_json(path: Path, kind: type[GlnetError], *, fix: str, largest: float = LARGEST_JSON) -> Any:
-    """A JSON document, UTF-8, of any origin.
+def open_regular(path: str | PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; a pipe or a device is not waited for.
+
+    Raises:
+        OSError: It cannot be opened, or is another kind of thing.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, "it is a directory, not a file")
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_file(path: str | PathLike[str], kind: type[GlnetError], *, what: str, fix: str, largest: float) -> bytes:
+    """The content of a regular file of any origin.
+
+    Args:
+        path: The file.
+        kind: The error's class.
+        what: What happened where it cannot be read, a sentence.
+        fix: What the user can do about it.
+        largest: Bytes; a larger file is refused before it is read.
+
+    Raises:
+        GlnetError: The file is missing, too large or not a regular one; the class is ``kind``.
+    """
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if size <= largest else b""
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise kind(what, why=str(getattr(error, "strerror", None) or error), fix=fix) from error
+    if size > largest:
+        raise kind(what, why=f"it has {size} bytes, and at most {largest} are read", fix=fix)
+    return content
+
+
+def read_json(path: str | PathLike[str], kind: type[GlnetError], *, fix: str, largest: float = LARGEST_JSON) -> Any:
+    """A JSON document, UTF-8 with or without a byte order mark, of any origin.
 
     Args:
         path: The file.
@@ -154,13 +198,10 @@ def read_json(path: Path, kind: type[GlnetError], *, fix: str, largest: float = 
     Raises:
         GlnetError: The file is missing, too large or no JSON; the class is ``kind``.
     """
+    what = f"{path} was not read."
+    content = read_file(path, kind, what=what, fix=fix, largest=largest)
     try:
-        size = path.stat().st_size
-        if size > largest:
-            raise ValueError(f"it has {size} bytes, and at most {largest} are read")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise kind(f"{path} was not read.", why=str(error.strerror or error), fix=fix) from error
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
-        raise kind(f"{path} was not read.", why=why, fix=fix) from error
+        raise kind(what, why=why, fix=fix) from error

@@ -91,20 +91,21 @@ def check_all_files(directory: str | Path) -> Manifest:
     """
     directory = Path(directory)
     manifest = Manifest.read(directory)
-    errors = []
+    errors: dict[str, BundleError] = {}
     for record in dict.fromkeys(manifest.files()):
         try:
             CheckedFile(directory, record)
         except BundleError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
+            errors[record.file] = error
     if errors:
+        first = next(iter(errors.values()))
+        if len(errors) == 1:
+            raise first
         raise BundleError(
             f"{len(errors)} files of the bundle {directory} are not what the manifest records.",
-            why="; ".join(f"{error.what} {error.why}" for error in errors),
-            fix=errors[0].fix,
-        ) from errors[0]
+            why=f"{', '.join(errors)}; of the first, {first.why}",
+            fix=first.fix,
+        ) from first
     return manifest
 
 
