@@ -62,10 +62,13 @@ class CropSpec:
     Attributes:
         size: Side of the crop in pixels.
         padding: Side of the square, relative to the longer side of the person's box.
+        aspect: Width of what the network looks at, relative to its height: a narrow network sees the middle columns of the
+            square. A box counts as wide as it would have to be high to fit.
     """
 
     size: int = 256
     padding: float = 1.25
+    aspect: float = 1.0
 
     def problems(self) -> list[str]:
         """What is wrong with the values, in words."""
@@ -74,6 +77,8 @@ class CropSpec:
             problems.append(f"crop.size is {self.size!r}, not a positive multiple of 32 up to {LARGEST_CROP}")
         if not isinstance(self.padding, int | float) or not 0.1 <= self.padding <= 10:
             problems.append(f"crop.padding is {self.padding!r}, not a number from 0.1 to 10")
+        if not isinstance(self.aspect, int | float) or not 0.25 <= self.aspect <= 1:
+            problems.append(f"crop.aspect is {self.aspect!r}, not a number from 0.25 to 1")
         return problems
 
 

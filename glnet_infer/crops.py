@@ -34,7 +34,8 @@ class CropSquares:
     def around(cls, boxes: NDArray[np.float64], spec: CropSpec) -> CropSquares:
         """The squares of N x 4 boxes (x1, y1, x2, y2)."""
         low, high = boxes[:, :2], boxes[:, 2:]
-        return cls((low + high) / 2, (high - low).max(1, initial=0) * spec.padding, spec.size)
+        wide_as_high = (high - low) / (spec.aspect, 1)
+        return cls((low + high) / 2, wide_as_high.max(1, initial=0) * spec.padding, spec.size)
 
     def to_image(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Image pixels of points in crop pixels; N x 2 or N x K x 2, crop by crop."""

@@ -104,7 +104,7 @@ class MixedPrecision:
     def _sample(self) -> SyntheticSample:
         """Rendered persons to measure half precision on."""
         if self._persons is None:
-            crop, body = self._recovery.network.config.crop, self._recovery.decoder.body
+            crop, body = self._recovery.crop, self._recovery.body
             self._persons = SyntheticSource(body, crop, seed=PRECISION).sample(self._options.crops)
         return self._persons
 

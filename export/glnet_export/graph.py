@@ -38,14 +38,12 @@ def trace(recovery: MeshRecovery, path: Path, sampler: Sampler = sample_by_gathe
     Raises:
         ExportError: The tracer failed.
     """
-    size = recovery.network.config.crop.size
-    encoding = recovery.network.local_encoding
-    eager_sampler, encoding.sample = encoding.sample, sampler
+    size = recovery.crop.size
     crops = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
     cameras = torch.ones(TRACE_BATCH, 4)
     batch = torch.export.Dim("N", min=1, max=LARGEST_BATCH)
     try:
-        with _quiet():
+        with _quiet(), recovery.sampled_by(sampler):
             program = torch.onnx.export(
                 recovery,
                 (crops, cameras),
@@ -66,8 +64,6 @@ def trace(recovery: MeshRecovery, path: Path, sampler: Sampler = sample_by_gathe
             why=first_line(error),
             fix=tested_versions("export"),
         ) from error
-    finally:
-        encoding.sample = eager_sampler
     _cast_first(model)
     _strip(model)
     onnx.save(model, path)

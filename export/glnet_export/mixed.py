@@ -22,7 +22,7 @@ def mixed_copy(recovery: MeshRecovery, keep: Sequence[str] = ()) -> MeshRecovery
         ExportError: A name is no module's.
     """
     mixed = copy.deepcopy(recovery)
-    mixed.network.use_mixed_precision(keep)
+    mixed.use_mixed_precision(keep)
     return mixed
 
 

@@ -13,6 +13,7 @@ import torch
 from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
+from glnet.decoding import GLNetRecovery
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
 from glnet_export.engine_stages import MIXED_STAGES, MixedPrecision
@@ -91,7 +92,7 @@ class Source:
                 fix="give --body: smpl or a file for weights trained with SMPL, demo for the demo body",
             )
         body, file = self._load_body(checkpoint.config.body)
-        recovery = MeshRecovery(checkpoint.network(), body).eval()
+        recovery = GLNetRecovery(checkpoint.network(), body).eval()
         weights = record_file(self.checkpoint)
         config = checkpoint.config
         return recovery, NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict()), file
@@ -164,9 +165,9 @@ def _load(source: Source, report: StageReport) -> tuple[MeshRecovery, NetworkRec
     """What the source loads, and what is to be said of it."""
     recovery, network, body_file = source.load()
     parameters = sum(parameter.numel() for parameter in recovery.parameters())
-    body = recovery.decoder.body.data
+    body = recovery.body.data
     report.say(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
-    trained_with = recovery.network.config.body
+    trained_with = recovery.trained_with
     if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
         report.say(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
     return recovery, network, body_file
@@ -189,7 +190,7 @@ def _add_graph(
     with stage("check") as report:
         facts = check(graph)
         report.say(f"opset {facts.opset}, {facts.nodes} nodes, {facts.precision}")
-    np.savez_compressed(directory / TOPOLOGY_NAME, faces=recovery.decoder.body.data.faces)
+    np.savez_compressed(directory / TOPOLOGY_NAME, faces=recovery.body.data.faces)
     manifest = _manifest(directory, network, recovery, body_file, facts)
     manifest.write(directory)
     with stage("parity") as report:
@@ -200,14 +201,14 @@ def _add_graph(
 def _add_skin(directory: Path, manifest: Manifest, recovery: MeshRecovery) -> Manifest:
     """The skin of the body, for files of motion."""
     path = directory / SKIN_NAME
-    write_npz(path, skin_of(recovery.decoder.body.data).arrays(), compress=True)
+    write_npz(path, skin_of(recovery.body.data).arrays(), compress=True)
     return replace(manifest, body=replace(manifest.body, skin=record_file(path)))
 
 
 def _manifest(
     directory: Path, network: NetworkRecord, recovery: MeshRecovery, body_file: FileRecord, facts: GraphFacts
 ) -> Manifest:
-    body = recovery.decoder.body.data
+    body = recovery.body.data
     vertices = len(body.v_template)
     return Manifest(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -220,9 +221,9 @@ def _manifest(
         },
         network=network,
         body=BodyRecord(body.name, vertices, body_file, record_file(directory / TOPOLOGY_NAME)),
-        crop=recovery.network.config.crop,
+        crop=recovery.crop,
         graphs=(GraphRecord(record_file(directory / GRAPH_NAME), RUNTIME, facts.precision, facts.opset, facts.nodes),),
-        outputs=graph_outputs(vertices, recovery.network.config.keypoints),
+        outputs=graph_outputs(vertices, recovery.keypoints),
     )
 
 
@@ -232,7 +233,7 @@ def _parity(
     """Compare the bundle, opened as a user opens it, with PyTorch."""
     bounds = bounds or ParityBounds()
     backend = open_backend("onnxruntime-cpu", Bundle.open(directory))
-    pictures = textured_crops(crops, recovery.network.config.crop.size, seed=1)
+    pictures = textured_crops(crops, recovery.crop.size, seed=1)
     found = compare(recovery, backend, pictures)
     backend.close()
     report.say(str(found))

@@ -172,7 +172,8 @@ def compare_precisions(
         )
         moved.append(torch.where(other, distances.mean(1), 0))
         if other.any():
-            margins = _margins(recovery, batch[0][other], found.reference_pixel[other])
+            with torch.no_grad():
+                margins = recovery.margins(batch[0][other], found.reference_pixel[other])
             tied += [(float(a), float(b)) for a, b in zip(distances.mean(1)[other], margins, strict=True)]
     every = torch.cat(vertices)
     if not every.numel():
@@ -195,14 +196,6 @@ def compare_precisions(
         tied=tuple(tied),
         small_effect=(torch.cat(moved) < SMALL_EFFECT_MM).double().mean().item(),
     )
-
-
-def _margins(recovery: MeshRecovery, crops: Tensor, pixels: Tensor) -> Tensor:
-    """By how much each crop's best confidence exceeds that of another pixel, logits."""
-    with torch.no_grad():
-        logits = recovery.network(crops).logits.flatten(1)
-    chosen = (pixels[:, 1] * recovery.network.config.grid + pixels[:, 0]).long()
-    return torch.sub(logits.amax(1), logits.gather(1, chosen[:, None]).squeeze(1))
 
 
 def _relative_distances(found: Tensor, reference: Tensor, first: Recovery, second: Recovery) -> Tensor:

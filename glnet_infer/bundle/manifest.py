@@ -139,6 +139,8 @@ class Manifest:
             problems.append(f"the precision of {runtime[0].file.file} is {runtime[0].precision!r}")
         problems += self._problems_of_files()
         trained_with = self.network.config.get("crop")
+        if isinstance(trained_with, dict):  # earlier versions did not write all that a crop is described by
+            trained_with = {**dataclasses.asdict(CropSpec()), **trained_with}
         if trained_with is not None and trained_with != dataclasses.asdict(self.crop):
             problems.append(f"crop is {dataclasses.asdict(self.crop)}, and the network's is {quote(trained_with)}")
         keypoints = next((spec.shape[1] for spec in self.outputs if spec.name == "keypoints_2d" and len(spec.shape) > 1), 0)

@@ -110,6 +110,8 @@ class NetworkRecord:
         source: File name of the checkpoint, or the seed.
         sha256: Hash of the checkpoint; empty for random weights.
         config: The network's whole configuration.
+        origin: Where a network that is not GLNet comes from, an address.
+        terms: Under which terms its weights are, a sentence.
     """
 
     name: str
@@ -117,6 +119,8 @@ class NetworkRecord:
     source: str
     sha256: str
     config: dict[str, Any]
+    origin: str = ""
+    terms: str = ""
 
 
 ENGINE_FLAVORS: tuple[Flavor, ...] = get_args(Flavor)

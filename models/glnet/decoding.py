@@ -1,29 +1,21 @@
-"""The exported graph: crops and cameras in, posed SMPL meshes out."""
+"""GLNet's answer as a posed mesh: the decoder, and the module that is exported."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
 from glnet.estimate import Estimate, default_cameras, estimate_from_joints, lift, viewing_rotations
 from glnet.network import GLNet
+from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_from_6d, rotation_from_vector, rotation_to_6d
-
-
-class Recovery(NamedTuple):
-    """The graph's outputs, in order; ``glnet_infer.bundle.manifest.GRAPH_OUTPUTS`` gives shapes, units and frames."""
-
-    vertices: Tensor
-    joints: Tensor
-    keypoints_2d: Tensor
-    rotations: Tensor
-    betas: Tensor
-    translation: Tensor
-    confidence: Tensor
-    reference_pixel: Tensor
+from glnet.sampling import Sampler
+from glnet_infer.contract import CropSpec
 
 
 class DecodedBody(NamedTuple):
@@ -90,24 +82,74 @@ class Decoder(nn.Module):
         return estimate_from_joints(joints, rotation, betas, cameras, self.depth_range)
 
 
-class MeshRecovery(nn.Module):
-    """Network and decoder in one module. It is exported, and exports are compared with it."""
+class GLNetRecovery(MeshRecovery):
+    """GLNet and its decoder."""
+
+    network: GLNet
 
     def __init__(self, network: GLNet, body: Body) -> None:
         super().__init__()
         self.network = network
         self.decoder = Decoder(network.config, body)
 
+    @property
+    def body(self) -> Body:
+        """See :class:`glnet.recovery.MeshRecovery`; so for all that follows."""
+        return self.decoder.body
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.network.config.name
+
+    @property
+    def crop(self) -> CropSpec:
+        """How its crops are cut."""
+        return self.network.config.crop
+
+    @property
+    def keypoints(self) -> int:
+        """Number of its keypoints."""
+        return self.network.config.keypoints
+
+    @property
+    def trained_with(self) -> str:
+        """The body that its weights were trained with."""
+        return self.network.config.body
+
+    def to_document(self) -> dict[str, Any]:
+        """Its configuration."""
+        return self.network.config.to_dict()
+
+    def use_mixed_precision(self, keep: Sequence[str] = ()) -> None:
+        """Put backbone and Local Encoding Module into half precision."""
+        self.network.use_mixed_precision(keep)
+
+    @contextmanager
+    def sampled_by(self, sampler: Sampler) -> Iterator[None]:
+        """Sample part features in another form."""
+        encoding = self.network.local_encoding
+        before, encoding.sample = encoding.sample, sampler
+        try:
+            yield
+        finally:
+            encoding.sample = before
+
+    def margins(self, crops: UInt8[Tensor, "n s s 3"], pixels: Int[Tensor, "n 2"]) -> Float[Tensor, " n"]:
+        """By how much the most confident pixel's logit exceeds that of another one."""
+        logits = self.network(crops).logits.flatten(1)
+        chosen = (pixels[:, 1] * self.network.config.grid + pixels[:, 0]).long()
+        return torch.sub(logits.amax(1), logits.gather(1, chosen[:, None]).squeeze(1))
+
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""
-        config = self.network.config
         selection = self.network.select(crops)
         estimate = self.network.layout.split(selection.estimate)
         decoded = self.decoder(estimate, cameras)
         return Recovery(
             vertices=decoded.vertices,
             joints=decoded.joints,
-            keypoints_2d=(estimate.keypoints + 0.5) * config.crop.size,
+            keypoints_2d=(estimate.keypoints + 0.5) * self.crop.size,
             rotations=decoded.rotations,
             betas=estimate.betas,
             translation=decoded.translation,

@@ -20,6 +20,8 @@ from glnet.parts import PARTS
 class Normalization(nn.Module):
     """RGB bytes to the backbone's input.
 
+    Means and deviations are those of intensities from 0 to 1, in RGB order.
+
     The cast comes before the transposition, or TensorRT refuses the graph. The arithmetic comes after it: ONNX Runtime is
     slow where a vector of three repeats from pixel to pixel.
     """
@@ -27,11 +29,11 @@ class Normalization(nn.Module):
     gain: Tensor
     offset: Tensor
 
-    def __init__(self, config: GLNetConfig) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        mean, std = torch.tensor(config.mean), torch.tensor(config.std)
-        self.register_buffer("gain", (1 / (255 * std))[:, None, None], persistent=False)
-        self.register_buffer("offset", (-mean / std)[:, None, None], persistent=False)
+        means, deviations = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("gain", (1 / (255 * deviations))[:, None, None], persistent=False)
+        self.register_buffer("offset", (-means / deviations)[:, None, None], persistent=False)
 
     def forward(self, crops: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
         """Normalised images, channels first, float32."""
@@ -138,7 +140,7 @@ class GLNet(nn.Module):
         self.config = config
         self.layout = EstimateLayout(config)
         self.precision = torch.float32  # type that the backbone computes in
-        self.normalization = Normalization(config)
+        self.normalization = Normalization(config.mean, config.std)
         self.backbone = HRNet(config.backbone)
         self.coarse = nn.Linear(config.backbone.feature_channels, self.layout.size)
         self.local_encoding = LocalEncodingModule(config)

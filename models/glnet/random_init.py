@@ -5,11 +5,11 @@ from torch import nn
 
 from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
+from glnet.decoding import GLNetRecovery, standing_estimate
 from glnet.network import GLNet
-from glnet.recovery import MeshRecovery, standing_estimate
 
 
-def random_recovery(config: GLNetConfig, body: Body, seed: int = 0) -> MeshRecovery:
+def random_recovery(config: GLNetConfig, body: Body, seed: int = 0) -> GLNetRecovery:
     """A network with random weights whose estimate is a standing body, in evaluation mode.
 
     Args:
@@ -19,12 +19,12 @@ def random_recovery(config: GLNetConfig, body: Body, seed: int = 0) -> MeshRecov
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        recovery = MeshRecovery(GLNet(config), body)
+        recovery = GLNetRecovery(GLNet(config), body)
         recovery.network.initialize(standing_estimate(recovery.decoder, config.keypoints))
     return recovery.eval()
 
 
-def settle_batch_norms(network: GLNet, crops: torch.Tensor) -> None:
+def settle_batch_norms(network: nn.Module, crops: torch.Tensor) -> None:
     """Give every batch normalisation the statistics of some crops.
 
     With default statistics, activations of an untrained HRNet grow from block to block. Speed does not change, but half
@@ -37,7 +37,7 @@ def settle_batch_norms(network: GLNet, crops: torch.Tensor) -> None:
         norm.momentum = None  # the plain mean over batches
     network.train()
     with torch.no_grad():
-        network.select(crops)
+        network(crops)
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -7,7 +7,7 @@ from glnet.backend import TorchBackend
 from glnet.body.files import demo_directory
 from glnet.checkpoint import Checkpoint
 from glnet.config import PRESETS
-from glnet.recovery import MeshRecovery
+from glnet.decoding import GLNetRecovery
 from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_export.mixed import mixed_copy
 from glnet_export.pipeline import Source, export
@@ -19,7 +19,7 @@ from glnet_train.scores import evaluate
 
 @pytest.fixture(scope="module")
 def recovery(demo_body):
-    return MeshRecovery(Checkpoint.load(demo_directory() / "checkpoint.pth").network(), demo_body).eval()
+    return GLNetRecovery(Checkpoint.load(demo_directory() / "checkpoint.pth").network(), demo_body).eval()
 
 
 def test_it_is_small_and_of_the_preset(recovery):

@@ -12,8 +12,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from glnet.config import PRESETS
+from glnet.decoding import Decoder
 from glnet.estimate import default_cameras, viewing_axes, viewing_rotations
-from glnet.recovery import Decoder
 from glnet.rotations import rotation_angle, rotation_to_6d
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import CropSpec

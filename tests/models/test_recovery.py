@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from glnet.config import GLNetConfig
+from glnet.decoding import Decoder, GLNetRecovery, standing_estimate
 from glnet.estimate import Estimate, default_cameras, estimate_from_joints, lift
-from glnet.recovery import Decoder, MeshRecovery, standing_estimate
 from glnet_infer.skeleton import JOINT_NAMES, SKELETON_JOINTS
 
 MM = 1e-3
@@ -199,7 +199,7 @@ def test_standing_estimate_is_an_upright_body_that_faces_the_camera(decoder, key
 
 
 def test_recovery_is_network_then_decoder(recovery, random_crops):
-    assert isinstance(recovery, MeshRecovery)
+    assert isinstance(recovery, GLNetRecovery)
     cameras = default_cameras(2) + torch.tensor([[0.0, 0.0, 0.5, -0.25], [1.0, 1.0, 0.0, 0.0]])
     with torch.no_grad():
         estimate = recovery.network.layout.split(recovery.network.select(random_crops(2)).estimate)

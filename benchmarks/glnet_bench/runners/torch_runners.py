@@ -13,6 +13,7 @@ from glnet.backend import TorchBackend
 from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
+from glnet.decoding import GLNetRecovery
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery, Recovery
 from glnet_bench.machine.clocks import CudaEvents
@@ -58,7 +59,7 @@ def open_torch(name: str, bundle: Bundle, options: Options) -> Runner:
     # On a CPU half precision is slower than float32, so nobody would compile it.
     mixed = name in ("torch-mixed", "torch-cuda-graph") or (name == "torch-compile" and device == "cuda")
     if mixed:
-        recovery.network.use_mixed_precision()
+        recovery.use_mixed_precision()
     recovery.to(device)
     if device == "cuda":
         # The baseline in its best form: convolutions want channels last, and cuDNN's choice by measurement.
@@ -99,7 +100,7 @@ def _recovery(bundle: Bundle, options: Options) -> tuple[MeshRecovery, str]:
                 fix=f"give {manifest.network.source}, or leave --checkpoint out: speed does not depend on weights",
             )
         checkpoint = Checkpoint.load(options.checkpoint)
-        return MeshRecovery(checkpoint.network(), body).eval(), f"weights of {options.checkpoint.name}"
+        return GLNetRecovery(checkpoint.network(), body).eval(), f"weights of {options.checkpoint.name}"
     config = GLNetConfig.from_dict(manifest.network.config)
     recovery = random_recovery(config, body)
     # Else activations grow from block to block until half precision overflows.

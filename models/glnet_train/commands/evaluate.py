@@ -68,7 +68,7 @@ def evaluate_command(
         from glnet.backend import TorchBackend
         from glnet.body import Body, find_body, load_body
         from glnet.checkpoint import Checkpoint
-        from glnet.recovery import MeshRecovery
+        from glnet.decoding import GLNetRecovery
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
         from glnet_infer.images import check_image_path
@@ -91,7 +91,7 @@ def evaluate_command(
             body = Body(load_body(find_body(network.config.body)))
             device = "cuda" if torch.cuda.is_available() else "cpu"
             # The network gets its own copy of the body on the device; the labels keep theirs on the CPU.
-            runner = TorchBackend(MeshRecovery(network, copy.deepcopy(body)).eval().to(device))
+            runner = TorchBackend(GLNetRecovery(network, copy.deepcopy(body)).eval().to(device))
             spec = network.config.crop
         if data is not None:
             gendered = {name: _actor_body(file, body) for name, file in (("male", male), ("female", female)) if file}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from glnet.config import GLNetConfig
-from glnet.recovery import Decoder
+from glnet.decoding import Decoder
 from glnet_infer.errors import InputError
 from glnet_render import Spread, SyntheticSample, SyntheticSource
 from glnet_render.seeds import BLOCKS, PERSONS, STEPS, derived

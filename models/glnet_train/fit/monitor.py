@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glnet.recovery import MeshRecovery
+from glnet.decoding import GLNetRecovery
 from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
 from glnet_render.contact_sheet import contact_sheet
@@ -84,7 +84,7 @@ class Monitor:
         """Whether an overlay picture is due."""
         return self._board is not None and (step % PICTURES_EVERY == 0 or step == self._steps)
 
-    def picture(self, step: int, recovery: MeshRecovery) -> None:
+    def picture(self, step: int, recovery: GLNetRecovery) -> None:
         """Show held-out crops with the meshes that are recovered from them."""
         self._source.begin(PICTURES)
         sample = self._source.sample(SHOWN)

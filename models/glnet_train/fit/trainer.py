@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from glnet.body.smpl import Body
 from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
+from glnet.decoding import Decoder, GLNetRecovery
 from glnet.random_init import random_recovery
-from glnet.recovery import Decoder, MeshRecovery
 from glnet_infer.errors import CheckpointError, InputError, TrainingError, first_line
 from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
@@ -162,9 +162,9 @@ class Trainer:
             else:
                 old.copy_(new)
 
-    def recovery(self) -> MeshRecovery:
+    def recovery(self) -> GLNetRecovery:
         """The averaged network with its decoder, where the training runs."""
-        return MeshRecovery(self.averaged, self.decoder.body).eval()
+        return GLNetRecovery(self.averaged, self.decoder.body).eval()
 
     def checkpoint(self) -> Checkpoint:
         """The averaged network as a checkpoint."""

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from glnet.decoding import Decoder
 from glnet.estimate import Estimate
 from glnet.network import GLNet, Prediction
-from glnet.recovery import Decoder
 from glnet_infer.errors import InputError
 from glnet_render.targets import Targets
 from glnet_train.objective.matching import Matching, positives

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
+from glnet.decoding import DecodedBody, Decoder, standing_estimate
 from glnet.estimate import default_cameras
-from glnet.recovery import DecodedBody, Decoder, Recovery, standing_estimate
+from glnet.recovery import Recovery
 from glnet_infer.backends import Backend
 from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import BODY_JOINTS

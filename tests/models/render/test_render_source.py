@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from glnet.recovery import Decoder
+from glnet.decoding import Decoder
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import SKELETON_JOINTS

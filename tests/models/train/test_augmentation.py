@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from glnet.config import GLNetConfig
-from glnet.recovery import Decoder
+from glnet.decoding import Decoder
 from glnet_infer.contract import CropSpec
 from glnet_infer.skeleton import JOINT_NAMES
 from glnet_render import SyntheticSource

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from glnet.config import CropSpec
-from glnet.recovery import Decoder
+from glnet.decoding import Decoder
 from glnet_infer.errors import InputError
 from glnet_render import SyntheticSource
 from glnet_train.data import load_mixture

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from glnet.config import GLNetConfig
+from glnet.decoding import Decoder, standing_estimate
 from glnet.estimate import default_cameras
 from glnet.network import GLNet
 from glnet.parts import PARTS
-from glnet.recovery import Decoder, standing_estimate
 from glnet_render.targets import BACKGROUND, UNKNOWN, Targets, unknown_surface
 from glnet_train.objective.guidance import PLACE_WEIGHT, Guidance
 from glnet_train.objective.losses import LossWeights, Objective, weighted_mean

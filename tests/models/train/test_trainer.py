@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from glnet.backend import TorchBackend
 from glnet.checkpoint import Checkpoint
 from glnet.config import CropSpec
-from glnet.recovery import MeshRecovery
+from glnet.decoding import GLNetRecovery
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import CheckpointError, InputError, TrainingError
@@ -320,7 +320,7 @@ def test_the_truth_scores_zero(small_config, demo_body, bystanders):
     from glnet_render import Spread, SyntheticSource
 
     config = dataclasses.replace(small_config, crop=CropSpec(size=64), keypoints=29)
-    decoder = MeshRecovery(_network(config), demo_body).decoder
+    decoder = GLNetRecovery(_network(config), demo_body).decoder
     spread = Spread(bystanders=bystanders)
     source = SyntheticSource(demo_body, CropSpec(64), seed=7, spread=spread)
 

@@ -9,8 +9,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from glnet.config import GLNetConfig
+from glnet.decoding import Decoder
 from glnet.estimate import lift
-from glnet.recovery import Decoder
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
 from glnet_train.data import LabelMask, collate, read_3dpw, read_3dpw_json

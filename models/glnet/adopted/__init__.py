@@ -1,0 +1,91 @@
+"""Public checkpoints of others, through the same export: networks that are recognised by their tensors' names.
+
+Nothing here is copied from their authors: networks are written on this library's modules, and weights stay in the user's
+file. ``docs/public-checkpoints.md`` says where the files are, and under which terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glnet.adopted.base import AdoptedRecovery
+from glnet.adopted.cliff import Cliff
+from glnet.adopted.foreign import FOREIGN
+from glnet.adopted.hybrik import HybrikHeatMap, HybrikRegression, HybrikResNet
+from glnet.body.smpl import Body
+from glnet.hrnet import initialize
+from glnet_infer.errors import CheckpointError
+
+ADOPTED: tuple[type[AdoptedRecovery], ...] = (Cliff, HybrikHeatMap, HybrikRegression, HybrikResNet)
+
+KEY = "adopted"
+"""Key of a manifest's configuration that names an adopted network."""
+
+
+def recognise(state: Mapping[str, Tensor]) -> type[AdoptedRecovery] | None:
+    """The adopted network whose state dict this is; None where it is none of them.
+
+    Raises:
+        CheckpointError: It is of a network that is known, and cannot be exported.
+    """
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    # Those that are refused look like those that are adopted, and have something else besides.
+    for foreign in FOREIGN:
+        if foreign.matches(shapes):
+            raise CheckpointError(f"This is a checkpoint of {foreign.title}.", why=foreign.why, fix=foreign.fix)
+    return next((kind for kind in ADOPTED if kind.matches(shapes)), None)
+
+
+def adopt(
+    kind: type[AdoptedRecovery], state: Mapping[str, Tensor], body: Body, *, flip_test: bool = False
+) -> AdoptedRecovery:
+    """An adopted network with its weights, in evaluation mode.
+
+    Args:
+        kind: What :func:`recognise` found.
+        state: The state dict. The authors' copy of SMPL's data in it is left aside.
+        body: The body that it decodes to.
+        flip_test: Whether the mirrored crop is looked at as well, and both answers averaged.
+
+    Raises:
+        CheckpointError: The weights are not the network's, or it has no flip test.
+    """
+    recovery = _made(kind, body, flip_test)
+    own = {name: value for name, value in state.items() if not name.startswith(kind.aside)}
+    recovery.network.load(own, kind.title)
+    return recovery.eval()
+
+
+def untrained(document: Mapping[str, Any], body: Body, seed: int = 0) -> AdoptedRecovery:
+    """An adopted network with random weights, for measuring its speed.
+
+    Args:
+        document: Its configuration, as a manifest holds it.
+        body: The body that it decodes to.
+        seed: Seed of all random numbers; the caller's generator is left as it was.
+
+    Raises:
+        CheckpointError: There is no such network.
+    """
+    kind = next((each for each in ADOPTED if each.key == document.get(KEY)), None)
+    if kind is None:
+        known = ", ".join(each.key for each in ADOPTED)
+        raise CheckpointError(f"There is no adopted network {document.get(KEY)!r}.", fix=f"known are {known}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        recovery = _made(kind, body, document.get("flip_test") is True)
+        initialize(recovery.network)
+    return recovery.eval()
+
+
+def _made(kind: type[AdoptedRecovery], body: Body, flip_test: bool) -> AdoptedRecovery:
+    recovery = kind.untrained(body, flip_test=flip_test)
+    if flip_test and not recovery.flip_test:
+        raise CheckpointError(
+            f"{kind.title} has no flip test.", why="its authors do not average with the mirrored crop", fix="leave it out"
+        )
+    return recovery

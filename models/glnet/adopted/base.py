@@ -1,0 +1,202 @@
+"""What networks of others have in common once they are adopted: they are found by their names, and loaded as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from glnet.body.smpl import Body
+from glnet.mixed_precision import keep_in_float32
+from glnet.recovery import MeshRecovery, Recovery
+from glnet_infer.contract import CropSpec
+from glnet_infer.errors import CheckpointError
+
+SMPL_V1 = 1e-5
+"""Metres. Files of one version of SMPL differ by less, those of different versions by more."""
+
+
+class AdoptedNetwork(nn.Module):
+    """A network of others: from crops to what its decoder needs. The backbone may compute in half precision.
+
+    Attributes:
+        half_modules: Names of its modules that half precision is for; the others stay in float32.
+        renamed: Beginnings of its names, and of those in the file, where the two differ.
+    """
+
+    half_modules: ClassVar[tuple[str, ...]] = ()
+    renamed: ClassVar[Mapping[str, str]] = {}
+    precision = torch.float32
+
+    def name_in_file(self, name: str) -> str:
+        """What one of its tensors is called in the file."""
+        for ours, theirs in self.renamed.items():
+            if name.startswith(ours):
+                return theirs + name.removeprefix(ours)
+        return name
+
+    def load(self, state: Mapping[str, Tensor], title: str) -> None:
+        """Take a state dict over, all of it.
+
+        Args:
+            state: By the names in the file.
+            title: The network's name, for messages.
+
+        Raises:
+            CheckpointError: A name is missing or unknown, or a tensor has another shape or is not of numbers.
+        """
+        own = {self.name_in_file(name): (name, value) for name, value in self.state_dict().items()}
+        missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+        unknown = [name for name in state if name not in own]
+        shapes = [
+            f"{name} is {tuple(value.shape)}, not {tuple(own[name][1].shape)}"
+            for name, value in state.items()
+            if name in own and value.shape != own[name][1].shape
+        ]
+        kinds = [
+            f"{name} is {value.dtype}"
+            for name, value in state.items()
+            if name in own and value.is_floating_point() != own[name][1].is_floating_point()
+        ]
+        problems = (("missing", missing), ("unknown", unknown), ("wrong shape", shapes), ("wrong type", kinds))
+        if any(names for _, names in problems):
+            raise CheckpointError(
+                f"The weights do not fit {title}.",
+                why="; ".join(
+                    f"{label}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+                    for label, names in problems
+                    if names
+                ),
+                fix="take the file as its authors released it; docs/public-checkpoints.md lists those that are known",
+            )
+        broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+        if broken:
+            raise CheckpointError(
+                "The weights are not finite numbers.",
+                why=f"NaN or infinite: {', '.join(broken[:3])}",
+                fix="copy the file again",
+            )
+        self.load_state_dict({own[name][0]: value for name, value in state.items()}, strict=False)
+
+
+class AdoptedRecovery(MeshRecovery):
+    """A network of others with the body that it decodes to.
+
+    Attributes:
+        key: Its name in manifests.
+        title: Its name in messages.
+        source: Address of its authors' repository.
+        licence: Under which terms its weights are, a sentence.
+        cut: How its crops are cut.
+        aside: Beginnings of names in the file that are not the network's: the authors' copy of SMPL's data.
+    """
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    licence: ClassVar[str]
+    cut: ClassVar[CropSpec]
+    aside: ClassVar[str] = "smpl."
+
+    network: AdoptedNetwork
+
+    def __init__(self, network: AdoptedNetwork, body: Body) -> None:
+        super().__init__()
+        self.network = network
+        self.smpl = body
+
+    @classmethod
+    def matches(cls, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether a state dict is this network's, by names and shapes that no other has."""
+        raise NotImplementedError
+
+    @classmethod
+    def untrained(cls, body: Body, *, flip_test: bool = False) -> AdoptedRecovery:
+        """The network before its weights are loaded.
+
+        Args:
+            body: The body that it decodes to.
+            flip_test: Whether the mirrored crop is looked at as well, and both answers averaged.
+        """
+        raise NotImplementedError
+
+    @property
+    def body(self) -> Body:
+        """See :class:`glnet.recovery.MeshRecovery`; so for all that follows."""
+        return self.smpl
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.key
+
+    @property
+    def crop(self) -> CropSpec:
+        """How its crops are cut."""
+        return self.cut
+
+    @property
+    def keypoints(self) -> int:
+        """Number of its keypoints: the skeleton's joints."""
+        return 29
+
+    @property
+    def trained_with(self) -> str:
+        """All of them were trained with SMPL."""
+        return "smpl"
+
+    @property
+    def origin(self) -> str:
+        """Address of its authors' repository."""
+        return self.source
+
+    @property
+    def terms(self) -> str:
+        """Under which terms its weights are."""
+        return self.licence
+
+    @property
+    def flip_test(self) -> bool:
+        """Whether the mirrored crop is looked at as well."""
+        return False
+
+    def to_document(self) -> dict[str, Any]:
+        """Its configuration."""
+        return {
+            "adopted": self.key,
+            "flip_test": self.flip_test,
+            "crop": {"size": self.cut.size, "padding": self.cut.padding, "aspect": self.cut.aspect},
+            "body": self.trained_with,
+        }
+
+    def use_mixed_precision(self, keep: Sequence[str] = ()) -> None:
+        """Put the backbone into half precision."""
+        self.network.precision = torch.float16
+        for name in self.network.half_modules:
+            self.network.get_submodule(name).half()
+        keep_in_float32(self.network, keep)
+
+    def other_body(self, state: Mapping[str, Tensor]) -> str:
+        """A warning where the file holds another SMPL than the body that was given; empty otherwise. Nothing is taken."""
+        for name, own in (("v_template", self.body.data.v_template), ("shapedirs", self.body.data.shapedirs)):
+            theirs = state.get(f"{self.aside}{name}")
+            if theirs is None or not theirs.is_floating_point():
+                continue
+            if tuple(theirs.shape) != own.shape:
+                return f"its weights were trained with a body of another mesh: {name} is {tuple(theirs.shape)} there"
+            largest = float((theirs.double() - torch.as_tensor(own)).abs().max())
+            if not largest <= SMPL_V1:
+                return f"its weights were trained with another version of SMPL: {name} differs by up to {largest:.2g}"
+        return ""
+
+    def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
+        """Recover one mesh per crop."""
+        raise NotImplementedError
+
+
+def no_choice(crops: Tensor) -> Tensor:
+    """The chosen pixel of networks that choose none: N x 2 zeros."""
+    return torch.zeros_like(crops[:, 0, 0, :2], dtype=torch.int32)

@@ -1,0 +1,208 @@
+"""HybrIK's networks: from crops to 29 joints in the image with depths, twists, shape and scale."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from glnet.adopted.base import AdoptedNetwork
+from glnet.adopted.resnet import ResNet34
+from glnet.config import PRESETS, GLNetConfig
+from glnet.estimate import BETAS, TWISTS
+from glnet.hrnet import HRNet
+from glnet.network import Normalization
+from glnet_infer.skeleton import SKELETON_JOINTS, mirror_order
+
+CELLS = 64
+"""Cells of the heat map along each axis."""
+
+
+class HybrikEstimate(NamedTuple):
+    """A network's answer.
+
+    Attributes:
+        joints: N x 29 x 3: x and y in crop sides from the middle of the crop's pixel (S/2, S/2), depth in HybrIK's unit.
+        twists: N x 23 x 2, cosine and sine.
+        betas: N x 10.
+        scale: N x 1, crop sides that a metre spans.
+        sigma: N x 29, how unsure each joint is, 0 to 1.
+    """
+
+    joints: Tensor
+    twists: Tensor
+    betas: Tensor
+    scale: Tensor
+    sigma: Tensor
+
+
+def expectation(logits: Float[Tensor, "n j*d h w"]) -> Float[Tensor, "n j 3"]:
+    """Expected x, y and depth of each joint, -0.5 to 0.5: a softmax over the volume, in float32."""
+    return _mean_place(_probabilities(logits))
+
+
+def _probabilities(logits: Tensor) -> Float[Tensor, "n j d h w"]:
+    volume = logits.unflatten(1, (SKELETON_JOINTS, CELLS))
+    flat: Tensor = volume.flatten(2).softmax(-1)
+    shaped: Tensor = flat.unflatten(2, volume.shape[2:])
+    return shaped
+
+
+def _mean_place(probabilities: Float[Tensor, "n j d h w"]) -> Float[Tensor, "n j 3"]:
+    places = torch.arange(CELLS, dtype=probabilities.dtype, device=probabilities.device) / CELLS - 0.5
+    by_axis = (probabilities.sum((2, 3)), probabilities.sum((2, 4)), probabilities.sum((3, 4)))
+    return torch.stack([axis @ places for axis in by_axis], dim=-1)
+
+
+class HybrikNetwork(AdoptedNetwork):
+    """What the three forms share: heads on a global feature, and the average with the mirrored crop.
+
+    Args:
+        width: Channels of the global feature.
+        cameras: Numbers that the camera head gives; the first one is the scale.
+        flip_test: Whether the mirrored crop is looked at as well, and both answers averaged.
+    """
+
+    init_shape: Tensor
+    init_cam: Tensor
+
+    def __init__(self, width: int, cameras: int, flip_test: bool) -> None:
+        super().__init__()
+        self.flip_test = flip_test
+        self.normalization = Normalization(GLNetConfig.mean, GLNetConfig.std)
+        self.decshape = nn.Linear(width, BETAS)
+        self.decphi = nn.Linear(width, 2 * TWISTS)
+        self.deccam = nn.Linear(width, cameras)
+        self.decsigma = nn.Linear(width, SKELETON_JOINTS)
+        self.register_buffer("init_shape", torch.zeros(BETAS))
+        self.register_buffer("init_cam", torch.zeros(cameras))
+        self.mirrored = mirror_order(SKELETON_JOINTS)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What joints are read from, and the global feature, both float32."""
+        raise NotImplementedError
+
+    def places(self, seen: Tensor, mirrored: Tensor | None) -> Float[Tensor, "n 29 3"]:
+        """Joints, from one view or the average with the mirrored one."""
+        raise NotImplementedError
+
+    def mean_scale(self, scale: Tensor, mirrored: Tensor) -> Tensor:
+        """The scale of two views: that of the mean distance."""
+        return 2 / (1 / scale + 1 / mirrored)
+
+    def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> HybrikEstimate:
+        """Look at crops."""
+        images = self.normalization(crops).to(self.precision)
+        seen, feature = self.features(images)
+        betas, twists, scale, sigma = self._heads(feature)
+        if not self.flip_test:
+            return HybrikEstimate(self.places(seen, None), twists, betas, scale, sigma)
+        seen_mirrored, feature = self.features(images.flip(3))
+        other = self._heads(feature)
+        turned = [joint - 1 for joint in self.mirrored[1 : TWISTS + 1]]
+        other_twists = other[1][:, turned] * torch.tensor([1.0, -1.0], device=crops.device)
+        return HybrikEstimate(
+            self.places(seen, seen_mirrored),
+            (twists + other_twists) / 2,
+            (betas + other[0]) / 2,
+            self.mean_scale(scale, other[2]),
+            (sigma + other[3][:, self.mirrored]) / 2,
+        )
+
+    def _heads(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Betas, twists, scale, sigma."""
+        twists: Tensor = self.decphi(feature).unflatten(1, (TWISTS, 2))
+        scale = (self.deccam(feature) + self.init_cam)[:, :1]
+        return self.decshape(feature) + self.init_shape, twists, scale, self.decsigma(feature).sigmoid()
+
+    def _from_volume(self, logits: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Joints from heat maps; those of the mirrored crop are turned back first, and moved by the cell they are off."""
+        probabilities = _probabilities(logits)
+        if mirrored is not None:
+            other = _probabilities(mirrored).flip(4)[:, self.mirrored]
+            # Cell i of the mirrored map is cell 63 - i: their left edges, which stand for cells here, are one cell apart.
+            other = torch.cat([other[..., :1], other[..., :-1]], dim=-1)
+            probabilities = (probabilities + other) / 2
+        return _mean_place(probabilities)
+
+
+class HeatMapNetwork(HybrikNetwork):
+    """HRNet-W48; joints from a heat map of 64 x 64 x 64 cells each."""
+
+    half_modules = ("preact",)
+    renamed = {"volume.": "preact.final_layer.", "preact.final_layer.": "preact.final_feat_layer."}  # noqa: RUF012
+
+    def __init__(self, flip_test: bool = False) -> None:
+        backbone = PRESETS["w48"].backbone
+        super().__init__(backbone.feature_channels, 1, flip_test)
+        self.preact = HRNet(backbone)
+        self.volume = nn.Conv2d(backbone.channels[0], SKELETON_JOINTS * CELLS, 1)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Heat maps and the pooled feature. Logits are steep, half precision would move joints by millimetres."""
+        found = self.preact(images)
+        return self.volume(found.pixels.float()), found.pooled.float()
+
+    def places(self, seen: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Joints from the volume."""
+        return self._from_volume(seen, mirrored)
+
+
+class RegressionNetwork(HybrikNetwork):
+    """HRNet-W48; joints from one linear layer."""
+
+    half_modules = ("preact",)
+    renamed = {"preact.final_layer.": "preact.final_feat_layer."}  # noqa: RUF012
+
+    def __init__(self, flip_test: bool = False) -> None:
+        backbone = PRESETS["w48"].backbone
+        super().__init__(backbone.feature_channels, 1, flip_test)
+        self.preact = HRNet(backbone)
+        self.fc_coord = nn.Linear(backbone.feature_channels, 3 * SKELETON_JOINTS)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature alone."""
+        pooled: Tensor = self.preact(images).pooled.float()
+        return pooled, pooled
+
+    def places(self, seen: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Joints from the pooled feature."""
+        joints: Tensor = self.fc_coord(seen).unflatten(1, (SKELETON_JOINTS, 3))
+        if mirrored is None:
+            return joints
+        other: Tensor = self.fc_coord(mirrored).unflatten(1, (SKELETON_JOINTS, 3))[:, self.mirrored]
+        other = other * torch.tensor([-1.0, 1.0, 1.0], device=joints.device)
+        return (joints + other) / 2
+
+
+class ResNetNetwork(HybrikNetwork):
+    """ResNet-34 and three transposed convolutions; joints from a heat map."""
+
+    half_modules = ("preact", "deconv_layers")
+
+    def __init__(self, flip_test: bool = False) -> None:
+        super().__init__(1024, 3, flip_test)
+        self.preact = ResNet34()
+        layers: list[nn.Module] = []
+        for channels in (512, 256, 256):
+            layers += [nn.ConvTranspose2d(channels, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
+        self.deconv_layers = nn.Sequential(*layers)
+        self.final_layer = nn.Conv2d(256, SKELETON_JOINTS * CELLS, 1)
+        # No activation between them: the authors have none.
+        self.fc1, self.fc2 = nn.Linear(512, 1024), nn.Linear(1024, 1024)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Heat maps and the global feature."""
+        deep = self.preact(images)
+        feature: Tensor = self.fc2(self.fc1(deep.float().mean((2, 3))))
+        return self.final_layer(self.deconv_layers(deep).float()), feature
+
+    def places(self, seen: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Joints from the volume."""
+        return self._from_volume(seen, mirrored)
+
+    def mean_scale(self, scale: Tensor, mirrored: Tensor) -> Tensor:
+        """The mean of both, as its authors take it here."""
+        return (scale + mirrored) / 2
