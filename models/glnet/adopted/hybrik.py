@@ -72,7 +72,9 @@ class Hybrik(AdoptedRecovery):
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""
         estimate = self.network(crops)
-        shift = torch.tensor([HALF_PIXEL / self.crop.size, HALF_PIXEL / self.crop.size, 0], device=crops.device)
+        half = HALF_PIXEL / self.crop.size
+        # The average with the mirrored crop is half a pixel to the left by itself.
+        shift = torch.tensor([0.0 if self.flip_test else half, half, 0.0], device=crops.device)
         return self.decode(estimate._replace(joints=estimate.joints + shift), cameras, crops)
 
     def decode(self, estimate: HybrikEstimate, cameras: Float[Tensor, "n 4"], crops: Tensor) -> Recovery:

@@ -40,20 +40,22 @@ class HybrikEstimate(NamedTuple):
 
 def expectation(logits: Float[Tensor, "n j*d h w"]) -> Float[Tensor, "n j 3"]:
     """Expected x, y and depth of each joint, -0.5 to 0.5: a softmax over the volume, in float32."""
-    return _mean_place(_probabilities(logits))
+    return _mean_place(_marginals(logits))
 
 
-def _probabilities(logits: Tensor) -> Float[Tensor, "n j d h w"]:
+def _marginals(logits: Float[Tensor, "n j*d h w"]) -> Float[Tensor, "n j 3 c"]:
+    """How likely each joint is at each x, y and depth.
+
+    Each of the three is divided by its own sum: that of the whole volume, a quarter of a million numbers, is less exact.
+    """
     volume = logits.unflatten(1, (SKELETON_JOINTS, CELLS))
-    flat: Tensor = volume.flatten(2).softmax(-1)
-    shaped: Tensor = flat.unflatten(2, volume.shape[2:])
-    return shaped
+    shares = (volume - volume.amax((2, 3, 4), keepdim=True)).exp()
+    sums = torch.stack([shares.sum((2, 3)), shares.sum((2, 4)), shares.sum((3, 4))], dim=2)
+    return sums / sums.sum(-1, keepdim=True)
 
 
-def _mean_place(probabilities: Float[Tensor, "n j d h w"]) -> Float[Tensor, "n j 3"]:
-    places = torch.arange(CELLS, dtype=probabilities.dtype, device=probabilities.device) / CELLS - 0.5
-    by_axis = (probabilities.sum((2, 3)), probabilities.sum((2, 4)), probabilities.sum((3, 4)))
-    return torch.stack([axis @ places for axis in by_axis], dim=-1)
+def _mean_place(marginals: Float[Tensor, "n j 3 c"]) -> Float[Tensor, "n j 3"]:
+    return marginals @ (torch.arange(CELLS, dtype=marginals.dtype, device=marginals.device) / CELLS - 0.5)
 
 
 class HybrikNetwork(AdoptedNetwork):
@@ -119,13 +121,14 @@ class HybrikNetwork(AdoptedNetwork):
 
     def _from_volume(self, logits: Tensor, mirrored: Tensor | None) -> Tensor:
         """Joints from heat maps; those of the mirrored crop are turned back first, and moved by the cell they are off."""
-        probabilities = _probabilities(logits)
+        marginals = _marginals(logits)
         if mirrored is not None:
-            other = _probabilities(mirrored).flip(4)[:, self.mirrored]
+            x, y, depth = _marginals(mirrored)[:, self.mirrored].unbind(2)
             # Cell i of the mirrored map is cell 63 - i: their left edges, which stand for cells here, are one cell apart.
-            other = torch.cat([other[..., :1], other[..., :-1]], dim=-1)
-            probabilities = (probabilities + other) / 2
-        return _mean_place(probabilities)
+            x = x.flip(-1)
+            x = torch.cat([x[..., :1], x[..., :-1]], dim=-1)
+            marginals = (marginals + torch.stack([x, y, depth], dim=2)) / 2
+        return _mean_place(marginals)
 
 
 class HeatMapNetwork(HybrikNetwork):
