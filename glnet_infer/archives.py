@@ -33,12 +33,12 @@ class ArraySpec:
     """What an array of an archive must be.
 
     Attributes:
-        shape: Its lengths; a letter stands for any length, the same one in all arrays of the archive.
-        dtype: Name of its type; ``str`` for text.
+        shape: Its lengths; a letter stands for any length, the same one in all arrays of the archive. None for any shape.
+        dtype: Name of its type; ``str`` for text; ``number`` for any real numbers, which stay as they are, NaN too.
         optional: Whether it may be missing.
     """
 
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str, ...] | None
     dtype: str
     optional: bool = False
 
@@ -139,6 +139,8 @@ def _read_array(
             at += len(block)
         member.read(1)  # the end of the member, where zipfile compares its checksum
     array: NDArray[Any] = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+    if spec.dtype == "number":
+        return array
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity")
     if array.dtype.kind == "U":
@@ -156,8 +158,14 @@ def _check_header(
     if spec.dtype == "str":
         if dtype.kind != "U" or dtype.itemsize > 4 * LONGEST_TEXT:
             raise ValueError(f"{name} is {dtype}, not text of at most {LONGEST_TEXT} characters")
+    elif spec.dtype == "number":
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            held = "an array of Python objects" if dtype.hasobject else str(dtype)[:40]
+            raise ValueError(f"{name} is {held}, not of numbers")
     elif dtype.newbyteorder("=") != np.dtype(spec.dtype):
         raise ValueError(f"{name} is {dtype}, not {spec.dtype}")
+    if spec.shape is None:
+        return
     wanted = [lengths.get(length, length) if isinstance(length, str) else length for length in spec.shape]
     fits = len(shape) == len(wanted) and all(
         isinstance(length, str) or length == found for length, found in zip(wanted, shape, strict=True)

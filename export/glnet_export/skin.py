@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet.body.files import BodyData
+from glnet.body.data import BodyData
 from glnet_infer.results.skin import Skin
 
 _LICENSES = {
