@@ -76,23 +76,29 @@ def read_archive(
         raise kind(what, why=first_line(error), fix=fix) from error
 
 
-class _Careful:
-    """A file for ``zipfile``, which reads the list of contents at once, however long it claims to be."""
+class CarefulFile:
+    """A file for ``zipfile``, which reads the list of contents at once, however long it claims to be.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    Args:
+        file: The file.
+        longest: Most bytes to read at once.
+    """
+
+    def __init__(self, file: BinaryIO, longest: int = _LONGEST_LIST) -> None:
+        self.file, self.longest = file, longest
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        content = self.file.read(_LONGEST_LIST + 1 if size < 0 else min(size, _LONGEST_LIST + 1))
-        if len(content) > _LONGEST_LIST:
+        """At most the longest."""
+        content = self.file.read(self.longest + 1 if size < 0 else min(size, self.longest + 1))
+        if len(content) > self.longest:
             raise ValueError("its list of contents is too long")
         return content
 
 
 def _read(file: BinaryIO, specs: Mapping[str, ArraySpec], limit: int) -> dict[str, NDArray[Any]]:
     try:
-        archive = zipfile.ZipFile(_Careful(file))
+        archive = zipfile.ZipFile(CarefulFile(file))
     except zipfile.BadZipFile as error:
         raise ValueError("it is not an .npz archive, or it breaks off") from error
     members: dict[str, zipfile.ZipInfo] = {}
