@@ -205,11 +205,7 @@ def _misfits(state: dict[str, Tensor], layout: dict[str, tuple[tuple[int, ...], 
     """How weights differ from a network's, told before any of their numbers is looked at."""
     missing = sorted(name for name in set(layout) - set(state) if not name.endswith(WITHOUT_EFFECT))
     shared = [(name, state[name], *layout[name]) for name in layout if name in state]
-    wrong = {
-        name: f"{name} is {kind}"
-        for name, value, _, dtype in shared
-        if (kind := _wrong_kind(value, dtype.is_floating_point))
-    }
+    wrong = {name: f"{name} is {kind}" for name, value, _, dtype in shared if (kind := _wrong_kind(name, value, dtype))}
     shapes = [
         f"{name} is {tuple(value.shape)}, not {shape}"
         for name, value, shape, _ in shared
