@@ -4,13 +4,14 @@ import datetime
 import platform
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import torch
 
 from glnet.body import Body, find_body, load_body
+from glnet.body.files import GENDERED_NAMES
 from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.decoding import GLNetRecovery
@@ -52,6 +53,22 @@ SETTLING_CROPS = 8
 """Crops that give a random network its batch statistics."""
 
 
+class Loaded(NamedTuple):
+    """What a source gives.
+
+    Attributes:
+        recovery: The recovery module in evaluation mode.
+        network: The network's entry in the manifest.
+        body_file: The body's file.
+        notes: Sentences on where the weights were found.
+    """
+
+    recovery: MeshRecovery
+    network: NetworkRecord
+    body_file: FileRecord
+    notes: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Source:
     """What to export: a checkpoint, or random weights of a configuration.
@@ -61,15 +78,17 @@ class Source:
         config: Preset or file; for a bare state dict, and for random weights.
         seed: Seed of random weights.
         body: ``demo``, ``smpl`` or a file; the configuration's own where None.
+        weights_key: Which weights of the checkpoint to take where it holds several.
     """
 
     checkpoint: Path | None = None
     config: str | None = None
     seed: int = 0
     body: str | None = None
+    weights_key: str | None = None
 
-    def load(self) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
-        """The recovery module in evaluation mode, the network's entry in the manifest, and the body's file.
+    def load(self) -> "Loaded":
+        """What is to be exported.
 
         Raises:
             CheckpointError: Checkpoint or configuration cannot be used.
@@ -83,8 +102,9 @@ class Source:
             recovery = random_recovery(config, body, self.seed)
             crops = textured_crops(SETTLING_CROPS, config.crop.size, self.seed)
             settle_batch_norms(recovery.network, torch.from_numpy(crops))
-            return recovery, NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict()), file
-        checkpoint = Checkpoint.load(self.checkpoint, config)
+            record = NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
+            return Loaded(recovery, record, file, ())
+        checkpoint = Checkpoint.load(self.checkpoint, config, self.weights_key)
         if self.body is None and not checkpoint.says_body:
             raise BodyError(
                 f"{self.checkpoint} does not say which body it was trained with.",
@@ -95,7 +115,8 @@ class Source:
         recovery = GLNetRecovery(checkpoint.network(), body).eval()
         weights = record_file(self.checkpoint)
         config = checkpoint.config
-        return recovery, NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict()), file
+        record = NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict())
+        return Loaded(recovery, record, file, checkpoint.notes)
 
     def _load_body(self, trained_with: str) -> tuple[Body, FileRecord]:
         path = find_body(self.body or trained_with)
@@ -163,13 +184,20 @@ def export(
 
 def _load(source: Source, report: StageReport) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
     """What the source loads, and what is to be said of it."""
-    recovery, network, body_file = source.load()
+    recovery, network, body_file, notes = source.load()
     parameters = sum(parameter.numel() for parameter in recovery.parameters())
     body = recovery.body.data
     report.say(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
+    for note in notes:
+        report.say(note)
     trained_with = recovery.trained_with
-    if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
-        report.say(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
+    if network.weights == "checkpoint" and body.name != trained_with:
+        if source.config is None:
+            report.say(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
+        elif body.name in GENDERED_NAMES:
+            report.say(f"WARNING: the body is {body.name!r}; weights are nearly always trained with the neutral one")
+    for note in body.notes:
+        report.say(f"WARNING: the body is odd: {note}")
     return recovery, network, body_file
 
 

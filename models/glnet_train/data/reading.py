@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet.body.pickles import BodyUnpickler, PickledObject
+from glnet.pickles import ARRAYS, SCALARS, Conversion, InertUnpickler, plain_items, words_for
 from glnet_infer.errors import InputError, first_line
-from glnet_infer.files import read_json
+from glnet_infer.files import open_regular, read_json
 
 MINIMUM_BOX = 5.0
 """Pixels. Persons whose box is narrower or lower than this inside the image are left out, as HybrIK does."""
@@ -39,22 +39,11 @@ def existing_folder(path: str | Path, what: str) -> Path:
     return path
 
 
-class _AnnotationUnpickler(BodyUnpickler):
-    """The body files' unpickler without chumpy and scipy: 3DPW's sequences are plain dictionaries of numpy arrays."""
+class _AnnotationUnpickler(InertUnpickler):
+    """Gives a 3DPW sequence's content as data."""
 
     kind_of_file = "annotation file"
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith(("chumpy", "scipy")):
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no annotation file contains")
-        return super().find_class(module, name)
-
-
-def _plain(value: Any) -> Any:
-    """The value with arrays in place of their stand-ins, inside lists too."""
-    if isinstance(value, PickledObject):
-        return value.array()
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    actions = SCALARS
 
 
 def read_pickle(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
@@ -70,11 +59,13 @@ def read_pickle(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -
     """
     keys = tuple(keys)
     try:
-        with path.open("rb") as file:
-            content = _AnnotationUnpickler(file, encoding="latin1").load()
+        with open_regular(path) as file:
+            content = _AnnotationUnpickler(file).load()
+            conversion = Conversion(ARRAYS, file.seek(0, 2))
         if not isinstance(content, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dictionary")
-        found = {key: _plain(content[key]) for key in (*keys, *optional) if key in content}
+            raise pickle.UnpicklingError(f"it holds a {words_for(content)}, not a dictionary")
+        values = dict(plain_items(content))
+        found = {key: conversion.plain(values[key]) for key in (*keys, *optional) if key in values}
     except Exception as error:  # a damaged pickle can raise almost anything
         raise InputError(
             f"The annotation file {path} was not read.",
