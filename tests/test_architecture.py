@@ -79,6 +79,7 @@ NETWORK = {
         "network",
         "recovery",
         "rotations",
+        "weights",
     },
 }
 

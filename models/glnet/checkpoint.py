@@ -11,20 +11,14 @@ from torch import Tensor
 
 from glnet.config import GLNetConfig
 from glnet.network import GLNet
-from glnet.weights import find_weights, open_checkpoint
-from glnet.weights.tensors import OddTensor
-from glnet_infer.errors import CheckpointError, shortened
+from glnet.weights import find_weights, open_checkpoint, read_all
+from glnet.weights.fitting import Layout, examples, fitted, layout
+from glnet_infer.errors import CheckpointError
 from glnet_infer.fields import quote
 from glnet_infer.files import replace_file
 
 FORMAT = "glnet-checkpoint"
 VERSION = 1
-
-WITHOUT_EFFECT = ".num_batches_tracked"
-"""Weights that may be missing: counters that only a training looks at."""
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGERS = (torch.int64, torch.int32)
 
 
 @dataclass(frozen=True)
@@ -50,28 +44,12 @@ class Checkpoint:
         Raises:
             CheckpointError: Names, shapes or types of the weights are not the configuration's, or their values are none.
         """
-        misfits = _misfits(self.state, layout_of(self.config))
-        if misfits:
-            raise CheckpointError(
-                f"The weights do not fit the architecture {self.config.name!r}.",
-                why="; ".join(misfits),
-                fix="give the configuration that the checkpoint was trained with: --config PRESET or --config FILE.json",
-            )
-        state = {name: value.to(dtype=layout_of(self.config)[name][1]) for name, value in self.state.items()}
-        broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-        if broken:
-            raise CheckpointError(
-                "The weights are not finite numbers.",
-                why=_examples("NaN or infinite", broken),
-                fix="the training diverged before this was saved; use an earlier checkpoint",
-            )
-        negative = [name for name, value in state.items() if name.endswith("running_var") and (value < 0).any()]
-        if negative:
-            raise CheckpointError(
-                "The weights are not those of a trained network.",
-                why=_examples("a variance below zero", negative),
-                fix="copy the checkpoint again; check what was done to it since it was saved",
-            )
+        state = fitted(
+            self.state,
+            layout_of(self.config),
+            what=f"The weights do not fit the architecture {self.config.name!r}.",
+            fix="give the configuration that the checkpoint was trained with: --config PRESET or --config FILE.json",
+        )
         network = GLNet(self.config)
         network.load_state_dict({**network.state_dict(), **state})
         return network.eval()
@@ -118,7 +96,7 @@ class Checkpoint:
         if lost:
             raise CheckpointError(
                 "The checkpoint cannot be made compact.",
-                why=_examples("too large for half precision", lost),
+                why=examples("too large for half precision", lost),
                 fix="hand on the checkpoint as it is",
             )
         return dataclasses.replace(self, state=state)
@@ -148,14 +126,7 @@ class Checkpoint:
                     why="it is a bare state dict",
                     fix="give --config PRESET or --config FILE.json",
                 )
-            odd = [f"{name} is {value.words}" for name, value in found.items() if isinstance(value, OddTensor)]
-            if odd:
-                raise CheckpointError(
-                    f"The checkpoint {path} was not read.",
-                    why=_examples("no plain tensors", odd),
-                    fix="save the weights of the network before it was quantised or pruned, dense and on the CPU",
-                )
-            state = {name: file.read(value) for name, value in found.items()}
+            state = read_all(file, found, path)
         return cls(own, state, says_body=is_ours, notes=notes)
 
 
@@ -185,43 +156,7 @@ def _own_config(path: Path, document: dict[str, Any], given: GLNetConfig | None)
 
 
 @functools.lru_cache(maxsize=4)
-def layout_of(config: GLNetConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def layout_of(config: GLNetConfig) -> Layout:
     """Shape and type of all weights of a network by their names; no memory is taken for them."""
     with torch.device("meta"):
-        state = GLNet(config).state_dict()
-    return {name: (tuple(value.shape), value.dtype) for name, value in state.items()}
-
-
-def _wrong_kind(name: str, value: Tensor, dtype: torch.dtype) -> str:
-    """What a tensor is that is no plain one of real numbers, or of whole ones; else an empty text."""
-    if value.is_nested or value.is_quantized or value.is_meta or value.layout != torch.strided:
-        return "no plain tensor"
-    allowed = FLOATS if dtype.is_floating_point else INTEGERS
-    fits = value.dtype in allowed or (name.endswith(WITHOUT_EFFECT) and value.dtype in FLOATS)
-    return "" if fits else str(value.dtype).removeprefix("torch.")
-
-
-def _misfits(state: dict[str, Tensor], layout: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> list[str]:
-    """How weights differ from a network's, told before any of their numbers is looked at."""
-    missing = sorted(name for name in set(layout) - set(state) if not name.endswith(WITHOUT_EFFECT))
-    shared = [(name, state[name], *layout[name]) for name in layout if name in state]
-    wrong = {name: f"{name} is {kind}" for name, value, _, dtype in shared if (kind := _wrong_kind(name, value, dtype))}
-    shapes = [
-        f"{name} is {tuple(value.shape)}, not {shape}"
-        for name, value, shape, _ in shared
-        if name not in wrong and value.shape != shape
-    ]
-    labelled = (
-        _examples("missing", missing),
-        _examples("unknown", sorted(set(state) - set(layout))),
-        _examples("wrong type", list(wrong.values())),
-        _examples("wrong shape", shapes),
-    )
-    return [text for text in labelled if text]
-
-
-def _examples(label: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    shown = ", ".join(shortened(name, 80) for name in names[:3])
-    return f"{label}: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return layout(GLNet(config))

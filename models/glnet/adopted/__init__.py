@@ -7,7 +7,8 @@ file. ``docs/public-checkpoints.md`` says where the files are, and under which t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from glnet.adopted.foreign import FOREIGN
 from glnet.adopted.hybrik import HybrikHeatMap, HybrikRegression, HybrikResNet
 from glnet.body.smpl import Body
 from glnet.hrnet import initialize
+from glnet.weights import find_weights, open_checkpoint, read_all
 from glnet_infer.errors import CheckpointError
 
 ADOPTED: tuple[type[AdoptedRecovery], ...] = (Cliff, HybrikHeatMap, HybrikRegression, HybrikResNet)
@@ -26,13 +28,43 @@ KEY = "adopted"
 """Key of a manifest's configuration that names an adopted network."""
 
 
-def recognise(state: Mapping[str, Tensor]) -> type[AdoptedRecovery] | None:
-    """The adopted network whose state dict this is; None where it is none of them.
+class AdoptedCheckpoint(NamedTuple):
+    """A file of an adopted network.
+
+    Attributes:
+        kind: The network.
+        state: Its weights, and the authors' copy of SMPL's data.
+        notes: Sentences on where in the file the weights were found, for the user.
+    """
+
+    kind: type[AdoptedRecovery]
+    state: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def read_adopted(path: Path, weights_key: str | None = None) -> AdoptedCheckpoint | None:
+    """The checkpoint in a file; None where it is not of an adopted network.
+
+    Args:
+        path: The file.
+        weights_key: Which weights to take where the file holds several.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is of a network that is known and cannot be exported.
+    """
+    with open_checkpoint(path) as file:
+        found, notes = find_weights(file.document, (), weights_key, path=path)
+        kind = recognise(found)
+        return None if kind is None else AdoptedCheckpoint(kind, read_all(file, found, path), notes)
+
+
+def recognise(state: Mapping[str, Any]) -> type[AdoptedRecovery] | None:
+    """The adopted network whose state dict this is, by names and shapes; None where it is none of them.
 
     Raises:
         CheckpointError: It is of a network that is known, and cannot be exported.
     """
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     # Those that are refused look like those that are adopted, and have something else besides.
     for foreign in FOREIGN:
         if foreign.matches(shapes):

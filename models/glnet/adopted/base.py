@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from glnet.body.smpl import Body
 from glnet.mixed_precision import keep_in_float32
 from glnet.recovery import MeshRecovery, Recovery
+from glnet.weights.fitting import fitted, layout
 from glnet_infer.contract import CropSpec
-from glnet_infer.errors import CheckpointError
 
 SMPL_V1 = 1e-5
 """Metres. Files of one version of SMPL differ by less, those of different versions by more."""
@@ -46,40 +46,16 @@ class AdoptedNetwork(nn.Module):
             title: The network's name, for messages.
 
         Raises:
-            CheckpointError: A name is missing or unknown, or a tensor has another shape or is not of numbers.
+            CheckpointError: A name is missing or unknown, or a tensor has another shape or type.
         """
-        own = {self.name_in_file(name): (name, value) for name, value in self.state_dict().items()}
-        missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-        unknown = [name for name in state if name not in own]
-        shapes = [
-            f"{name} is {tuple(value.shape)}, not {tuple(own[name][1].shape)}"
-            for name, value in state.items()
-            if name in own and value.shape != own[name][1].shape
-        ]
-        kinds = [
-            f"{name} is {value.dtype}"
-            for name, value in state.items()
-            if name in own and value.is_floating_point() != own[name][1].is_floating_point()
-        ]
-        problems = (("missing", missing), ("unknown", unknown), ("wrong shape", shapes), ("wrong type", kinds))
-        if any(names for _, names in problems):
-            raise CheckpointError(
-                f"The weights do not fit {title}.",
-                why="; ".join(
-                    f"{label}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-                    for label, names in problems
-                    if names
-                ),
-                fix="take the file as its authors released it; docs/public-checkpoints.md lists those that are known",
-            )
-        broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-        if broken:
-            raise CheckpointError(
-                "The weights are not finite numbers.",
-                why=f"NaN or infinite: {', '.join(broken[:3])}",
-                fix="copy the file again",
-            )
-        self.load_state_dict({own[name][0]: value for name, value in state.items()}, strict=False)
+        own = {self.name_in_file(name): name for name in self.state_dict()}
+        found = fitted(
+            state,
+            {self.name_in_file(name): kind for name, kind in layout(self).items()},
+            what=f"The weights do not fit {title}.",
+            fix="take the file as its authors released it; docs/public-checkpoints.md lists those that are known",
+        )
+        self.load_state_dict({own[name]: value for name, value in found.items()}, strict=False)
 
 
 class AdoptedRecovery(MeshRecovery):

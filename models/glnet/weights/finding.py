@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from glnet.pickles import PickledObject, plain_items, words_for
-from glnet.weights.tensors import is_tensor
+from glnet.weights.fitting import examples
+from glnet.weights.opening import CheckpointFile
+from glnet.weights.tensors import OddTensor, is_tensor
 from glnet_infer.errors import CheckpointError, printable, shortened
 from glnet_infer.fields import quote
 
@@ -97,6 +101,27 @@ def find_weights(
         best.sort(key=lambda option: -len(option.tensors))
     best.sort(key=lambda option: _AVERAGES.search(option.label) is not None)
     return _state(best[0]), _notes(best, bool(names) and most > 0)
+
+
+def read_all(file: CheckpointFile, found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors of weights that were found.
+
+    Args:
+        file: The open checkpoint.
+        found: What :func:`find_weights` gave.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: One is no plain tensor.
+    """
+    odd = [f"{name} is {value.words}" for name, value in found.items() if isinstance(value, OddTensor)]
+    if odd:
+        raise CheckpointError(
+            f"The checkpoint {path} was not read.",
+            why=examples("no plain tensors", odd),
+            fix="save the weights of the network before it was quantised or pruned, dense and on the CPU",
+        )
+    return {name: file.read(value) for name, value in found.items()}
 
 
 def _dictionaries(document: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Any], bool]]:
