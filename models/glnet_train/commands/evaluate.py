@@ -9,7 +9,7 @@ import typer
 
 from glnet_infer.commands.console import errors_reported, print_json, print_result, say, talk
 from glnet_infer.errors import BodyError, CheckpointError, InputError
-from glnet_train.commands.opening import WeightsKey, open_body, open_weights
+from glnet_train.commands.opening import WeightsKey, open_body, open_weights, say_left_out
 from glnet_train.commands.requirements import check_installed
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def _score_datasets(
     from glnet_train.scores import score_dataset
 
     found = []
-    for dataset in load_datasets(listing, protocol.body, spec)[0]:
+    datasets, _ = load_datasets(listing, protocol.body, spec)
+    say_left_out(datasets)
+    for dataset in datasets:
         _note_bodies(dataset, protocol)
         with Progress(console=talk, transient=True, disable=not talk.is_terminal) as bar:
             task = bar.add_task(dataset.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from glnet_infer.commands.console import say
 if TYPE_CHECKING:
     from glnet.body import Body
     from glnet.checkpoint import Checkpoint
+    from glnet_train.data import AnnotatedImages
 
 WeightsKey = Annotated[
     str | None,
@@ -49,3 +51,10 @@ def open_weights(path: Path, weights_key: str | None = None) -> Checkpoint:
     for note in checkpoint.notes:
         say(f"{path}: {note}")
     return checkpoint
+
+
+def say_left_out(datasets: Iterable[AnnotatedImages]) -> None:
+    """Print how many persons of datasets are not used, and why."""
+    for dataset in datasets:
+        for reason, count in dataset.left_out.items():
+            say(f"{dataset.name}: {count} persons left out: {reason}")

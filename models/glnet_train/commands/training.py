@@ -9,7 +9,7 @@ import typer
 from glnet_infer.commands.console import errors_reported, print_result, say
 from glnet_infer.errors import InputError, OutputError
 from glnet_infer.files import make_directory
-from glnet_train.commands.opening import WeightsKey, open_body, open_weights
+from glnet_train.commands.opening import WeightsKey, open_body, open_weights, say_left_out
 from glnet_train.commands.requirements import check_installed
 
 
@@ -72,6 +72,7 @@ def fit_command(
             )
         body = open_body(network.body)
         real = None if data is None else load_mixture(data, body, network.crop, recipe.seed)
+        say_left_out([] if real is None else real.datasets)
         processes = Processes.join()
         try:
             if state is not None:

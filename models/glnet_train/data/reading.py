@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from glnet.pickles import ARRAYS, SCALARS, Conversion, InertUnpickler, plain_items, words_for
 from glnet_infer.errors import InputError, first_line
+from glnet_infer.fields import quote
 from glnet_infer.files import open_regular, read_json
+
+LARGEST = 1e9
+"""Largest label: millimetres in a thousand kilometres. Products of larger ones overflow."""
 
 MINIMUM_BOX = 5.0
 """Pixels. Persons whose box is narrower or lower than this inside the image are left out, as HybrIK does."""
@@ -97,12 +101,17 @@ def read_annotations(path: str | Path, lists: Iterable[str] = ("images", "annota
     return content
 
 
-def need(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """Check that a record has all keys.
+def need(record: Any, keys: Iterable[str], where: str) -> None:
+    """Check that a value is a record with all keys.
 
     Raises:
-        InputError: A key is missing.
+        InputError: It is none, or a key is missing.
     """
+    if not isinstance(record, Mapping):
+        raise InputError(
+            f"{where} is {quote(record)}, not an object with keys.",
+            fix="check that this is the dataset and the release that the reader is for",
+        )
     missing = [key for key in keys if key not in record]
     if missing:
         raise InputError(
@@ -110,6 +119,21 @@ def need(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
             why=f"it has {', '.join(sorted(map(str, record))) or 'nothing'}",
             fix="check that this is the dataset and the release that the reader is for",
         )
+
+
+def identity(record: Mapping[str, Any], key: str, where: str) -> int | str:
+    """The number or text that a record is known by, or refers to another by.
+
+    Raises:
+        InputError: It is something else.
+    """
+    value = record.get(key)
+    if not isinstance(value, int | str):
+        raise InputError(
+            f"{where}: {key} is {quote(value)}, not a number or a text.",
+            fix="check that this is the dataset and the release that the reader is for",
+        )
+    return value
 
 
 def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
@@ -126,14 +150,17 @@ def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool
     """
     try:
         array = np.asarray(value, dtype=np.float64).reshape(shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{what} are not numbers in the shape {shape}.",
-            why=str(error),
+            why=first_line(error),
             fix="check that this is the dataset and the release that the reader is for",
         ) from error
-    if not np.isfinite(array if rows is None else array[rows]).all():
+    used = array if rows is None else array[rows]
+    if not np.isfinite(used).all():
         raise InputError(f"{what} are not all finite.", why="an unknown label must be marked as such, and not be NaN")
+    if used.size and np.abs(used).max() > LARGEST:
+        raise InputError(f"{what} are too large.", why=f"one is beyond {LARGEST:g}", fix="check the file's units")
     return array
 
 
