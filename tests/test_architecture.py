@@ -66,6 +66,7 @@ NETWORK = {
     "recovery": {"body", "sampling"},
     "decoding": {"body", "config", "estimate", "network", "recovery", "rotations", "sampling"},
     "checkpoint": {"config", "network", "weights"},
+    "backbones": {"config", "hrnet", "weights"},
     "random_init": {"body", "config", "decoding", "network", "recovery"},
     "backend": {"recovery"},
     "adopted": {

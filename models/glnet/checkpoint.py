@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -128,6 +128,24 @@ class Checkpoint:
                 )
             state = read_all(file, found, path)
         return cls(own, state, says_body=is_ours, notes=notes)
+
+
+def holds_network(path: Path, config: GLNetConfig, weights_key: str | None = None) -> Literal["", "document", "weights"]:
+    """Whether a file holds weights of a whole network: a document of ours, or weights alone.
+
+    Args:
+        path: The file.
+        config: The network whose weights they may be.
+        weights_key: Which weights to take where the file holds several.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    with open_checkpoint(path) as file:
+        if isinstance(file.document, dict) and file.document.get("format") == FORMAT:
+            return "document"
+        found, _ = find_weights(file.document, layout_of(config), weights_key, path=path)
+        return "weights" if "coarse.weight" in found else ""
 
 
 def _own_config(path: Path, document: dict[str, Any], given: GLNetConfig | None) -> GLNetConfig:

@@ -202,25 +202,6 @@ class HRNet(nn.Module):
         return Features(branches[0], tuple(branches[1:]), pooled)
 
 
-def load_backbone_weights(backbone: HRNet, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Load public HRNet weights into the backbone.
-
-    Classifiers and pose heads that come with such weights are left aside: only names that the backbone has, with the
-    same shape, are taken.
-
-    Args:
-        backbone: Changed in place.
-        state: A state dict of an HRNet image classification or pose network.
-
-    Returns:
-        Names that the backbone has and ``state`` lacks, and names that were left aside.
-    """
-    own = backbone.state_dict()
-    taken = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    backbone.load_state_dict(taken, strict=False)
-    return sorted(set(own) - set(taken)), sorted(set(state) - set(taken))
-
-
 RESIDUAL_GAIN = 0.2
 """Gain that a block's residual branch starts with. At full gain, an untrained HRNet amplifies rounding errors from block to
 block, two hundredfold in w32. Goyal et al. ("Accurate, Large Minibatch SGD", 2017) start at zero."""

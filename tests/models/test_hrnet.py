@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from glnet.config import PRESETS
-from glnet.hrnet import HRNet, initialize, load_backbone_weights
+from glnet.hrnet import HRNet, initialize
 
 
 @pytest.fixture
@@ -85,34 +85,6 @@ def test_pooled_feature_is_the_mean_over_the_last_map(small_backbone):
     # A mean of four half-precision numbers that is itself float32: 1e-6, not the 5e-4 of half precision.
     assert features.pooled.dtype == torch.float32
     torch.testing.assert_close(features.pooled, seen[1].float().mean((2, 3)), atol=1e-6, rtol=1e-6)
-
-
-def test_public_weights_load_and_what_is_left_aside_is_reported(small_backbone, tiny_config):
-    source = HRNet(tiny_config.backbone)
-    initialize(source)
-    state = {name: value.clone() for name, value in source.state_dict().items()}
-    state["classifier.weight"], state["classifier.bias"] = torch.zeros(1000, 64), torch.zeros(1000)
-    state["final_layer.weight"] = torch.zeros(17, 8, 1, 1)  # a pose network's
-    state["final_layer.0.weight"] = torch.zeros(17, 64, 1, 1)  # another shape under a name that we have
-    del state["bn1.running_mean"]
-    before = {name: value.clone() for name, value in small_backbone.state_dict().items()}
-
-    missing, aside = load_backbone_weights(small_backbone, state)
-
-    assert missing == ["bn1.running_mean", "final_layer.0.weight"]
-    assert aside == ["classifier.bias", "classifier.weight", "final_layer.0.weight", "final_layer.weight"]
-    for name, value in small_backbone.state_dict().items():
-        assert torch.equal(value, before[name] if name in missing else state[name]), name
-
-
-def test_complete_weights_leave_nothing_missing_and_give_the_same_features(small_backbone, tiny_config):
-    source = HRNet(tiny_config.backbone).eval()
-    images = torch.randn(1, 3, 64, 64)
-    assert not torch.allclose(source(images).pooled, small_backbone(images).pooled)
-    assert load_backbone_weights(small_backbone, source.state_dict()) == ([], [])
-    ours, theirs = small_backbone(images), source(images)
-    assert torch.equal(ours.pixels, theirs.pixels) and torch.equal(ours.pooled, theirs.pooled)
-    assert len(ours.coarser) == 3 and all(map(torch.equal, ours.coarser, theirs.coarser))
 
 
 def test_initial_activations_neither_vanish_nor_explode():

@@ -7,7 +7,7 @@ import typer
 
 from glnet_infer.commands.console import errors_reported, print_result, say
 from glnet_infer.files import make_directory
-from glnet_train.commands.opening import WeightsKey, open_body, open_weights
+from glnet_train.commands.opening import WeightsKey, open_backbone, open_body
 from glnet_train.commands.requirements import check_installed
 
 
@@ -21,7 +21,9 @@ def compare_command(
     curriculum: Annotated[int, typer.Option(min=0, help="Blocks until the full spread of poses.")] = 15,
     crops: Annotated[int, typer.Option(min=1, help="Held-out crops to score on.")] = 512,
     row: Annotated[list[str] | None, typer.Option(help="Row to train, by default all; may be repeated.")] = None,
-    backbone: Annotated[Path | None, typer.Option(help="Checkpoint whose backbone every row starts from.")] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="Checkpoint, or weights of HRNet, whose backbone rows start from.")
+    ] = None,
     weights_key: WeightsKey = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
@@ -41,6 +43,6 @@ def compare_command(
         )
         make_directory(directory)
         body = open_body(network.body)
-        trained = None if backbone is None else open_weights(backbone, weights_key)
+        trained = None if backbone is None else open_backbone(backbone, network, weights_key)
         scores = train_rows(directory, network, recipe, body, crops, row or list(ROWS), trained, say)
         print_result(as_markdown(scores))

@@ -11,8 +11,10 @@ import typer
 from glnet_infer.commands.console import say
 
 if TYPE_CHECKING:
+    from glnet.backbones import BackboneWeights
     from glnet.body import Body
     from glnet.checkpoint import Checkpoint
+    from glnet.config import GLNetConfig
     from glnet_train.data import AnnotatedImages
 
 WeightsKey = Annotated[
@@ -39,18 +41,58 @@ def open_body(name: str | Path) -> Body:
     return body
 
 
-def open_weights(path: Path, weights_key: str | None = None) -> Checkpoint:
-    """A checkpoint.
+def open_weights(path: Path, weights_key: str | None = None, config: GLNetConfig | None = None) -> Checkpoint:
+    """A checkpoint, and what is said of it.
+
+    Args:
+        path: The file.
+        weights_key: Which weights to take where the file holds several.
+        config: The network, for weights that came without a configuration.
 
     Raises:
         CheckpointError: It cannot be used.
     """
     from glnet.checkpoint import Checkpoint
 
-    checkpoint = Checkpoint.load(path, weights_key=weights_key)
+    checkpoint = Checkpoint.load(path, config, weights_key)
     for note in checkpoint.notes:
         say(f"{path}: {note}")
     return checkpoint
+
+
+def open_backbone(path: Path, config: GLNetConfig, weights_key: str | None = None) -> BackboneWeights:
+    """The backbone in a file, and what is said of it.
+
+    Raises:
+        CheckpointError: It cannot be used.
+    """
+    from glnet.backbones import read_backbone
+
+    weights = read_backbone(path, config.backbone, weights_key)
+    for note in weights.notes:
+        say(f"{path}: {note}")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (config.mean, config.std))
+    say(f"crops are normalised by mean {mean} and std {std}; other weights may expect others (docs/network.md)")
+    return weights
+
+
+def open_initial(path: Path, config: GLNetConfig, weights_key: str | None = None) -> Checkpoint | BackboneWeights:
+    """What a training starts from: a checkpoint of the whole network, or a backbone alone.
+
+    Args:
+        path: The file.
+        config: The network that is trained.
+        weights_key: Which weights to take where the file holds several.
+
+    Raises:
+        CheckpointError: It cannot be used.
+    """
+    from glnet.checkpoint import holds_network
+
+    kind = holds_network(path, config, weights_key)
+    if not kind:
+        return open_backbone(path, config, weights_key)
+    return open_weights(path, weights_key, None if kind == "document" else config)
 
 
 def say_left_out(datasets: Iterable[AnnotatedImages]) -> None:

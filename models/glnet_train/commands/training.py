@@ -9,7 +9,7 @@ import typer
 from glnet_infer.commands.console import errors_reported, print_result, say
 from glnet_infer.errors import InputError, OutputError
 from glnet_infer.files import make_directory
-from glnet_train.commands.opening import WeightsKey, open_body, open_weights, say_left_out
+from glnet_train.commands.opening import WeightsKey, open_body, open_initial, say_left_out
 from glnet_train.commands.requirements import check_installed
 
 
@@ -17,7 +17,7 @@ def fit_command(
     context: typer.Context,
     directory: Annotated[Path, typer.Argument(help="Folder for state, checkpoint and log; resumed if it holds a state.")],
     config: Annotated[str, typer.Option(help="Preset or .json file of the network.")] = "demo",
-    initial: Annotated[Path | None, typer.Option(help="Checkpoint whose weights to start from.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Checkpoint, or public weights of HRNet, to start from.")] = None,
     weights_key: WeightsKey = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the whole training.")] = 20_000,
     batch: Annotated[int, typer.Option(min=2, help="Crops per step, of all processes together.")] = 32,
@@ -86,7 +86,7 @@ def fit_command(
                     matching=Matching(dynamic=not static_matching, positives=positives, costs=costs),
                     backgrounds=backgrounds,
                     real=real,
-                    initial=None if initial is None else open_weights(initial, weights_key),
+                    initial=None if initial is None else open_initial(initial, network, weights_key),
                     processes=processes,
                 )
             make_directory(directory)  # once nothing else can be wrong

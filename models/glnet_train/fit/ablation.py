@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from glnet.backbones import BackboneWeights
 from glnet.backend import TorchBackend
 from glnet.body.smpl import Body
-from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
-from glnet_infer.errors import CheckpointError, InputError, first_line
+from glnet_infer.errors import InputError, first_line
 from glnet_infer.files import read_json, replace_file
 from glnet_train.fit.trainer import Trainer
 from glnet_train.objective.matching import Matching
@@ -41,7 +41,7 @@ def train_rows(
     body: Body,
     crops: int,
     rows: list[str],
-    backbone: Checkpoint | None,
+    backbone: BackboneWeights | None,
     report: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """Train and score rows of the table, those that the directory does not hold yet.
@@ -53,7 +53,7 @@ def train_rows(
         body: The body in the crops.
         crops: Held-out crops to score on.
         rows: Names in :data:`ROWS`.
-        backbone: Checkpoint whose backbone every row starts from, as the poster's do; the rest starts anew.
+        backbone: Weights of the backbone that every row starts from, as the poster's do; the rest starts anew.
         report: Called with a line of text now and then.
 
     Returns:
@@ -61,7 +61,6 @@ def train_rows(
 
     Raises:
         InputError: The directory holds rows of another budget.
-        CheckpointError: The backbone is another one.
     """
     budget = {"recipe": asdict(recipe), "config": config.to_dict(), "crops": crops, "backbone": _digest(backbone)}
     for name in rows:
@@ -76,7 +75,8 @@ def train_rows(
         )
         trainer = Trainer(network, recipe, body, matching=Matching(dynamic=dynamic))
         if backbone is not None:
-            _take_backbone(trainer, backbone)
+            for each in (trainer.network, trainer.averaged):
+                backbone.load_into(each.backbone)
         for terms in trainer.run(recipe.steps):
             if trainer.step % 200 == 0:
                 report(f"{name}: step {trainer.step}/{recipe.steps}  loss {terms['loss']:.2f}")
@@ -86,29 +86,12 @@ def train_rows(
     return _finished(directory, budget)
 
 
-def _take_backbone(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Start from a trained backbone.
-
-    Raises:
-        CheckpointError: It has another shape.
-    """
-    if checkpoint.config.backbone != trainer.config.backbone:
-        raise CheckpointError(
-            "The rows cannot start from this backbone.",
-            why="it has another shape",
-            fix="give its configuration as --config",
-        )
-    weights = checkpoint.network().backbone.state_dict()
-    for network in (trainer.network, trainer.averaged):
-        network.backbone.load_state_dict(weights)
-
-
-def _digest(checkpoint: Checkpoint | None) -> str | None:
+def _digest(weights: BackboneWeights | None) -> str | None:
     """A digest that differs where the weights do."""
-    if checkpoint is None:
+    if weights is None:
         return None
     digest = hashlib.sha256()
-    for name, value in sorted(checkpoint.state.items()):
+    for name, value in sorted(weights.state.items()):
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from glnet.backbones import BackboneWeights
 from glnet.body.smpl import Body
 from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
@@ -70,7 +71,7 @@ class Trainer:
         weights: Weights of the loss terms.
         backgrounds: Folder of photographs to put behind the persons; none gives procedural ones only.
         real: Real crops to mix in, for the share that the recipe leaves them.
-        initial: Weights to start from (:func:`glnet_train.fit.inheritance.inherit`).
+        initial: Weights to start from: of a network (:func:`glnet_train.fit.inheritance.inherit`), or a backbone's alone.
         processes: The processes that train together; by default this one alone, on the CPU.
     """
 
@@ -84,14 +85,16 @@ class Trainer:
         weights: LossWeights | None = None,
         backgrounds: Path | None = None,
         real: Mixture | None = None,
-        initial: Checkpoint | None = None,
+        initial: Checkpoint | BackboneWeights | None = None,
         processes: Processes = ALONE,
     ) -> None:
         device = processes.device
         self.config, self.recipe, self.processes = config, recipe, processes
         self.matching, self.weights = matching or Matching(), weights or LossWeights()
         network = random_recovery(config, body, recipe.seed).network
-        if initial is not None:
+        if isinstance(initial, BackboneWeights):
+            initial.load_into(network.backbone)
+        elif initial is not None:
             inherit(network, initial)
         self.network = network.to(device)
         self.decoder = Decoder(config, copy.deepcopy(body)).to(device)

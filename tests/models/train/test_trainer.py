@@ -1,5 +1,6 @@
 """The training loop: it goes on where it stopped, it learns, and it scores checkpoints and bundles alike."""
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -12,16 +13,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from glnet.backbones import BackboneWeights
 from glnet.backend import TorchBackend
 from glnet.checkpoint import Checkpoint
 from glnet.config import CropSpec
 from glnet.decoding import GLNetRecovery
+from glnet.hrnet import HRNet
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.errors import CheckpointError, InputError, TrainingError
 from glnet_render.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet_train.commands.main import app
-from glnet_train.fit.ablation import _take_backbone
 from glnet_train.fit.loop import run_training
 from glnet_train.fit.trainer import Trainer, read_state
 from glnet_train.objective.matching import Matching
@@ -387,22 +389,44 @@ def test_rows_may_start_from_one_trained_backbone(config, demo_body, tmp_path, m
     arguments = ["compare", str(tmp_path / "rows"), "--config", str(tmp_path / "tiny.json"), "--steps", "1", "--batch", "2"]
     arguments += ["--crops", "2", "--row", "baseline"]
     taken = []
+    load = BackboneWeights.load_into
     monkeypatch.setattr(
-        "glnet_train.fit.ablation._take_backbone", lambda trainer, checkpoint: taken.append(checkpoint.config.name)
+        BackboneWeights,
+        "load_into",
+        lambda self, backbone: (load(self, backbone), taken.append(copy.deepcopy(backbone.state_dict()))),
     )
     started = CliRunner().invoke(app, [*arguments, "--backbone", str(tmp_path / "trained.pth")])
-    assert taken == [config.name]
     assert started.exit_code == 0, started.output
+    assert len(taken) == 2  # the network, and its running average
+    for state in taken:
+        assert all(torch.equal(value, trained.state[f"backbone.{name}"]) for name, value in state.items())
     without = CliRunner().invoke(app, arguments)
     assert without.exit_code != 0 and "another comparison" in without.stderr
 
-    trainer = Trainer(dataclasses.replace(config, local_encoding=False), RECIPE, demo_body)
-    coarse = trainer.network.coarse.weight.clone()
-    _take_backbone(trainer, trained)
-    for network in (trainer.network, trainer.averaged):
-        for name, value in network.backbone.state_dict().items():
-            assert torch.equal(value, trained.state[f"backbone.{name}"])
-        assert torch.equal(network.coarse.weight, coarse)
     wider = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, feature_channels=8))
-    with pytest.raises(CheckpointError, match="another shape"):
-        _take_backbone(Trainer(wider, RECIPE, demo_body), trained)
+    (tmp_path / "tiny.json").write_text(json.dumps(wider.to_dict()))
+    refused = CliRunner().invoke(app, [*arguments, "--backbone", str(tmp_path / "trained.pth")])
+    assert refused.exit_code == CheckpointError.exit_code and "do not fit the backbone" in refused.stderr
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_training_starts_from_public_weights(config, tmp_path):
+    backbone = HRNet(config.backbone)
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in backbone.state_dict().items()}}, tmp_path / "hrnet.pth"
+    )
+    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
+    arguments = ["--config", str(tmp_path / "tiny.json"), "--steps", "1", "--batch", "2", "--pool", "1"]
+    arguments += ["--initial", str(tmp_path / "hrnet.pth"), "--learning-rate", "1e-12"]
+    started = CliRunner().invoke(app, ["fit", str(tmp_path / "run"), *arguments])
+    assert started.exit_code == 0, started.output
+    assert "'module.' taken off their names" in started.stderr and "normalised by mean 0.406" in started.stderr
+    state = Checkpoint.load(tmp_path / "run" / "checkpoint.pth").state
+    torch.testing.assert_close(state["backbone.conv1.weight"], backbone.conv1.weight.detach())
+    bare = tmp_path / "bare.pth"
+    torch.save(state, bare)
+    again = CliRunner().invoke(app, ["fit", str(tmp_path / "again"), *arguments, "--initial", str(bare)])
+    assert again.exit_code == 0 and "normalised" not in again.stderr, again.output
+    torch.testing.assert_close(
+        Checkpoint.load(tmp_path / "again" / "checkpoint.pth").state["coarse.bias"], state["coarse.bias"]
+    )
