@@ -130,7 +130,7 @@ def solve_scale(
     Args:
         seen: Where joints should be seen, crop sides from the crop's middle.
         joints: Metres, as far away as the root's depth is zero.
-        weights: Of the equations of each joint.
+        weights: Weights of the joints.
         cameras: Cameras of the crops.
         otherwise: The scale where no joint has any weight.
     """
