@@ -52,14 +52,15 @@ class Intrinsics:
                 why="focal lengths are positive and all four are finite pixels",
                 fix="give the intrinsics of the image as it is handed in, after any resizing",
             )
-        if min(self.fx, self.fy) < SMALLEST_FOCAL_LENGTH or max(map(abs, values)) > LARGEST_LENGTH:
+        for name, value in zip(("fx", "fy", "cx", "cy"), values, strict=True):
+            object.__setattr__(self, name, float(value))
+        lengths = (self.fx, self.fy, abs(self.cx), abs(self.cy))
+        if min(lengths[:2]) < SMALLEST_FOCAL_LENGTH or max(lengths) > LARGEST_LENGTH:
             raise InputError(
                 f"The camera is not valid: fx, fy, cx, cy = {quote(values)}.",
                 why=f"focal lengths are {SMALLEST_FOCAL_LENGTH:g} to {LARGEST_LENGTH:g} pixels, and cx, cy no more either",
                 fix="give all four in pixels",
             )
-        for name, value in zip(("fx", "fy", "cx", "cy"), values, strict=True):
-            object.__setattr__(self, name, float(value))
 
     @classmethod
     def guess(cls, width: int, height: int) -> Intrinsics:
@@ -103,8 +104,6 @@ def _is_camera_matrix(k: NDArray[np.float64]) -> bool:
     if k.shape != (3, 3) or not k[2, 2] > 0:
         return False
     lengths, directions = np.abs(k[[0, 1], [1, 0]]), np.abs(k[2, :2])
+    focal = np.nanmax(np.abs([k[0, 0], k[1, 1], 1.0]))
     # What is multiplied by a pixel's coordinates, some thousands, and by a direction's, about 1.
-    return bool(
-        (directions <= 1e-3 * _ROUNDING * k[2, 2]).all()
-        and (lengths <= _ROUNDING * np.nanmax(np.abs([k[0, 0], k[1, 1], 1]))).all()
-    )
+    return bool((directions <= 1e-3 * _ROUNDING * k[2, 2]).all() and (lengths <= _ROUNDING * focal).all())
