@@ -24,6 +24,7 @@ GROUND = {
     "fields",
     "files",
     "forks",
+    "numbers",
     "onnxruntime_sessions",
     "rotations",
     "skeleton",
