@@ -24,6 +24,7 @@ GROUND = {
     "fields",
     "files",
     "forks",
+    "onnx_files",
     "onnxruntime_sessions",
     "rotations",
     "skeleton",

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections
-from glnet_infer.detection.external_data import names_other_files
 from glnet_infer.detection.families import FAMILIES, Family, Shape
 from glnet_infer.detection.framing import detections
 from glnet_infer.errors import BackendError, InputError, first_line, one_line
 from glnet_infer.forks import HomeProcess
 from glnet_infer.images import check_image
+from glnet_infer.onnx_files import names_other_files
 from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
 
 LARGEST_FILE = 2 << 30

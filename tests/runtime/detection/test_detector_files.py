@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from glnet_infer import BackendError, GlnetError, InputError, forks
 from glnet_infer.detection import onnx_file, open_detector
-from glnet_infer.detection.external_data import names_other_files
 from glnet_infer.detection.nanodet import WEIGHTS
+from glnet_infer.onnx_files import names_other_files
 
 IMAGE = np.zeros((48, 64, 3), np.uint8)
 SQUARE = (FLOAT, [1, 3, 64, 64])
