@@ -10,6 +10,7 @@ from pathlib import Path
 
 from glnet_infer.bundle.records import FileRecord
 from glnet_infer.errors import BundleError
+from glnet_infer.files import open_regular
 
 _BLOCK = 1 << 20
 
@@ -38,7 +39,7 @@ class CheckedFile:
                     why=f"{record.file} is missing",
                     fix="copy the whole directory, or export the checkpoint again",
                 )
-            self._file = self.path.open("rb", buffering=0)
+            self._file = open_regular(self.path)
             weakref.finalize(self, self._file.close)  # Python would warn of a file that nobody closes
             self._reading = threading.Lock()
             self._state = self._look()
@@ -60,7 +61,7 @@ class CheckedFile:
         try:
             with self._reading:
                 self._file.seek(0)
-                content = self._file.readall()
+                content = self._file.read(self.record.bytes + 1)  # one byte more would show; any more need not be read
                 unchanged = self._look() == self._state
         except OSError as error:
             raise BundleError(f"{self.path} was not read.", why=str(error.strerror), fix="open the bundle again") from error
@@ -97,7 +98,9 @@ def check_file(directory: Path, record: FileRecord) -> Path:
 def record_file(path: Path) -> FileRecord:
     """The record of a file as it is now."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    size = 0
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    return FileRecord(path.name, digest.hexdigest(), path.stat().st_size)
+            size += len(block)
+    return FileRecord(path.name, digest.hexdigest(), size)
