@@ -18,6 +18,7 @@ FOLDERS = {
 GROUND = {
     "archives",
     "bodies",
+    "claims",
     "contract",
     "devices",
     "errors",

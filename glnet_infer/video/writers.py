@@ -63,12 +63,12 @@ class VideoWriter:
         self._time = -1.0
         self._step = Fraction(1 / rate)
         self.frames = 0
-        self._replacement = Replacement(path, f".partial{SUFFIX}")
+        self._replacement = Replacement(path, SUFFIX)
         size = (width + width % 2, height + height % 2)
         self._encoder: Encoder
         try:
+            self._replacement.begin()
             with self._told():
-                self._replacement.partial.open("xb").close()
                 if has_h264():
                     self._encoder = PyavEncoder(self._replacement.partial, size, rate, time_base, sound, self._start)
                 else:
