@@ -17,6 +17,8 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
+from glnet_infer.forks import HomeProcess
+
 try:
     import fcntl
 except ImportError:  # Windows, where a file that a process holds open cannot be removed
@@ -101,18 +103,22 @@ def temporary_folder() -> Iterator[Path]:
     parent = Path(tempfile.gettempdir())
     if fcntl is not None:
         _remove_all(parent, _FOLDER)
+    home, descriptor = HomeProcess(), None
     while True:
-        with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, suffix=PARTIAL, ignore_cleanup_errors=True) as name:
-            if fcntl is None:
-                yield Path(name)
-                return
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                if _claim(descriptor, name):
-                    yield Path(name)
-                    return
-            finally:
-                os.close(descriptor)
+        path = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, suffix=PARTIAL))
+        if fcntl is None:
+            break
+        descriptor = os.open(path, os.O_RDONLY)
+        if _claim(descriptor, path):
+            break
+        os.close(descriptor)
+    try:
+        yield path
+    finally:
+        if home.is_here:  # or else it is its parent's
+            shutil.rmtree(path, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _claim(descriptor: int, path: str | PathLike[str]) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from glnet_infer.claims import PARTIAL, claimed_file, remove_litter
 from glnet_infer.errors import GlnetError, OutputError, first_line
+from glnet_infer.forks import HomeProcess
 
 LARGEST_JSON = 64 << 20
 """Bytes. The largest document of ours is a bench file of some megabytes; Python's objects take ten times the text."""
@@ -45,7 +46,7 @@ class Replacement:
     """
 
     def __init__(self, path: str | PathLike[str], suffix: str = "") -> None:
-        self._path, self._suffix = path, suffix
+        self._path, self._suffix, self._home = path, suffix, HomeProcess()
         self._file: BinaryIO | None = None
         with told_as_output(path):
             self._target = Path(path).resolve()
@@ -86,7 +87,9 @@ class Replacement:
             self._close()
 
     def discard(self) -> None:
-        """Leave what was there; never fails."""
+        """Leave what was there; never fails. In a forked process it does nothing: the file is still being written."""
+        if not self._home.is_here:
+            return
         if os.name == "nt":
             self._close()
         with suppress(OSError):

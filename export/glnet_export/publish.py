@@ -12,6 +12,7 @@ from glnet_infer.bundle import unknown_entries
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.claims import claimed_file, remove_unclaimed
 from glnet_infer.errors import BundleError, OutputError
+from glnet_infer.forks import HomeProcess
 
 PARTIAL, REPLACED = "partial", "replaced"
 
@@ -34,7 +35,7 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
     Raises:
         OutputError: The target is something else, or cannot be written.
     """
-    target = target.resolve()
+    target, home = target.resolve(), HomeProcess()
     claim = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +55,9 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
     try:
         yield partial, lambda: _publish(partial, target, claim.directory(REPLACED))
     finally:
-        _remove(partial)
-        claim.release()
+        if home.is_here:  # a forked process that leaves the block must not take the directory away
+            _remove(partial)
+            claim.release()
 
 
 class _Claim:

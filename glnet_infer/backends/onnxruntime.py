@@ -18,8 +18,8 @@ from glnet_infer.backends.promise import Promise, check_content
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
 from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
-from glnet_infer.forks import HomeProcess
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -29,7 +29,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 """Execution provider and its options, by device."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(OfThisProcess):
     """A session on the bundle's graph. May be called from several threads at once.
 
     A CPU with N threads runs N crops side by side, one thread each: threads that share a crop wait for each other at every

@@ -14,10 +14,10 @@ from glnet_infer.detection.families import FAMILIES, Family, Shape
 from glnet_infer.detection.framing import detections
 from glnet_infer.errors import BackendError, InputError, first_line, one_line
 from glnet_infer.files import read_file
-from glnet_infer.forks import HomeProcess
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.images import check_image
 from glnet_infer.onnx_files import BRANCHES, OnnxContent
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 LARGEST_FILE = 2 << 30
 """Bytes. More does not fit into an ONNX file."""
@@ -32,7 +32,7 @@ _IMAGE_TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": 
 _SIZE_TYPES: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
-class OnnxDetector:
+class OnnxDetector(OfThisProcess):
     """Finds persons with a network of one of the known families. May be called from several threads at once.
 
     Args:
