@@ -18,6 +18,7 @@ FOLDERS = {
 GROUND = {
     "archives",
     "bodies",
+    "claims",
     "contract",
     "devices",
     "errors",
@@ -25,6 +26,7 @@ GROUND = {
     "files",
     "forks",
     "numbers",
+    "onnx_files",
     "onnxruntime_sessions",
     "rotations",
     "skeleton",
