@@ -139,8 +139,8 @@ def check_boxes(boxes: Any, width: int, height: int) -> NDArray[np.float64]:
         height: The image's height in pixels.
 
     Raises:
-        InputError: They are no numbers, the shape is wrong, a value is not finite, a box has no area, or lies wholly outside
-            the image.
+        InputError: They are no numbers, the shape is wrong, a value is not finite, a box has no area, or lies wholly
+            outside the image.
     """
     if boxes is None:
         return np.array([[0.0, 0.0, width, height]])
