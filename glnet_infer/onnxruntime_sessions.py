@@ -1,13 +1,11 @@
-"""ONNX Runtime, imported without its telemetry; its sessions, kept from harming forked processes."""
+"""ONNX Runtime, imported without its telemetry."""
 
 from __future__ import annotations
 
 import os
-import weakref
 from typing import Any
 
 from glnet_infer.errors import BackendError, install_hint
-from glnet_infer.forks import keep_for_ever
 
 
 def import_onnxruntime() -> Any:
@@ -29,21 +27,3 @@ def import_onnxruntime() -> Any:
             fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
         ) from error
     return onnxruntime
-
-
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
-"""All that live in this process."""
-
-
-def keep_through_forks(session: Any) -> None:
-    """Never end a session in a child that is forked from this process: its end waits for threads that the child has not."""
-    _sessions.add(session)
-
-
-def _keep_sessions() -> None:
-    for session in _sessions:
-        keep_for_ever(session)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_sessions)

@@ -89,7 +89,8 @@ def shared_bundle(request, made_once):
     """Its bundle, exported once; tests must not change it. Where nothing can be exported, GLNET_SMALL_BUNDLE names it."""
     if given := os.environ.get("GLNET_SMALL_BUNDLE"):
         return Path(given).resolve(strict=True)
-    from glnet_export.pipeline import Source, export
+    from glnet_export.pipeline import export
+    from glnet_export.sources import Source
 
     checkpoint = request.getfixturevalue("small_checkpoint")
     return made_once("small", lambda path: export(Source(checkpoint), path))
@@ -99,7 +100,8 @@ def shared_bundle(request, made_once):
 def demo_bundle(made_once, demo_body):
     """The bundle of the demonstration network, for tests that need a network which has learnt; not to be changed."""
     from glnet.body.files import demo_directory
-    from glnet_export.pipeline import Source, export
+    from glnet_export.pipeline import export
+    from glnet_export.sources import Source
 
     checkpoint = demo_directory() / "checkpoint.pth"
     return made_once("demo", lambda path: export(Source(checkpoint), path, parity_crops=1))

@@ -2,20 +2,15 @@
 
 import datetime
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
-from glnet.body import Body, find_body, load_body
 from glnet.body.files import GENDERED_NAMES
-from glnet.checkpoint import Checkpoint
-from glnet.config import load_config
-from glnet.decoding import GLNetRecovery
-from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
 from glnet_export.engine_stages import MIXED_STAGES, MixedPrecision
 from glnet_export.engines.options import EngineOptions, HalfOptions
@@ -25,13 +20,14 @@ from glnet_export.graph import GraphFacts, check, trace
 from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.skin import skin_of
+from glnet_export.sources import Source
 from glnet_export.textures import textured_crops
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.bundle.records import RUNTIME, BodyRecord, FileRecord, GraphRecord, NetworkRecord
 from glnet_infer.contract import graph_outputs
-from glnet_infer.errors import BodyError, ExportError, OutputError, tested_versions
+from glnet_infer.errors import ExportError, OutputError, tested_versions
 from glnet_infer.onnxruntime_sessions import import_onnxruntime
 from glnet_infer.results.formats import write_npz
 from glnet_infer.results.skin import SKIN_NAME
@@ -47,80 +43,6 @@ STAGES = ("load", "trace", "check", "parity", "publish")
 def stages_of(*, mixed: bool, engine: bool) -> tuple[str, ...]:
     """Names of an export's stages, in their order."""
     return (*STAGES[:-1], *(MIXED_STAGES if mixed or engine else ()), *(ENGINE_STAGES if engine else ()), STAGES[-1])
-
-
-SETTLING_CROPS = 8
-"""Crops that give a random network its batch statistics."""
-
-
-class Loaded(NamedTuple):
-    """What a source gives.
-
-    Attributes:
-        recovery: The recovery module in evaluation mode.
-        network: The network's entry in the manifest.
-        body_file: The body's file.
-        notes: Sentences on where the weights were found.
-    """
-
-    recovery: MeshRecovery
-    network: NetworkRecord
-    body_file: FileRecord
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What to export: a checkpoint, or random weights of a configuration.
-
-    Attributes:
-        checkpoint: File, or None for random weights.
-        config: Preset or file; for a bare state dict, and for random weights.
-        seed: Seed of random weights.
-        body: ``demo``, ``smpl`` or a file; the configuration's own where None.
-        weights_key: Which weights of the checkpoint to take where it holds several.
-    """
-
-    checkpoint: Path | None = None
-    config: str | None = None
-    seed: int = 0
-    body: str | None = None
-    weights_key: str | None = None
-
-    def load(self) -> "Loaded":
-        """What is to be exported.
-
-        Raises:
-            CheckpointError: Checkpoint or configuration cannot be used.
-            BodyError: The body file cannot be used.
-        """
-        config = None if self.config is None else load_config(self.config)
-        if self.checkpoint is None:
-            if config is None:
-                raise ExportError("There is nothing to export.", fix="give a checkpoint, or --random-init PRESET")
-            body, file = self._load_body(config.body)
-            recovery = random_recovery(config, body, self.seed)
-            crops = textured_crops(SETTLING_CROPS, config.crop.size, self.seed)
-            settle_batch_norms(recovery.network, torch.from_numpy(crops))
-            record = NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
-            return Loaded(recovery, record, file, ())
-        checkpoint = Checkpoint.load(self.checkpoint, config, self.weights_key)
-        if self.body is None and not checkpoint.says_body:
-            raise BodyError(
-                f"{self.checkpoint} does not say which body it was trained with.",
-                why="it is a bare state dict",
-                fix="give --body: smpl or a file for weights trained with SMPL, demo for the demo body",
-            )
-        body, file = self._load_body(checkpoint.config.body)
-        recovery = GLNetRecovery(checkpoint.network(), body).eval()
-        weights = record_file(self.checkpoint)
-        config = checkpoint.config
-        record = NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict())
-        return Loaded(recovery, record, file, checkpoint.notes)
-
-    def _load_body(self, trained_with: str) -> tuple[Body, FileRecord]:
-        path = find_body(self.body or trained_with)
-        return Body(load_body(path)), record_file(path)
 
 
 def export(

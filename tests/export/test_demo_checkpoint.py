@@ -10,8 +10,9 @@ from glnet.config import PRESETS
 from glnet.decoding import GLNetRecovery
 from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_export.mixed import mixed_copy
-from glnet_export.pipeline import Source, export
+from glnet_export.pipeline import export
 from glnet_export.precision import PrecisionBounds, compare_precisions
+from glnet_export.sources import Source
 from glnet_render import SyntheticSource
 from glnet_render.seeds import PRECISION
 from glnet_train.scores import evaluate

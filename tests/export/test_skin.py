@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from glnet_export.pipeline import Source, export
+from glnet_export.pipeline import export
+from glnet_export.sources import Source
 from glnet_infer import BundleError, MeshRecoverer, Skin
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.opening import check_all_files, unknown_entries

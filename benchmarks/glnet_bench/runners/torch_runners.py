@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from glnet.adopted import KEY, adopt, read_adopted, untrained
 from glnet.backend import TorchBackend
 from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
@@ -90,7 +91,7 @@ def open_torch(name: str, bundle: Bundle, options: Options) -> Runner:
 def _recovery(bundle: Bundle, options: Options) -> tuple[MeshRecovery, str]:
     """The module that the bundle was traced from, or one of the same shapes; and which."""
     manifest = bundle.manifest
-    body = Body(load_body(find_body(manifest.body.name)))
+    body, config = Body(load_body(find_body(manifest.body.name))), manifest.network.config
     if options.checkpoint is not None:
         found = record_file(options.checkpoint).sha256
         if manifest.network.sha256 and found != manifest.network.sha256:
@@ -99,12 +100,17 @@ def _recovery(bundle: Bundle, options: Options) -> tuple[MeshRecovery, str]:
                 why=f"its SHA-256 is {found[:12]}..., the manifest says {manifest.network.sha256[:12]}...",
                 fix=f"give {manifest.network.source}, or leave --checkpoint out: speed does not depend on weights",
             )
-        checkpoint = Checkpoint.load(options.checkpoint, GLNetConfig.from_dict(manifest.network.config))
-        return GLNetRecovery(checkpoint.network(), body).eval(), f"weights of {options.checkpoint.name}"
-    config = GLNetConfig.from_dict(manifest.network.config)
-    recovery = random_recovery(config, body)
+        said = f"weights of {options.checkpoint.name}"
+        if KEY in config:
+            adopted = read_adopted(options.checkpoint)
+            assert adopted is not None, "the hash is that of an adopted network's file"
+            return adopt(adopted.kind, adopted.state, body, flip_test=config.get("flip_test") is True), said
+        checkpoint = Checkpoint.load(options.checkpoint, GLNetConfig.from_dict(config))
+        return GLNetRecovery(checkpoint.network(), body).eval(), said
+    recovery: MeshRecovery
+    recovery = untrained(config, body) if KEY in config else random_recovery(GLNetConfig.from_dict(config), body)
     # Else activations grow from block to block until half precision overflows.
-    settle_batch_norms(recovery.network, torch.from_numpy(textured_crops(_SETTLING_CROPS, config.crop.size)))
+    settle_batch_norms(recovery.network, torch.from_numpy(textured_crops(_SETTLING_CROPS, recovery.crop.size)))
     return recovery, "random weights of the bundle's configuration"
 
 

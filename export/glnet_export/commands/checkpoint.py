@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glnet_export.commands import options
-from glnet_export.commands.stages import ShownStages, clean_up_on_termination
+from glnet_export.commands.stages import ShownStages
 from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
 if TYPE_CHECKING:
     from glnet_export.parity import ParityBounds
-    from glnet_export.pipeline import Source
+    from glnet_export.sources import Source
 
 
 def checkpoint_command(
@@ -40,9 +40,13 @@ def checkpoint_command(
             "--weights-key", help="Weights to take where a file holds several, such as state_dict_ema.", show_default=False
         ),
     ] = None,
+    flip_test: Annotated[
+        bool,
+        typer.Option("--flip-test", help="Look at the mirrored crop as well, as HybrIK's authors do; twice the time."),
+    ] = False,
     random_init: Annotated[
         str | None,
-        typer.Option(help="Export random weights of this preset or .json file: speed without training."),
+        typer.Option(help="Export random weights of this preset, .json file or public network: speed without training."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 31) - 1, help="Seed of the random weights.")] = 0,
     body: Annotated[
@@ -84,9 +88,9 @@ def checkpoint_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
     _: Version = False,
 ) -> None:
-    """Export a GLNet checkpoint to a bundle: one ONNX graph, its manifest, and a parity report in millimetres.
+    """Export a checkpoint to a bundle: one ONNX graph, its manifest, and a parity report in millimetres.
 
-    With --trt, a TensorRT engine too.
+    With --trt, a TensorRT engine too. Checkpoints are GLNet's, or CLIFF's and HybrIK's (docs/public-checkpoints.md).
     """
     if (checkpoint is None) == (random_init is None):
         raise typer.BadParameter("give either a checkpoint or --random-init")
@@ -116,12 +120,11 @@ def checkpoint_command(
         raise typer.BadParameter(f"{', '.join(about_halves)} is about mixed precision: add --mixed or --trt")
     engine = options.engine_options(about_engine) if trt else None
     half = options.half_options(about_halves) if trt or mixed else None
-    clean_up_on_termination()
     with errors_reported(as_json):
         with talk.status("starting"):
             try:
                 from glnet_export.parity import ParityBounds
-                from glnet_export.pipeline import Source
+                from glnet_export.sources import Source
             except (ImportError, OSError) as error:  # a broken torch raises OSError
                 raise ExportError(
                     "The export is not installed.", why=first_line(error), fix=install_hint("export")
@@ -134,7 +137,7 @@ def checkpoint_command(
             pixel_agreement=min_pixel_agreement,
         )
         export_to(
-            Source(checkpoint, random_init or config, seed, body, weights_key),
+            Source(checkpoint, random_init or config, seed, body, weights_key, flip_test),
             output or Path(name),
             parity_crops=parity_crops,
             bounds=bounds,

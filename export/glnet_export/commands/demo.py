@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from glnet_export.commands.checkpoint import export_to
-from glnet_export.commands.stages import clean_up_on_termination
 from glnet_infer.commands.console import errors_reported, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
@@ -21,7 +20,6 @@ def demo_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
 ) -> None:
     """Export the demonstration network: for trying, not for use (its model card says what to expect)."""
-    clean_up_on_termination()
     with errors_reported(as_json):
         with talk.status("starting"):
             try:
@@ -32,7 +30,7 @@ def demo_command(
                 ) from error
             from glnet.body.files import demo_directory
             from glnet_export.engines.options import HalfOptions
-            from glnet_export.pipeline import Source
+            from glnet_export.sources import Source
         export_to(
             Source(demo_directory() / "checkpoint.pth"), output, half=HalfOptions() if mixed else None, as_json=as_json
         )

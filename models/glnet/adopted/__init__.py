@@ -21,8 +21,11 @@ from glnet.body.smpl import Body
 from glnet.hrnet import initialize
 from glnet.weights import find_weights, open_checkpoint, read_all
 from glnet_infer.errors import CheckpointError
+from glnet_infer.fields import quote
 
 ADOPTED: tuple[type[AdoptedRecovery], ...] = (Cliff, HybrikHeatMap, HybrikRegression, HybrikResNet)
+
+ADOPTED_NAMES = tuple(kind.key for kind in ADOPTED)
 
 KEY = "adopted"
 """Key of a manifest's configuration that names an adopted network."""
@@ -105,8 +108,8 @@ def untrained(document: Mapping[str, Any], body: Body, seed: int = 0) -> Adopted
     """
     kind = next((each for each in ADOPTED if each.key == document.get(KEY)), None)
     if kind is None:
-        known = ", ".join(each.key for each in ADOPTED)
-        raise CheckpointError(f"There is no adopted network {document.get(KEY)!r}.", fix=f"known are {known}")
+        fix = f"known are {', '.join(ADOPTED_NAMES)}"
+        raise CheckpointError(f"There is no adopted network {quote(document.get(KEY))}.", fix=fix)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         recovery = _made(kind, body, document.get("flip_test") is True)

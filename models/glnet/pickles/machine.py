@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
-MOST_STEPS = 1 << 21
+MOST_STEPS = 1 << 20
 """Steps of one pickle. The largest honest ones, of checkpoints with an optimizer, have some hundred thousand."""
 
 LARGEST_INDEX = 1 << 31

@@ -179,7 +179,7 @@ def _open_zip(file: BinaryIO, size: int) -> CheckpointFile:
 
 def _open_pickles(file: BinaryIO, size: int) -> CheckpointFile:
     """A pickle; or several of PyTorch before 1.6, with the storages behind them."""
-    first = TensorUnpickler(file).load()
+    first = _first_object(file)
     if first != MAGIC:
         return CheckpointFile(first, size, _no_storage)
     if TensorUnpickler(file).load() != PROTOCOL:
@@ -210,6 +210,19 @@ def _open_pickles(file: BinaryIO, size: int) -> CheckpointFile:
         return data
 
     return CheckpointFile(document, size, content)
+
+
+def _first_object(file: BinaryIO) -> Any:
+    is_pickle = file.read(1) == b"\x80"  # as all are since Python 2.3, but those of protocols 0 and 1
+    file.seek(0)
+    try:
+        return TensorUnpickler(file).load()
+    except Exception as error:
+        if is_pickle or "it names" in str(error):
+            raise
+        raise _NotReadError(
+            "it is not a file of PyTorch weights", "give a file of torch.save, or a .safetensors"
+        ) from error
 
 
 def _no_storage(storage: Storage) -> bytearray:

@@ -11,7 +11,8 @@ from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_export.engines.progress import StageReport
 from glnet_export.engines.toolkit import choose
 from glnet_export.graph import trace
-from glnet_export.pipeline import Source, export
+from glnet_export.pipeline import export
+from glnet_export.sources import Source
 
 # Random weights are no measure of half precision: two crops, and a bound for the mistakes of centimetres alone.
 ADA = EngineOptions("tensorrt-rtx", ("8.9",))

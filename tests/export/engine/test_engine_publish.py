@@ -11,8 +11,9 @@ import pytest
 
 from glnet_export.engines.build import build, build_crop
 from glnet_export.engines.progress import Phases
-from glnet_export.pipeline import Source, export
+from glnet_export.pipeline import export
 from glnet_export.publish import bundle_under_construction
+from glnet_export.sources import Source
 from glnet_infer import ExportError, OutputError
 from glnet_infer.backends.tensorrt.products import RTX, log_of
 from glnet_infer.bundle import Bundle

@@ -13,7 +13,8 @@ from glnet_export.crop_graph import write_crop_graph
 from glnet_export.engines.build import NOT_RUN
 from glnet_export.engines.crop_parity import compare_crops
 from glnet_export.engines.stages import obstacle_to
-from glnet_export.pipeline import Source, export
+from glnet_export.pipeline import export
+from glnet_export.sources import Source
 from glnet_infer import ExportError
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import CropSpec
