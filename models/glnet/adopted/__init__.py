@@ -18,7 +18,7 @@ from glnet.adopted.cliff import Cliff
 from glnet.adopted.foreign import FOREIGN
 from glnet.adopted.hybrik import HybrikHeatMap, HybrikRegression, HybrikResNet
 from glnet.body.smpl import Body
-from glnet.hrnet import initialize
+from glnet.estimate import BETAS
 from glnet.weights import find_weights, open_checkpoint, read_all
 from glnet_infer.errors import CheckpointError
 from glnet_infer.fields import quote
@@ -113,7 +113,7 @@ def untrained(document: Mapping[str, Any], body: Body, seed: int = 0) -> Adopted
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         recovery = _made(kind, body, document.get("flip_test") is True)
-        initialize(recovery.network)
+        recovery.network.draw(body.rest_joints(torch.zeros(1, BETAS))[0])
     return recovery.eval()
 
 

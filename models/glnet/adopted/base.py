@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from glnet.body.smpl import Body
@@ -30,6 +30,14 @@ class AdoptedNetwork(nn.Module):
     half_modules: ClassVar[tuple[str, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
     precision = torch.float32
+
+    def draw(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Draw random weights whose answers look like persons.
+
+        Args:
+            rest: Joints of the body in its rest pose, metres.
+        """
+        raise NotImplementedError
 
     def name_in_file(self, name: str) -> str:
         """What one of its tensors is called in the file."""
@@ -173,6 +181,6 @@ class AdoptedRecovery(MeshRecovery):
         raise NotImplementedError
 
 
-def no_choice(crops: Tensor) -> Tensor:
-    """The chosen pixel of networks that choose none: N x 2 zeros."""
-    return torch.zeros_like(crops[:, 0, 0, :2], dtype=torch.int32)
+def no_choice(betas: Float[Tensor, "n 10"]) -> Int[Tensor, "n 2"]:
+    """The chosen pixel of networks that choose none: zeros."""
+    return torch.zeros_like(betas[:, :2]).int()

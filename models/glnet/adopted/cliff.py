@@ -16,7 +16,7 @@ from glnet.adopted.base import AdoptedNetwork, AdoptedRecovery, no_choice
 from glnet.body.smpl import Body
 from glnet.config import PRESETS
 from glnet.estimate import BETAS, MINIMUM_DEPTH, MINIMUM_SCALE
-from glnet.hrnet import HRNet
+from glnet.hrnet import HRNet, initialize
 from glnet.network import Normalization
 from glnet.recovery import Recovery
 from glnet.rotations import rotation_from_6d
@@ -53,15 +53,26 @@ class CliffNetwork(AdoptedNetwork):
             self.add_module(f"dec{name}", nn.Linear(_WIDTH, size))
             self.register_buffer(f"init_{name}", torch.zeros(1, size))
 
+    @torch.no_grad()
+    def draw(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Upright persons, a little different from crop to crop."""
+        initialize(self)
+        for name, deviation in (("pose", 0.02), ("shape", 0.02), ("cam", 0.002)):
+            nn.init.normal_(self.get_submodule(f"dec{name}").get_parameter("weight"), std=deviation)
+        upright = torch.eye(3).repeat(BODY_JOINTS, 1, 1)
+        upright[0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # the image's y points down
+        self.init_pose.copy_(upright[..., :2].reshape(1, -1))
+        self.init_cam.copy_(torch.tensor([[0.9, 0.0, 0.0]]))
+
     def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> Float[Tensor, "n f"]:
         """The global feature."""
-        images = self.normalization(crops[:, :, self.columns])
+        images = self.normalization(crops)[..., self.columns]  # TensorRT lets nothing but a cast use the bytes
         feature: Tensor = self.encoder(images.to(self.precision)).pooled.float()
         return feature
 
     def regress(self, feature: Float[Tensor, "n f"], place: Float[Tensor, "n 3"]) -> tuple[Tensor, Tensor, Tensor]:
         """Pose (N x 144), shape (N x 10) and weak-perspective camera (N x 3) by iterative error feedback."""
-        pose, shape, camera = (start.expand(len(feature), -1) for start in (self.init_pose, self.init_shape, self.init_cam))
+        pose, shape, camera = (start.expand(feature.shape[0], -1) for start in (self.init_pose, self.init_shape, self.init_cam))
         for _ in range(ROUNDS):
             hidden = self.fc2(self.fc1(torch.cat([feature, place, pose, shape, camera], dim=1)))
             pose = pose + self.get_submodule("decpose")(hidden)
@@ -118,5 +129,5 @@ class Cliff(AdoptedRecovery):
             betas=betas,
             translation=translation,
             confidence=torch.ones_like(betas[:, 0]),
-            reference_pixel=no_choice(crops),
+            reference_pixel=no_choice(betas),
         )

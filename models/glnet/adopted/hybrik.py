@@ -75,9 +75,9 @@ class Hybrik(AdoptedRecovery):
         half = HALF_PIXEL / self.crop.size
         # The average with the mirrored crop is half a pixel to the left by itself.
         shift = torch.tensor([0.0 if self.flip_test else half, half, 0.0], device=crops.device)
-        return self.decode(estimate._replace(joints=estimate.joints + shift), cameras, crops)
+        return self.decode(estimate._replace(joints=estimate.joints + shift), cameras)
 
-    def decode(self, estimate: HybrikEstimate, cameras: Float[Tensor, "n 4"], crops: Tensor) -> Recovery:
+    def decode(self, estimate: HybrikEstimate, cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Bend the body to an estimate, whose joints are in crop sides from the crop's middle."""
         body = self.body
         rest = body.rest_joints(estimate.betas)
@@ -97,7 +97,7 @@ class Hybrik(AdoptedRecovery):
             betas=estimate.betas,
             translation=translation,
             confidence=1 - estimate.sigma[:, :BODY_JOINTS].mean(1),
-            reference_pixel=no_choice(crops),
+            reference_pixel=no_choice(estimate.betas),
         )
 
     def _scale(self, estimate: HybrikEstimate, cameras: Tensor, rest: Tensor) -> Float[Tensor, "n 1"]:

@@ -12,9 +12,12 @@ from glnet.adopted.base import AdoptedNetwork
 from glnet.adopted.resnet import ResNet34
 from glnet.config import PRESETS, GLNetConfig
 from glnet.estimate import BETAS, TWISTS
-from glnet.hrnet import HRNet
+from glnet.hrnet import HRNet, initialize
 from glnet.network import Normalization
 from glnet_infer.skeleton import SKELETON_JOINTS, mirror_order
+
+_SCALE = 0.4
+"""Crop sides that a metre spans: a person of two metres fills a crop."""
 
 CELLS = 64
 """Cells of the heat map along each axis."""
@@ -58,6 +61,12 @@ def _mean_place(marginals: Float[Tensor, "n j 3 c"]) -> Float[Tensor, "n j 3"]:
     return marginals @ (torch.arange(CELLS, dtype=marginals.dtype, device=marginals.device) / CELLS - 0.5)
 
 
+def _draw_peaks(layer: nn.Conv2d) -> None:
+    nn.init.normal_(layer.weight)
+    assert layer.bias is not None
+    nn.init.normal_(layer.bias, std=2.0)
+
+
 class HybrikNetwork(AdoptedNetwork):
     """What the three forms share: heads on a global feature, and the average with the mirrored crop.
 
@@ -81,6 +90,22 @@ class HybrikNetwork(AdoptedNetwork):
         self.register_buffer("init_shape", torch.zeros(BETAS))
         self.register_buffer("init_cam", torch.zeros(cameras))
         self.mirrored = mirror_order(SKELETON_JOINTS)
+
+    @torch.no_grad()
+    def draw(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Persons of the body's mean shape, or, from heat maps, of any bones."""
+        initialize(self)
+        for head, deviation in ((self.decshape, 0.02), (self.decphi, 0.02), (self.deccam, 0.002), (self.decsigma, 0.02)):
+            nn.init.normal_(head.weight, std=deviation)
+            nn.init.zeros_(head.bias)
+        self.decphi.bias[::2] = 1
+        nn.init.constant_(self.decsigma.bias, -4)
+        self.init_cam[0] = _SCALE
+        self.draw_joints(rest)
+
+    def draw_joints(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Draw the weights that joints come from."""
+        raise NotImplementedError
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What joints are read from, and the global feature, both float32."""
@@ -143,6 +168,10 @@ class HeatMapNetwork(HybrikNetwork):
         self.preact = HRNet(backbone)
         self.volume = nn.Conv2d(backbone.channels[0], SKELETON_JOINTS * CELLS, 1)
 
+    def draw_joints(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Maps with peaks: joints that all lay in the middle would have no bones."""
+        _draw_peaks(self.volume)
+
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps and the pooled feature. Logits are steep, half precision would move joints by millimetres."""
         found = self.preact(images)
@@ -164,6 +193,12 @@ class RegressionNetwork(HybrikNetwork):
         super().__init__(backbone.feature_channels, 1, flip_test)
         self.preact = HRNet(backbone)
         self.fc_coord = nn.Linear(backbone.feature_channels, 3 * SKELETON_JOINTS)
+
+    def draw_joints(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Joints of the rest pose, upright."""
+        nn.init.normal_(self.fc_coord.weight, std=0.002)
+        places = rest * torch.tensor([_SCALE, -_SCALE, -1 / GLNetConfig.depth_range])
+        self.fc_coord.bias.copy_(places.flatten())
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The pooled feature alone."""
@@ -195,6 +230,10 @@ class ResNetNetwork(HybrikNetwork):
         self.final_layer = nn.Conv2d(256, SKELETON_JOINTS * CELLS, 1)
         # No activation between them: the authors have none.
         self.fc1, self.fc2 = nn.Linear(512, 1024), nn.Linear(1024, 1024)
+
+    def draw_joints(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Maps with peaks: joints that all lay in the middle would have no bones."""
+        _draw_peaks(self.final_layer)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps and the global feature."""
