@@ -25,6 +25,7 @@ GROUND = {
     "fields",
     "files",
     "forks",
+    "numbers",
     "onnx_files",
     "onnxruntime_sessions",
     "rotations",

@@ -135,12 +135,13 @@ class OnnxDetector(OfThisProcess):
 
     def _unknown(self, why: str, forced: str | None = None) -> InputError:
         inputs = ", ".join(f"{each.name} {_shape(each.shape)} {each.type}" for each in self._session.get_inputs())
-        known = [FAMILIES[forced]] if forced else FAMILIES.values()
+        names = ", ".join(f"{name} ({family.networks})" for name, family in FAMILIES.items())
+        known = str(FAMILIES[forced]) if forced else names
         return InputError(
             f"{self._path} is not a detector of {f'the family {forced}' if forced else 'a family that is known'}.",
             why="; ".join(filter(None, (f"it takes {inputs or 'nothing'}", why))),
-            fix=f"{'that is' if forced else 'known are'} {'; '.join(map(str, known))}. FILE.onnx:FAMILY forces one whose "
-            "names differ (docs/detectors.md)",
+            fix=f"{'that is' if forced else 'known are'} {known}. FILE.onnx:FAMILY forces one "
+            "whose names differ (docs/detectors.md)",
         )
 
 

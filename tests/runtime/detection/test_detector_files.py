@@ -50,9 +50,7 @@ def test_a_layout_of_no_family_is_refused_with_what_was_found_and_what_is_known(
     with pytest.raises(InputError, match="is not a detector of a family that is known") as error:
         open_detector(fabricate(inputs, outputs))
     assert found in error.value.why
-    assert all(
-        known in error.value.fix for known in ("rfdetr for RF-DETR (input to dets 1 x N x 4", "rtdetr", "output0 1 x N x 6")
-    )
+    assert all(known in error.value.fix for known in ("rfdetr (RF-DETR)", "rtdetr", "end2end (YOLOv10, YOLO26)"))
 
 
 def test_a_family_that_does_not_fit_is_not_forced(fabricate):
