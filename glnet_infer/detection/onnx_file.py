@@ -16,7 +16,7 @@ from glnet_infer.detection.framing import detections
 from glnet_infer.errors import BackendError, InputError, first_line, one_line
 from glnet_infer.forks import HomeProcess
 from glnet_infer.images import check_image
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks, session_options
 
 LARGEST_FILE = 2 << 30
 """Bytes. More does not fit into an ONNX file."""
@@ -38,7 +38,7 @@ class OnnxDetector:
         path: The ONNX file.
         family: Name of its family; None finds it by names and shapes.
         threshold: Least score of what counts as a person.
-        threads: Threads of ONNX Runtime; its own choice where None.
+        threads: Threads of ONNX Runtime; one for each core that this process may use where None.
 
     Raises:
         InputError: The file is missing, damaged or not a detector of a known family.
@@ -161,11 +161,8 @@ def _open(path: Path, threads: int | None) -> Any:
     except ValueError as error:
         raise InputError(f"{path} is not an ONNX file that is taken.", why=first_line(error), fix=again) from error
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions
+    options = session_options(threads)
     options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through, and no other
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see above
