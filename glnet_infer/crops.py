@@ -110,9 +110,10 @@ def _reduced(
     """The part of an image that a crop shows, reduced, and the place of its corner, x and y in reduced pixels."""
     height, width = image.shape[:2]
     whole = np.ceil(np.array([width, height]) / reduction)
-    # One pixel more on each side, for the interpolation; one at least where the crop shows nothing of the image.
-    first = np.clip(np.floor((center - side / 2) / reduction) - 1, 0, whole - 1)
-    last = np.clip(np.ceil((center + side / 2) / reduction) + 1, first + 1, whole)
+    # The outermost samples are half a crop pixel inside, so that their neighbours are too. Where the crop shows nothing of
+    # the image, one pixel is left.
+    first = np.clip(np.floor((center - side / 2) / reduction), 0, whole - 1)
+    last = np.clip(np.ceil((center + side / 2) / reduction), first + 1, whole)
     (left, top), (right, bottom) = (places.astype(np.int64) * reduction for places in (first, last))
     part = image[top:bottom, left:right]
     below, beside = max(bottom - height, 0), max(right - width, 0)
