@@ -91,6 +91,9 @@ CROP_REDUCTIONS = (1, 2, 4, 8, 16)
 Without it, a large person's crop would have the camera's noise at full strength, and patterns that are not there. From 32
 image pixels a crop pixel on, some are left out again."""
 
+NO_SQUARE = (9.0, 9.0, 0.0, 0.0)
+"""The place of a crop in those reductions of the frame that it is not sampled from: outside, where all is black."""
+
 CROP_INPUTS: tuple[TensorSpec, ...] = (
     TensorSpec("frame", "uint8", ("H", "W", 3), "BGR image"),
     TensorSpec(
@@ -98,7 +101,7 @@ CROP_INPUTS: tuple[TensorSpec, ...] = (
         "float32",
         ("N", len(CROP_REDUCTIONS), 4),
         "middle x, y and half side in x, y of each crop, in half sides of the frame from its centre (edges are -1 and 1), "
-        "for the frame reduced by each of CROP_REDUCTIONS; 9, 9, 0, 0 but for the one that the crop is sampled from",
+        "for the frame reduced by each of CROP_REDUCTIONS; NO_SQUARE but for the one that the crop is sampled from",
     ),
 )
 

@@ -19,10 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.contract import CROP_REDUCTIONS, CropSpec
-
-NOWHERE = (9.0, 9.0, 0.0, 0.0)
-"""A square of :meth:`CropSquares.in_frame` that sees nothing of the frame."""
+from glnet_infer.contract import CROP_REDUCTIONS, NO_SQUARE, CropSpec
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class CropSquares:
         reductions = self.reductions[:, None]
         # The reduced frame ends with a whole square of pixels.
         frame = -(-np.array([width, height]) // reductions) * reductions
-        squares = np.tile(np.float32(NOWHERE), (len(self.sides), len(CROP_REDUCTIONS), 1))
+        squares = np.tile(np.array(NO_SQUARE, np.float32), (len(self.sides), len(CROP_REDUCTIONS), 1))
         squares[np.arange(len(self.sides)), self._levels] = np.concatenate(
             [self.centers * 2 / frame - 1, self.sides[:, None] / frame], axis=1
         )

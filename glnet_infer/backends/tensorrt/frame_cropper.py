@@ -12,14 +12,13 @@ from glnet_infer.backends.tensorrt.contexts import bind_shapes, new_context, set
 from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
 from glnet_infer.backends.tensorrt.engines import LoadedEngine
 from glnet_infer.backends.tensorrt.tensors import Shape
-from glnet_infer.contract import CROP_REDUCTIONS
-from glnet_infer.crops import NOWHERE
+from glnet_infer.contract import CROP_REDUCTIONS, NO_SQUARE
 from glnet_infer.device_arrays import DeviceFrame
 
 ALIGNMENT = 256
 """Bytes that TensorRT asks of addresses (IExecutionContext::setTensorAddress)."""
 
-WHOLE_FRAME = ((0, 0, 1, 1), *(NOWHERE for _ in CROP_REDUCTIONS[1:]))
+WHOLE_FRAME = ((0, 0, 1, 1), *(NO_SQUARE for _ in CROP_REDUCTIONS[1:]))
 """The square of padding before it holds any crop's: middle and half sides of the frame itself, which is not reduced."""
 
 
