@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from glnet_infer.devices import physical_cores
 from glnet_infer.errors import BackendError, install_hint
 
 
@@ -27,3 +28,21 @@ def import_onnxruntime() -> Any:
             fix=f"{install_hint('cpu')}; 'gpu' instead of 'cpu' for an NVIDIA GPU",
         ) from error
     return onnxruntime
+
+
+def session_options(threads: int | None = None) -> Any:
+    """Options of a session: quiet, and with a number of threads.
+
+    Without a number, ONNX Runtime takes one thread for each core of the machine and ties each to its own. In a process that
+    is held to fewer cores, that fails with lines on stderr, and the threads wait for each other.
+
+    Args:
+        threads: Threads of the CPU kernels; one for each physical core that this process may use where None.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, or broken.
+    """
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
+    options.intra_op_num_threads = threads or physical_cores()
+    return options

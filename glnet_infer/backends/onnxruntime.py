@@ -19,7 +19,7 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
 from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
-from glnet_infer.onnxruntime_sessions import import_onnxruntime
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -38,7 +38,7 @@ class OnnxRuntimeBackend(OfThisProcess):
     Args:
         bundle: The opened bundle.
         device: ``cpu`` or ``cuda``.
-        threads: Threads of the CPU kernels; ONNX Runtime's own choice where None.
+        threads: Threads of the CPU kernels; one for each core that this process may use where None.
 
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
@@ -60,10 +60,7 @@ class OnnxRuntimeBackend(OfThisProcess):
         half = bundle.manifest.graph.precision != "fp32"
 
         def open_session(threads: int | None) -> Any:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
-            if threads is not None:
-                options.intra_op_num_threads = threads
+            options = session_options(threads)
             if device == "cpu" and half:
                 # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -250,7 +247,7 @@ def cpu_batch_size(threads: int, weights: int) -> int:
     takes 30 % less time in eights. That more threads want more crops is a guess.
 
     Args:
-        threads: Threads of ONNX Runtime. Its own choice is the physical cores, maybe half of what the system names.
+        threads: Threads that run side by side.
         weights: Bytes of the graph's file.
     """
     return min(max(threads * _WEIGHTS_PER_THREAD // max(weights, 1), 1), USUAL_BATCH_SIZE)

@@ -71,6 +71,8 @@ class GraphRecord:
         parity: What the graph was compared with, and how far it is from it. Empty where it was not compared.
         kept_in_float32: Modules that stay in float32 although the graph is in mixed precision.
         half_layers: Convolutions and linear layers that compute in half precision.
+        reductions: Where it cuts crops, ``glnet_infer.contract.CROP_REDUCTIONS`` of the version that made it. Empty in
+            bundles of earlier versions, whose graphs average nothing before they sample, and for other graphs.
     """
 
     file: FileRecord
@@ -81,6 +83,7 @@ class GraphRecord:
     parity: dict[str, Any] = field(default_factory=dict)
     kept_in_float32: tuple[str, ...] = ()
     half_layers: Count = 0
+    reductions: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)

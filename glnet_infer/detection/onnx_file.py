@@ -17,7 +17,7 @@ from glnet_infer.files import read_file
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.images import check_image
 from glnet_infer.onnx_files import BRANCHES, OnnxContent
-from glnet_infer.onnxruntime_sessions import import_onnxruntime
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 LARGEST_FILE = 2 << 30
 """Bytes. More does not fit into an ONNX file."""
@@ -39,7 +39,7 @@ class OnnxDetector(OfThisProcess):
         path: The ONNX file.
         family: Name of its family; None finds it by names and shapes.
         threshold: Least score of what counts as a person.
-        threads: Threads of ONNX Runtime; its own choice where None.
+        threads: Threads of ONNX Runtime; one for each core that this process may use where None.
 
     Raises:
         InputError: The file is missing, damaged or not a detector of a known family.
@@ -157,11 +157,8 @@ def _open(path: Path, threads: int | None) -> Any:
     if problem:
         raise InputError(f"{path} is not an ONNX file that is taken.", why=problem, fix=again)
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions
+    options = session_options(threads)
     options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through, and no other
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see above

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 import types
 
@@ -17,7 +19,7 @@ from glnet_infer.backends import backend_names, open_backend
 from glnet_infer.backends.promise import Promise
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
-from glnet_infer.devices import Gpu, gpus, newest_cuda
+from glnet_infer.devices import Gpu, cores, gpus, newest_cuda, physical_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -177,7 +179,7 @@ def test_threads_and_precision_reach_the_session(opened, fake):
     mixed = dataclasses.replace(opened.manifest, graphs=(dataclasses.replace(opened.manifest.graph, precision="mixed"),))
     open_backend("onnxruntime-cpu", dataclasses.replace(opened, manifest=mixed))
     plain, three, half = [vars(session.options) for session in module.sessions]
-    assert "intra_op_num_threads" not in plain and three["intra_op_num_threads"] == 3
+    assert plain["intra_op_num_threads"] == physical_cores() and three["intra_op_num_threads"] == 3
     # All optimisations crash some half-precision graphs on the CPU.
     assert "graph_optimization_level" not in plain and half["graph_optimization_level"] == "extended"
 
@@ -488,3 +490,39 @@ def test_what_a_graph_gives_is_compared_with_its_promise(opened, dtype, lost):
     with pytest.raises(BundleError, match="is not the graph that the manifest describes") as error:
         promise.check_outputs(arrays, 3)
     assert f"vertices is {dtype}" in error.value.why
+
+
+HELD = """
+import os, sys
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+from glnet_infer.bundle import Bundle
+from glnet_infer.backends import open_backend
+backend = open_backend("onnxruntime-cpu", Bundle.open(sys.argv[1]))
+print(backend._session.get_session_options().intra_op_num_threads)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+@pytest.mark.skipif(cores() == 1, reason="needs two cores, of which one is taken away")
+def test_a_process_that_is_held_to_one_core_computes_with_one_thread(shared_bundle):
+    done = subprocess.run([sys.executable, "-c", HELD, shared_bundle], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"] and done.stderr == ""
+
+
+def test_two_hardware_threads_of_one_core_are_counted_once(monkeypatch):
+    siblings = {0: "0,4", 1: "1,5", 4: "0,4", 5: "1,5", 7: "3,7"}
+    files = {
+        f"/sys/devices/system/cpu/cpu{each}/topology/thread_siblings_list": text.encode() for each, text in siblings.items()
+    }
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 7, 5}, raising=False)
+
+    def read(path):
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", read)
+    assert physical_cores() == 3
+    files.clear()
+    assert physical_cores() == 4

@@ -82,6 +82,12 @@ def add_engine(
             why="it was exported without --mixed or --trt, or by an earlier version",
             fix="where PyTorch is: glnet-export CHECKPOINT -o BUNDLE --mixed",
         )
+    if not manifest.cuts_as_defined(crop_graph.file.file):
+        raise ExportError(
+            f"The bundle's {crop_graph.file.file} cuts other crops than this version.",
+            why="an earlier version made it: it samples large persons without averaging",
+            fix="where PyTorch is: glnet-export CHECKPOINT -o BUNDLE --mixed",
+        )
     with stage("build") as report:
         report.say(str(toolkit))
         if options.timing_cache is not None and toolkit.product is RTX:

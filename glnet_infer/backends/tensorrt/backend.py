@@ -109,7 +109,7 @@ class TensorRtBackend(OfThisProcess):
     def frame_obstacle(self, width: int, height: int) -> str:
         """See :class:`glnet_infer.backends.base.FrameBackend`."""
         if self._cropper is None:
-            return "the bundle has no crop engine: an earlier glnet-export made it"
+            return self._engine.crop_obstacle
         return self._cropper.obstacle(width, height)
 
     def view(self, array: Any) -> DeviceFrame:

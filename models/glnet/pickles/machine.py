@@ -49,6 +49,9 @@ class Name(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
+_SET = Name("builtins", "set")
+
+
 class PickledObject:
     """An object that a pickle built, as data.
 
@@ -273,7 +276,7 @@ def _extend(machine: Any, items: list[Any]) -> None:
 
 
 def _empty_set(machine: Any) -> None:
-    machine.append(PickledObject(Name("builtins", "set")))
+    machine.append(PickledObject(_SET))
 
 
 def _add_items(machine: Any) -> None:
@@ -282,7 +285,7 @@ def _add_items(machine: Any) -> None:
 
 def _frozen_set(machine: Any) -> None:
     machine.pop_mark()
-    machine.append(PickledObject(Name("builtins", "frozenset")))
+    machine.append(PickledObject(_SET))
 
 
 def _byte_array(machine: Any) -> None:

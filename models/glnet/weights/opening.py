@@ -167,8 +167,7 @@ def _open_zip(file: BinaryIO, size: int) -> CheckpointFile:
             raise pickle.UnpicklingError("a storage has not the size that its tensors say")
         data = bytearray(info.file_size)
         with archive.open(info) as part:
-            _fill(part.read, data)
-            part.read(1)  # the end, where zipfile compares the checksum
+            _fill(part.read, data)  # at its end, zipfile compares the checksum
         return data
 
     if f"{folder}byteorder" in members and content(f"{folder}byteorder").startswith(b"big"):

@@ -22,6 +22,7 @@ from glnet_export.engines.reference import _bounds, compare_outputs, judge_by_re
 from glnet_infer import BackendError, BundleError, ExportError
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, check_all_files, record_file
+from glnet_infer.contract import CROP_REDUCTIONS
 
 # No torch, no onnx, nothing of the network: what a production machine has.
 REFUSES = """
@@ -174,6 +175,19 @@ def test_a_bundle_without_graphs_for_engines_says_how_to_get_them(shared_bundle,
     assert sorted(each.name for each in tmp_path.iterdir()) == ["small"]
 
 
+def test_a_crop_graph_of_an_earlier_version_is_refused(without_engine, content):
+    path = without_engine / "manifest.json"
+    document = json.loads(path.read_text())
+    (crops,) = (graph for graph in document["graphs"] if graph["purpose"] == "crops")
+    assert crops.pop("reductions") == list(CROP_REDUCTIONS)
+    path.write_text(json.dumps(document))
+    before = content(without_engine)
+    done = engine(without_engine, "--sm", "89")
+    assert done.returncode == ExportError.exit_code
+    assert "crop.onnx cuts other crops" in done.stderr and "averaging" in done.stderr and "--mixed" in done.stderr
+    assert content(without_engine) == before
+
+
 def test_a_damaged_bundle_is_refused_untouched(without_engine, content):
     (without_engine / "model.mixed.onnx").write_bytes(b"damaged")
     before = content(without_engine)
@@ -257,3 +271,4 @@ def test_hints_of_the_runtime_name_this_command(exported, monkeypatch):
 def test_the_graph_that_cuts_crops_is_in_the_bundle(exported):
     session = onnxruntime.InferenceSession(exported[0] / "crop.onnx", providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["frame", "squares"]
+    assert session.get_inputs()[1].shape[1:] == [len(CROP_REDUCTIONS), 4]

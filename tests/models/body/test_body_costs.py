@@ -83,7 +83,7 @@ BOMBS = {
     "an index of 2^27": b"]r\x00\x00\x00\x08",
     "an index of 2^31": b"]r\xff\xff\xff\x7f",
     "selections of selections": nested_selections(),
-    "lists of one shared array": b"](" + pickle.dumps(np.arange(300_000), 2)[2:-1] + b"q\xfe" + b"h\xfe" * 20_000 + b"e",
+    "lists of one shared array": b"](" + pickle.dumps(np.arange(300_000), 2)[2:-1] + b"q\xfe" + b"h\xfe" * 1000 + b"e",
     "numbers of unlike kinds": b"](K\x01U\x01ae",
     "nothing": b"N",
     "a dictionary": b"}",
@@ -118,7 +118,7 @@ def test_keys_whose_hashes_cost_much_are_left_aside(refused, kind):
         b"\x80\x04" + b"\x8f" * (1 << 23),
         b"\x80\x02" + b"}" * (1 << 23),
         b"\x80\x04\x8d" + struct.pack("<Q", 1 << 40) + b"x",
-        b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x",
+        b"\x80\x05\x96" + struct.pack("<Q", 1 << 31) + b"x",
         b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.",
         b"\x80\x02\x8b\xff\xff\xff\x7f1.",
         b"T\xff\xff\xff\x7fabc.",
@@ -134,6 +134,13 @@ def test_sparse_matrices_that_are_huge_once_dense_are_refused(refused, shape):
     matrix = sparse.csr_matrix((2, 3))
     matrix._shape = shape
     assert "shape" in refused(pickle.dumps({"weights": matrix}, 2))
+
+
+@pytest.mark.parametrize("form", ["csr_matrix", "csc_matrix"])
+def test_sparse_matrices_that_announce_entries_are_refused_before_room_is_made(refused, form):
+    matrix = getattr(sparse, form)(np.eye(24))
+    matrix.indptr = np.array([0, 10**9] + [10**9] * 23)
+    assert "damaged" in refused(pickle.dumps({"weights": matrix}, 2))
 
 
 # Archives

@@ -91,8 +91,9 @@ def test_entries_of_one_place_are_added_as_scipy_does(smpl_content, fabricated, 
     assert_same_body(load_body(save_pickle({**smpl_content, "J_regressor": doubled})), fabricated)
 
 
+@pytest.mark.parametrize("protocol", [0, 2])
 @pytest.mark.parametrize("old", ["dok", "coo"])
-def test_forms_of_older_scipy_are_read(smpl_content, fabricated, save_pickle, foreign, assert_same_body, old):
+def test_forms_of_older_scipy_are_read(smpl_content, fabricated, save_pickle, foreign, assert_same_body, old, protocol):
     """``dok`` was a dictionary itself, ``coo`` had ``row`` and ``col``."""
     dense = sparse.coo_matrix(smpl_content["J_regressor"])
     if old == "dok":
@@ -104,7 +105,7 @@ def test_forms_of_older_scipy_are_read(smpl_content, fabricated, save_pickle, fo
     else:
         state = {"row": dense.row, "col": dense.col, "data": dense.data, "_shape": dense.shape}
         matrix = foreign("scipy.sparse.coo", "coo_matrix", state)
-    assert_same_body(load_body(save_pickle({**smpl_content, "J_regressor": matrix})), fabricated)
+    assert_same_body(load_body(save_pickle({**smpl_content, "J_regressor": matrix}, protocol)), fabricated)
 
 
 @pytest.mark.parametrize("change", ["shape", "beyond", "negative", "starts", "fractions"])

@@ -179,23 +179,27 @@ def old_bomb() -> bytes:
 
 
 BOMBS = {
-    "a storage that is not there": of_machine(one(tensor((10**9,), (1,), length=10**9))),
-    "a storage larger than its part": of_machine(one(tensor((9,), (1,), length=9)), [b"\0" * 16]),
-    "a tensor beyond its storage": of_machine(one(tensor((5,), (1,))), [b"\0" * 16]),
-    "a tensor before its storage": of_machine(one(tensor((2,), (1,), offset=-1)), [b"\0" * 16]),
-    "an offset beyond": of_machine(one(tensor((1,), (1,), offset=2**40)), [b"\0" * 16]),
-    "a huge shape of one number": of_machine(one(tensor((10**13,), (0,))), [b"\0" * 16]),
-    "many axes": of_machine(one(tensor((1,) * 60, (0,) * 60)), [b"\0" * 16]),
-    "compressed zeros": of_machine(
-        one(tensor((1 << 26,), (1,), length=1 << 26)), [bytes(1 << 28)], compress=zipfile.ZIP_DEFLATED
+    "a storage that is not there": (of_machine(one(tensor((4,), (1,)))), "lacks its part"),
+    "a storage beyond all": (of_machine(one(tensor((10**9,), (1,), length=10**9))), "larger than the file"),
+    "a storage larger than its part": (of_machine(one(tensor((9,), (1,), length=9)), [b"\0" * 16]), "not the size"),
+    "a tensor beyond its storage": (of_machine(one(tensor((5,), (1,))), [b"\0" * 16]), "beyond its storage"),
+    "a tensor before its storage": (of_machine(one(tensor((2,), (1,), offset=-1)), [b"\0" * 16]), "has no storage"),
+    "an offset beyond": (of_machine(one(tensor((1,), (1,), offset=2**40)), [b"\0" * 16]), "beyond its storage"),
+    "a negative length": (of_machine(one(tensor((-1,), (1,))), [b"\0" * 16]), "impossible shape"),
+    "a negative stride": (of_machine(one(tensor((2,), (-1,), offset=2)), [b"\0" * 16]), "impossible shape"),
+    "a huge shape of one number": (of_machine(one(tensor((10**13,), (0,))), [b"\0" * 16]), "unknown: w"),
+    "many axes": (of_machine(one(tensor((1,) * 60, (0,) * 60)), [b"\0" * 16]), "impossible shape"),
+    "compressed zeros": (
+        of_machine(one(tensor((1 << 26,), (1,), length=1 << 26)), [bytes(1 << 28)], compress=zipfile.ZIP_DEFLATED),
+        "compressed",
     ),
-    "compressed pickle": of_machine(b"\x80\x02" + b"]0" * (1 << 22) + b"N.", compress=zipfile.ZIP_DEFLATED),
-    "marks": of_machine(b"\x80\x02" + b"(" * (1 << 23)),
-    "an index of 2^31": of_machine(b"\x80\x02]r\xff\xff\xff\x7f."),
-    "texts that announce gigabytes": of_machine(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 40) + b"x."),
-    "bytes that announce gigabytes": of_machine(b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x."),
-    "a frame that announces gigabytes": of_machine(b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N."),
-    "an old file's storage that is not there": old_bomb(),
+    "compressed pickle": (of_machine(b"\x80\x02" + b"]0" * (1 << 22) + b"N.", compress=zipfile.ZIP_DEFLATED), "compressed"),
+    "marks": (of_machine(b"\x80\x02" + b"(" * (1 << 23)), "steps"),
+    "an index of 2^31": (of_machine(b"\x80\x02]r\xff\xff\xff\x7f."), "no state dict"),
+    "texts that announce gigabytes": (of_machine(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 40) + b"x."), "breaks off"),
+    "bytes that announce gigabytes": (of_machine(b"\x80\x05\x96" + struct.pack("<Q", 1 << 31) + b"x."), "breaks off"),
+    "a frame that announces gigabytes": (of_machine(b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N."), "breaks off"),
+    "an old file's storage that is not there": (old_bomb(), "not the size"),
 }
 
 
@@ -210,8 +214,9 @@ def little():
 
 @pytest.mark.parametrize("kind", list(BOMBS))
 def test_a_small_file_that_asks_for_much_is_refused_at_once(path, refused, little, kind):
-    path.write_bytes(BOMBS[kind])
-    refused()
+    content, words = BOMBS[kind]
+    path.write_bytes(content)
+    assert words in refused()
 
 
 def test_parts_of_an_archive_that_overlap_are_not_read_again_and_again(state, path, refused, little):
@@ -237,7 +242,8 @@ def test_parts_of_an_archive_that_overlap_are_not_read_again_and_again(state, pa
                 setattr(other, field, getattr(shared, field))
             archive.filelist.append(other)
     path.write_bytes(content.getvalue())
-    assert "not read" in refused() or "larger than the file" in refused()
+    text = refused()
+    assert "larger than the file" in text or "Overlapped entries" in text  # the second is Python's own, from 3.11.9
 
 
 class Payload:
