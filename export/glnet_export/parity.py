@@ -1,5 +1,7 @@
 """How far an exported graph is from the PyTorch module, in millimetres, pixels and degrees."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -48,6 +50,27 @@ class ParityBounds:
     translation_mm: float = 0.05
     confidence: float = 1e-4
     pixel_agreement: float = 1.0
+
+    @classmethod
+    def of(cls, recovery: MeshRecovery, millimetres: float | None = None, agreement: float = 1.0) -> ParityBounds:
+        """What the export of a network must keep.
+
+        Args:
+            recovery: The network.
+            millimetres: Largest distance in space; None: the default, as far as the network amplifies rounding.
+            agreement: Least share of crops whose chosen pixel is the same.
+        """
+        factor = recovery.amplification
+        distance = cls.vertices_mm * factor if millimetres is None else millimetres
+        return cls(
+            vertices_mm=distance,
+            joints_mm=distance,
+            keypoints_px=cls.keypoints_px * factor,
+            rotations_deg=cls.rotations_deg * factor,
+            betas=cls.betas * factor,
+            translation_mm=distance,
+            pixel_agreement=agreement,
+        )
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def export(
     output: Path,
     *,
     parity_crops: int = 16,
-    bounds: ParityBounds | None = None,
+    max_vertex_error: float | None = None,
+    min_pixel_agreement: float = 1.0,
     skin: bool = True,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
@@ -63,7 +64,8 @@ def export(
         source: The checkpoint, or what stands for one.
         output: The bundle's directory; an earlier bundle there is replaced when the new one is complete.
         parity_crops: Crops to compare ONNX Runtime with PyTorch on.
-        bounds: Bounds of that comparison.
+        max_vertex_error: Largest distance in that comparison, millimetres; None: the network's default.
+        min_pixel_agreement: Least share of these crops that choose the same pixel.
         skin: Whether the bundle gets the body's skin, which is under the body's licence.
         half: Mixed precision of the graphs that engines are built from. None: such graphs are made for ``engine`` alone.
         engine: Options of a TensorRT engine. None: no engine is built.
@@ -84,6 +86,7 @@ def export(
                 mixed = None
                 if half is not None or job is not None:
                     mixed = MixedPrecision(recovery, network.weights == "random", half or HalfOptions())
+            bounds = ParityBounds.of(recovery, max_vertex_error, min_pixel_agreement)
             manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
             if skin:
                 manifest = _add_skin(directory, manifest, recovery)
@@ -129,7 +132,7 @@ def _add_graph(
     network: NetworkRecord,
     body_file: FileRecord,
     parity_crops: int,
-    bounds: ParityBounds | None,
+    bounds: ParityBounds,
     stage: Stage,
 ) -> Manifest:
     """The float32 graph, compared with PyTorch: a whole bundle but for its publication."""
@@ -178,10 +181,9 @@ def _manifest(
 
 
 def _parity(
-    directory: Path, recovery: MeshRecovery, crops: int, bounds: ParityBounds | None, report: StageReport
+    directory: Path, recovery: MeshRecovery, crops: int, bounds: ParityBounds, report: StageReport
 ) -> dict[str, Any]:
     """Compare the bundle, opened as a user opens it, with PyTorch."""
-    bounds = bounds or ParityBounds()
     backend = open_backend("onnxruntime-cpu", Bundle.open(directory))
     pictures = textured_crops(crops, recovery.crop.size, seed=1)
     found = compare(recovery, backend, pictures)

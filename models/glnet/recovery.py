@@ -73,6 +73,11 @@ class MeshRecovery(nn.Module, ABC):
         """Under which terms the weights are, a sentence; empty where that is not known."""
         return ""
 
+    @property
+    def amplification(self) -> float:
+        """How much more than GLNet it amplifies the rounding of float32: a factor for the bounds of an export."""
+        return 1.0
+
     @abstractmethod
     def to_document(self) -> dict[str, Any]:
         """Its configuration as plain values, for manifests."""

@@ -12,7 +12,6 @@ from glnet_infer.commands.console import Version, errors_reported, print_json, p
 from glnet_infer.errors import ExportError, first_line, install_hint
 
 if TYPE_CHECKING:
-    from glnet_export.parity import ParityBounds
     from glnet_export.sources import Source
 
 
@@ -55,9 +54,13 @@ def checkpoint_command(
     ] = None,
     parity_crops: Annotated[int, typer.Option(min=16, help="Crops to compare the graph with PyTorch on.")] = 16,
     max_vertex_error: Annotated[
-        float,
-        typer.Option(callback=options.a_bound, help="Fail when a vertex or joint is further off, in millimetres."),
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            callback=options.a_bound,
+            help="Fail when a vertex or joint is further off, in millimetres.",
+            show_default="0.05; 0.5 for HybrIK",
+        ),
+    ] = None,
     min_pixel_agreement: Annotated[
         float,
         typer.Option(
@@ -123,24 +126,18 @@ def checkpoint_command(
     with errors_reported(as_json):
         with talk.status("starting"):
             try:
-                from glnet_export.parity import ParityBounds
                 from glnet_export.sources import Source
             except (ImportError, OSError) as error:  # a broken torch raises OSError
                 raise ExportError(
                     "The export is not installed.", why=first_line(error), fix=install_hint("export")
                 ) from error
         name = checkpoint.stem if checkpoint is not None else f"{Path(str(random_init)).stem}-random"
-        bounds = ParityBounds(
-            vertices_mm=max_vertex_error,
-            joints_mm=max_vertex_error,
-            translation_mm=max_vertex_error,
-            pixel_agreement=min_pixel_agreement,
-        )
         export_to(
             Source(checkpoint, random_init or config, seed, body, weights_key, flip_test),
             output or Path(name),
             parity_crops=parity_crops,
-            bounds=bounds,
+            max_vertex_error=max_vertex_error,
+            min_pixel_agreement=min_pixel_agreement,
             skin=not no_skin,
             half=half,
             engine=engine,
@@ -153,7 +150,8 @@ def export_to(
     output: Path,
     *,
     parity_crops: int = 16,
-    bounds: "ParityBounds | None" = None,
+    max_vertex_error: float | None = None,
+    min_pixel_agreement: float = 1.0,
     skin: bool = True,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
@@ -167,7 +165,8 @@ def export_to(
         source,
         output,
         parity_crops=parity_crops,
-        bounds=bounds,
+        max_vertex_error=max_vertex_error,
+        min_pixel_agreement=min_pixel_agreement,
         skin=skin,
         half=half,
         engine=engine,

@@ -72,7 +72,9 @@ class CliffNetwork(AdoptedNetwork):
 
     def regress(self, feature: Float[Tensor, "n f"], place: Float[Tensor, "n 3"]) -> tuple[Tensor, Tensor, Tensor]:
         """Pose (N x 144), shape (N x 10) and weak-perspective camera (N x 3) by iterative error feedback."""
-        pose, shape, camera = (start.expand(feature.shape[0], -1) for start in (self.init_pose, self.init_shape, self.init_cam))
+        pose, shape, camera = (
+            start.expand(feature.shape[0], -1) for start in (self.init_pose, self.init_shape, self.init_cam)
+        )
         for _ in range(ROUNDS):
             hidden = self.fc2(self.fc1(torch.cat([feature, place, pose, shape, camera], dim=1)))
             pose = pose + self.get_submodule("decpose")(hidden)

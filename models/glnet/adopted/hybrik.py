@@ -69,6 +69,11 @@ class Hybrik(AdoptedRecovery):
         """Whether the mirrored crop is looked at as well."""
         return self.network.flip_test
 
+    @property
+    def amplification(self) -> float:
+        """Joints come from steep heat maps, and bones of a few centimetres are turned to them."""
+        return 10.0
+
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""
         estimate = self.network(crops)
