@@ -80,10 +80,14 @@ class MeshRecoverer:
         threads: int | None = None,
         detector: Detector | str | Path | None = None,
     ) -> None:
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise InputError(f"batch_size is {batch_size!r}.", why="it counts crops", fix="use 1 or more, or None")
-        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
+        if not isinstance(bundle, Bundle | str | Path):
+            raise InputError(f"The bundle is a {type(bundle).__name__}.", fix="give the directory that glnet-export made")
+        if not isinstance(backend, str) and not hasattr(backend, "run"):
+            raise InputError(f"The backend is a {type(backend).__name__}.", fix="give a name, such as auto, or a backend")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._named_detector = detector if isinstance(detector, str | Path) else None
         self.detector = open_detector(detector, threads=threads) if isinstance(detector, str | Path) else detector
@@ -91,7 +95,7 @@ class MeshRecoverer:
         if backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
-        self._threads = threads
+        self._threads, self._closed = threads, False
         self.batch_size = batch_size or usual_batch_size(self._backend)
 
     @property
@@ -250,6 +254,7 @@ class MeshRecoverer:
             intrinsics = Intrinsics.guess(width, height)
         elif not isinstance(intrinsics, Intrinsics):
             intrinsics = Intrinsics.from_matrix(intrinsics)
+        intrinsics.check_image(width, height)
         squares = CropSquares.around(checked, self.bundle.manifest.crop)
         crops = None
         if not isinstance(self._backend, FrameBackend) or self._backend.frame_obstacle(width, height):
@@ -276,6 +281,8 @@ class MeshRecoverer:
         Raises:
             BackendError: The backend failed.
         """
+        if self._closed:
+            raise BackendError("This recoverer is closed.", fix="make a new MeshRecoverer")
         crops = [persons.crops for persons in images if persons.crops is not None]
         cameras = [persons.cameras for persons in images if persons.crops is not None]
         batched = self._run_crops(np.concatenate(crops), np.concatenate(cameras)) if crops else {}
@@ -408,6 +415,7 @@ class MeshRecoverer:
 
     def close(self) -> None:
         """Free the backend."""
+        self._closed = True
         self._backend.close()
 
     def __enter__(self) -> MeshRecoverer:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from glnet_infer.errors import first_line
 from glnet_infer.video.sources.base import Sound
-from glnet_infer.video.sources.opencv import quiet
+from glnet_infer.native_messages import quiet
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
-
-LARGEST_IMAGE = 100_000_000
-"""Pixels. Three times an 8K picture, and 300 megabytes a frame."""
+from glnet_infer.images import LARGEST_IMAGE
 
 READABLE = "convert it, for example to H.264 in MP4; or copy it again, if it is damaged"
 

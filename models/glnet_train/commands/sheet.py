@@ -32,7 +32,7 @@ def sheet_command(
         check_installed()
         from glnet.body import Body, find_body, load_body
         from glnet_infer.contract import CropSpec
-        from glnet_infer.images import write_image
+        from glnet_infer.image_files import write_image
         from glnet_render import Spread, SyntheticSource
         from glnet_render.contact_sheet import contact_sheet, draw_keypoints
 
