@@ -289,7 +289,8 @@ def _blended(path: str | PathLike[str], header: _Header, oriented: bool) -> Pict
     try:
         with _reading, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            turn = header.opened.getexif().get(_ORIENTATION, 1) if oriented else 1
+            # Both libraries turn a TIFF when they decode it, whatever they are asked for.
+            turn = header.opened.getexif().get(_ORIENTATION, 1) if oriented and header.kind != "TIFF" else 1
             whole = header.opened.convert("RGBA")
         if turn in _TURNS:
             whole = whole.transpose(Image.Transpose[_TURNS[turn]])

@@ -84,9 +84,7 @@ class MeshRecoverer:
             raise InputError(f"batch_size is {batch_size!r}.", why="it counts crops", fix="use 1 or more, or None")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
-        if not isinstance(bundle, Bundle | str | Path):
-            raise InputError(f"The bundle is a {type(bundle).__name__}.", fix="give the directory that glnet-export made")
-        if not isinstance(backend, str) and not hasattr(backend, "run"):
+        if not isinstance(backend, str) and not hasattr(backend, "name"):
             raise InputError(f"The backend is a {type(backend).__name__}.", fix="give a name, such as auto, or a backend")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._named_detector = detector if isinstance(detector, str | Path) else None
@@ -389,7 +387,8 @@ class MeshRecoverer:
 
     def _nobody(self) -> Outputs:
         """Outputs without rows."""
-        return {spec.name: self._empty(spec) for spec in self.bundle.manifest.outputs}
+        sides = {spec: (int(side) for side in spec.shape[1:]) for spec in self.bundle.manifest.outputs}
+        return {spec.name: np.zeros((0, *inner), dtype=spec.dtype) for spec, inner in sides.items()}
 
     def _check(self, outputs: Outputs, count: int) -> None:
         """Refuse outputs that are not what the manifest promises, or not numbers."""
@@ -407,11 +406,6 @@ class MeshRecoverer:
                     why="the network overflowed, or its weights are damaged",
                     fix="compare with another backend, and export the checkpoint again",
                 )
-
-    @staticmethod
-    def _empty(spec: TensorSpec) -> NDArray[Any]:
-        """No rows of an output, of the right width."""
-        return np.zeros((0, *(int(side) for side in spec.shape[1:])), dtype=spec.dtype)
 
     def close(self) -> None:
         """Free the backend."""
