@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,12 +38,16 @@ class Bundle:
     graph_file: CheckedFile
 
     @classmethod
-    def open(cls, directory: str | Path) -> Bundle:
+    def open(cls, directory: str | PathLike[str]) -> Bundle:
         """Read and check a bundle.
 
         Raises:
             BundleError: It is missing, damaged or changed, or of another schema version.
         """
+        if not isinstance(directory, str | PathLike):
+            raise BundleError(
+                f"The bundle is a {type(directory).__name__}.", fix="give the directory that glnet-export made"
+            )
         directory = Path(directory)
         manifest = Manifest.read(directory)
         graph = CheckedFile(directory, manifest.graph.file)

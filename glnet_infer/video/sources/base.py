@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
-
-LARGEST_IMAGE = 100_000_000
-"""Pixels. Three times an 8K picture, and 300 megabytes a frame."""
+from glnet_infer.images import LARGEST_IMAGE
 
 READABLE = "convert it, for example to H.264 in MP4; or copy it again, if it is damaged"
 
