@@ -24,7 +24,7 @@ from glnet_infer.backends import (
 )
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
-from glnet_infer.contract import GRID_STRIDE, TensorSpec
+from glnet_infer.contract import GRID_STRIDE
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.detection import DEFAULT_DETECTOR, Detector, find_persons, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from glnet_infer.bundle.records import FileRecord
 from glnet_infer.errors import BundleError
+from glnet_infer.files import open_regular
 
 _BLOCK = 1 << 20
 
@@ -32,13 +33,14 @@ class CheckedFile:
         self.path = directory / record.file
         self.record = record
         try:
-            if not self.path.is_file():
+            try:
+                self._file = open_regular(self.path).detach()
+            except (FileNotFoundError, NotADirectoryError) as error:
                 raise BundleError(
                     f"The bundle {directory} is incomplete.",
                     why=f"{record.file} is missing",
                     fix="copy the whole directory, or export the checkpoint again",
-                )
-            self._file = self.path.open("rb", buffering=0)
+                ) from error
             weakref.finalize(self, self._file.close)  # Python would warn of a file that nobody closes
             self._reading = threading.Lock()
             self._state = self._look()

@@ -14,6 +14,7 @@ from glnet_infer.detection.external_data import names_other_files
 from glnet_infer.detection.families import FAMILIES, Family, Shape
 from glnet_infer.detection.framing import detections
 from glnet_infer.errors import BackendError, InputError, first_line, one_line
+from glnet_infer.files import read_file
 from glnet_infer.forks import HomeProcess
 from glnet_infer.images import check_image
 from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
@@ -145,17 +146,15 @@ class OnnxDetector:
 
 def _open(path: Path, threads: int | None) -> Any:
     """A session on the CPU."""
-    try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= LARGEST_FILE else b""
-    except OSError as error:
-        raise InputError(
-            f"The detector {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
-        ) from error
     again = "export the detector again, as one ONNX file"
+    content = read_file(
+        path,
+        InputError,
+        what=f"The detector {path} was not read.",
+        fix="check the path and its permissions",
+        largest=LARGEST_FILE,
+    )
     try:
-        if size > LARGEST_FILE:
-            raise ValueError(f"it has {size} bytes, and at most {LARGEST_FILE} are read")
         if names_other_files(content):
             raise ValueError("its weights lie in other files, and a detector is one file")
     except ValueError as error:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from glnet_infer.camera import Intrinsics
 from glnet_infer.device_arrays import DeviceMeshes
 from glnet_infer.errors import InputError, OutputError, first_line
+from glnet_infer.numbers import as_floats
 from glnet_infer.results import formats
 from glnet_infer.skeleton import JOINT_NAMES
 
@@ -121,7 +122,9 @@ class Meshes:
             self.vertices,
             self.faces,
             self.intrinsics.matrix,
-            colors=None if colors is None else np.reshape(np.asarray(colors, np.float64), (-1, 3)),
+            colors=None
+            if colors is None
+            else as_floats(colors, "The colours are not numbers.", fix="give N x 3, BGR 0 to 255").reshape(-1, 3),
             opacity=opacity,
         )
 
