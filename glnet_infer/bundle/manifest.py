@@ -19,7 +19,7 @@ from glnet_infer.bundle.records import (
     NetworkRecord,
     files_of,
 )
-from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS, CropSpec, TensorSpec, graph_outputs
+from glnet_infer.contract import CROP_REDUCTIONS, GRAPH_INPUTS, GRAPH_OUTPUTS, CropSpec, TensorSpec, graph_outputs
 from glnet_infer.errors import BundleError, first_line
 from glnet_infer.fields import FieldError, quote, read_record
 from glnet_infer.files import is_directory, is_there, read_json, replace_file
@@ -76,6 +76,10 @@ class Manifest:
     def graph_for(self, purpose: str) -> GraphRecord | None:
         """The first graph of a purpose; None where there is none."""
         return next((graph for graph in self.graphs if graph.purpose == purpose), None)
+
+    def cuts_as_defined(self, file: str) -> bool:
+        """Whether a graph's crops, and those of engines that were built from it, are what ``glnet_infer.crops`` defines."""
+        return any(graph.file.file == file and graph.reductions == CROP_REDUCTIONS for graph in self.graphs)
 
     def files(self) -> Iterator[FileRecord]:
         """All files of the bundle but the manifest itself."""
