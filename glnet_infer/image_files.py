@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, OutputError, first_line
-from glnet_infer.files import ELSEWHERE, open_regular, replace_file
+from glnet_infer.files import ELSEWHERE, is_directory, open_regular, replace_file
 from glnet_infer.images import LARGEST_IMAGE, MAXIMUM_SIDE
 from glnet_infer.native_messages import overheard, unheard
 
@@ -348,7 +348,7 @@ _SUFFIXES = "use a suffix such as .jpg or .png"
 
 def check_image_path(path: Path) -> None:
     """Raise OutputError where :func:`write_image` could not write: before the work that makes the image."""
-    if not path.parent.is_dir():
+    if not is_directory(path.parent):
         raise OutputError(f"Cannot write {path}.", why="there is no such directory", fix=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"Cannot write {path}.", why=f"nothing can be written into {path.parent}", fix=ELSEWHERE)

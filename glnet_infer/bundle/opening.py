@@ -115,6 +115,15 @@ def check_all_files(directory: str | Path) -> Manifest:
 
 
 def unknown_entries(directory: Path, manifest: Manifest) -> list[str]:
-    """Names in a bundle's directory that its manifest does not account for, sorted."""
+    """Names in a bundle's directory that its manifest does not account for, sorted.
+
+    Raises:
+        BundleError: The directory cannot be listed.
+    """
     known = {MANIFEST_NAME, CACHE_FOLDER, *(record.file for record in manifest.files())}
-    return sorted(entry.name for entry in directory.iterdir() if entry.name not in known)
+    try:
+        return sorted(entry.name for entry in directory.iterdir() if entry.name not in known)
+    except OSError as error:
+        raise BundleError(
+            f"The bundle {directory} cannot be listed.", why=str(error.strerror), fix="check its permissions"
+        ) from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from math import isfinite
 from os import PathLike
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from glnet_infer.errors import InputError
 from glnet_infer.files import is_directory, open_regular
+from glnet_infer.numbers import is_number
 from glnet_infer.video.sources.base import Reader, Sound, Source, SourceFacts, VideoFrame, Window, WindowedSource
 from glnet_infer.video.sources.images import ImageReader, is_pattern
 from glnet_infer.video.sources.opencv import OpenCvReader
@@ -69,7 +69,7 @@ def open_source(
     window.check()
     text = str(spec)
     if fps is not None:
-        if not (isfinite(fps) and 0.001 <= fps <= 10_000):
+        if not (is_number(fps) and 0.001 <= fps <= 10_000):
             raise InputError(f"{fps} frames per second cannot be.", fix="use a number such as 30")
         if not _is_images(text):
             raise InputError(
