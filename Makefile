@@ -17,7 +17,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswe
     NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" OPENCV_CPU_DISABLE=AVX512-SKX
 AVX512 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_CORETYPE=SkylakeX
 
-.PHONY: demo test test-cpus test-lowest gpu lint format clean
+.PHONY: demo test test-cpus test-lowest fuzz gpu lint format clean
 
 demo: $(VENV)/.export
 	$(BIN)/glnet-export demo -o $(DEMO)/bundle --no-mixed
@@ -46,6 +46,13 @@ test-cpus: $(VENV)/.dev
 test-lowest: $(VENV)/.dev $(LOWEST)/.installed
 	$(BIN)/pytest -q --basetemp=$(LOWEST)/pytest tests/runtime/test_bundle.py::test_a_good_bundle_opens
 	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(PYTEST:$(BIN)%=$(LOWEST)/bin%) tests/runtime
+
+# Readers of files, on files that were changed at random. Seed 0; every fault is named with the number of its case.
+CASES ?= 10000
+JOBS ?= 1
+fuzz: $(VENV)/.dev
+	$(BIN)/pytest -q --basetemp=$(VENV)/fuzz tests/runtime/test_bundle.py::test_a_good_bundle_opens
+	GLNET_SMALL_BUNDLE=$(VENV)/fuzz/made-once/small $(BIN)/python tests/fuzz/run.py --cases $(CASES) --jobs $(JOBS) $(READERS)
 
 # Everything that a GPU has to show, in at most eight minutes. Nothing is installed: PYTHON needs PyTorch, cuda-core, onnx,
 # OpenCV, typer, rich and pytest.

@@ -33,12 +33,12 @@ class ArraySpec:
     """What an array of an archive must be.
 
     Attributes:
-        shape: Its lengths; a letter stands for any length, the same one in all arrays of the archive.
-        dtype: Name of its type; ``str`` for text.
+        shape: Its lengths; a letter stands for any length, the same one in all arrays of the archive. None for any shape.
+        dtype: Name of its type; ``str`` for text; ``number`` for any real numbers, which stay as they are, NaN too.
         optional: Whether it may be missing.
     """
 
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str, ...] | None
     dtype: str
     optional: bool = False
 
@@ -76,23 +76,29 @@ def read_archive(
         raise kind(what, why=first_line(error), fix=fix) from error
 
 
-class _Careful:
-    """A file for ``zipfile``, which reads the list of contents at once, however long it claims to be."""
+class CarefulFile:
+    """A file for ``zipfile``, which reads the list of contents at once, however long it claims to be.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    Args:
+        file: The file.
+        longest: Most bytes to read at once.
+    """
+
+    def __init__(self, file: BinaryIO, longest: int = _LONGEST_LIST) -> None:
+        self.file, self.longest = file, longest
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        content = self.file.read(_LONGEST_LIST + 1 if size < 0 else min(size, _LONGEST_LIST + 1))
-        if len(content) > _LONGEST_LIST:
+        """At most the longest."""
+        content = self.file.read(self.longest + 1 if size < 0 else min(size, self.longest + 1))
+        if len(content) > self.longest:
             raise ValueError("its list of contents is too long")
         return content
 
 
 def _read(file: BinaryIO, specs: Mapping[str, ArraySpec], limit: int) -> dict[str, NDArray[Any]]:
     try:
-        archive = zipfile.ZipFile(_Careful(file))
+        archive = zipfile.ZipFile(CarefulFile(file))
     except zipfile.BadZipFile as error:
         raise ValueError("it is not an .npz archive, or it breaks off") from error
     members: dict[str, zipfile.ZipInfo] = {}
@@ -139,6 +145,8 @@ def _read_array(
             at += len(block)
         member.read(1)  # the end of the member, where zipfile compares its checksum
     array: NDArray[Any] = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+    if spec.dtype == "number":
+        return array
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity")
     if array.dtype.kind == "U":
@@ -156,8 +164,14 @@ def _check_header(
     if spec.dtype == "str":
         if dtype.kind != "U" or dtype.itemsize > 4 * LONGEST_TEXT:
             raise ValueError(f"{name} is {dtype}, not text of at most {LONGEST_TEXT} characters")
+    elif spec.dtype == "number":
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            held = "an array of Python objects" if dtype.hasobject else str(dtype)[:40]
+            raise ValueError(f"{name} is {held}, not of numbers")
     elif dtype.newbyteorder("=") != np.dtype(spec.dtype):
         raise ValueError(f"{name} is {dtype}, not {spec.dtype}")
+    if spec.shape is None:
+        return
     wanted = [lengths.get(length, length) if isinstance(length, str) else length for length in spec.shape]
     fits = len(shape) == len(wanted) and all(
         isinstance(length, str) or length == found for length, found in zip(wanted, shape, strict=True)

@@ -7,11 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame, is_device_array
 from glnet_infer.errors import InputError, OutputError
 from glnet_infer.files import ELSEWHERE, replace_file
+from glnet_infer.numbers import as_floats
 
 MINIMUM_SIDE = 2
 """Pixels. Nobody is recovered from less; boxes in units of the image's size look like this."""
@@ -129,20 +130,23 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     return image
 
 
-def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.float64]:
+def check_boxes(boxes: Any, width: int, height: int) -> NDArray[np.float64]:
     """Boxes as an N x 4 array of x1, y1, x2, y2 in image pixels; the whole image where ``boxes`` is None.
 
+    Args:
+        boxes: N rows of numbers of any library, or what holds them as ``xyxy``, such as another library's detections.
+        width: The image's width in pixels.
+        height: The image's height in pixels.
+
     Raises:
-        InputError: The shape is wrong, a value is not finite, a box has no area, or lies wholly outside the image.
+        InputError: They are no numbers, the shape is wrong, a value is not finite, a box has no area, or lies wholly
+            outside the image.
     """
     if boxes is None:
         return np.array([[0.0, 0.0, width, height]])
-    try:
-        array = np.array(boxes, dtype=np.float64)  # a copy: results keep it
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            "The boxes are not numbers.", why=str(error), fix="give N rows of x1, y1, x2, y2 in pixels"
-        ) from error
+    boxes = getattr(boxes, "xyxy", boxes)
+    fix = "give N rows of x1, y1, x2, y2 in pixels"
+    array = as_floats(boxes, "The boxes are not numbers.", fix=fix, up_to=max(width, height))
     if array.shape in ((0,), (0, 4), (1, 0)):
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:

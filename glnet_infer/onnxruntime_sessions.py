@@ -1,14 +1,12 @@
-"""ONNX Runtime, imported without its telemetry; its sessions, kept from harming forked processes."""
+"""ONNX Runtime, imported without its telemetry; options of its sessions."""
 
 from __future__ import annotations
 
 import os
-import weakref
 from typing import Any
 
 from glnet_infer.devices import physical_cores
 from glnet_infer.errors import BackendError, install_hint
-from glnet_infer.forks import keep_for_ever
 
 
 def import_onnxruntime() -> Any:
@@ -48,21 +46,3 @@ def session_options(threads: int | None = None) -> Any:
     options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
     options.intra_op_num_threads = threads or physical_cores()
     return options
-
-
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
-"""All that live in this process."""
-
-
-def keep_through_forks(session: Any) -> None:
-    """Never end a session in a child that is forked from this process: its end waits for threads that the child has not."""
-    _sessions.add(session)
-
-
-def _keep_sessions() -> None:
-    for session in _sessions:
-        keep_for_ever(session)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_sessions)

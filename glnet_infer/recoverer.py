@@ -29,6 +29,7 @@ from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.detection import DEFAULT_DETECTOR, Detector, find_persons, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
+from glnet_infer.forks import OfThisProcess
 from glnet_infer.images import check_boxes, check_device_image, check_image
 from glnet_infer.persons import Persons, in_groups, with_boxes
 from glnet_infer.results.meshes import Meshes
@@ -43,7 +44,7 @@ MAXIMUM_THREADS = 1024
 """More than any machine has; starting a hundred thousand takes minutes."""
 
 
-class MeshRecoverer:
+class MeshRecoverer(OfThisProcess):
     """Recovers meshes of the persons in images.
 
     Args:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,7 +108,6 @@ def measure_command(
     to stdout and, with raw samples and a chart, to files. A run that is interrupted goes on when the same command is given
     again.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     with errors_reported(as_json):
         _need("onnx")
         from glnet_bench.record.codec import encode
@@ -303,11 +300,6 @@ class _Progress:
     def says(self, text: str) -> None:
         """See ``glnet_bench.measure.run.Listener``."""
         say(text)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Let SIGTERM end a run as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def main() -> None:

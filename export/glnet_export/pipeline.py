@@ -2,15 +2,18 @@
 
 import datetime
 import platform
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import onnx
 import torch
 
 from glnet.body import Body, find_body, load_body
+from glnet.body.files import GENDERED_NAMES
 from glnet.checkpoint import Checkpoint
 from glnet.config import load_config
 from glnet.random_init import random_recovery, settle_batch_norms
@@ -47,8 +50,26 @@ def stages_of(*, mixed: bool, engine: bool) -> tuple[str, ...]:
     return (*STAGES[:-1], *(MIXED_STAGES if mixed or engine else ()), *(ENGINE_STAGES if engine else ()), STAGES[-1])
 
 
+_Read = TypeVar("_Read")
+
 SETTLING_CROPS = 8
 """Crops that give a random network its batch statistics."""
+
+
+class Loaded(NamedTuple):
+    """What a source gives.
+
+    Attributes:
+        recovery: The recovery module in evaluation mode.
+        network: The network's entry in the manifest.
+        body_file: The body's file.
+        notes: Sentences on where the weights were found.
+    """
+
+    recovery: MeshRecovery
+    network: NetworkRecord
+    body_file: FileRecord
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,15 +81,17 @@ class Source:
         config: Preset or file; for a bare state dict, and for random weights.
         seed: Seed of random weights.
         body: ``demo``, ``smpl`` or a file; the configuration's own where None.
+        weights_key: Which weights of the checkpoint to take where it holds several.
     """
 
     checkpoint: Path | None = None
     config: str | None = None
     seed: int = 0
     body: str | None = None
+    weights_key: str | None = None
 
-    def load(self) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
-        """The recovery module in evaluation mode, the network's entry in the manifest, and the body's file.
+    def load(self) -> "Loaded":
+        """What is to be exported.
 
         Raises:
             CheckpointError: Checkpoint or configuration cannot be used.
@@ -82,8 +105,9 @@ class Source:
             recovery = random_recovery(config, body, self.seed)
             crops = textured_crops(SETTLING_CROPS, config.crop.size, self.seed)
             settle_batch_norms(recovery.network, torch.from_numpy(crops))
-            return recovery, NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict()), file
-        checkpoint = Checkpoint.load(self.checkpoint, config)
+            record = NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
+            return Loaded(recovery, record, file, ())
+        weights, checkpoint = _recorded(self.checkpoint, lambda path: Checkpoint.load(path, config, self.weights_key))
         if self.body is None and not checkpoint.says_body:
             raise BodyError(
                 f"{self.checkpoint} does not say which body it was trained with.",
@@ -92,13 +116,29 @@ class Source:
             )
         body, file = self._load_body(checkpoint.config.body)
         recovery = MeshRecovery(checkpoint.network(), body).eval()
-        weights = record_file(self.checkpoint)
         config = checkpoint.config
-        return recovery, NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict()), file
+        record = NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict())
+        return Loaded(recovery, record, file, checkpoint.notes)
 
     def _load_body(self, trained_with: str) -> tuple[Body, FileRecord]:
-        path = find_body(self.body or trained_with)
-        return Body(load_body(path)), record_file(path)
+        record, body = _recorded(find_body(self.body or trained_with), lambda path: Body(load_body(path)))
+        return body, record
+
+
+def _recorded(path: Path, read: Callable[[Path], _Read]) -> tuple[FileRecord, _Read]:
+    """A file's record, and what is read from it.
+
+    Raises:
+        ExportError: The file changed meanwhile: record and content would be of two files.
+    """
+    before = None
+    with suppress(OSError):  # what is wrong is told by who reads it
+        before = record_file(path)
+    content = read(path)
+    record = record_file(path)
+    if before is not None and record != before:
+        raise ExportError(f"{path} changed while it was read.", why="its SHA-256 is another one", fix="export again")
+    return record, content
 
 
 def export(
@@ -162,13 +202,20 @@ def export(
 
 def _load(source: Source, report: StageReport) -> tuple[MeshRecovery, NetworkRecord, FileRecord]:
     """What the source loads, and what is to be said of it."""
-    recovery, network, body_file = source.load()
+    recovery, network, body_file, notes = source.load()
     parameters = sum(parameter.numel() for parameter in recovery.parameters())
     body = recovery.decoder.body.data
     report.say(f"{network.name}, {parameters / 1e6:.1f} M parameters ({network.weights}), body {body.name}")
+    for note in notes:
+        report.say(note)
     trained_with = recovery.network.config.body
-    if network.weights == "checkpoint" and body.name != trained_with and source.config is None:
-        report.say(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
+    if network.weights == "checkpoint" and body.name != trained_with:
+        if source.config is None:
+            report.say(f"WARNING: trained with the body {trained_with!r}; on another, meshes are distorted")
+        elif body.name in GENDERED_NAMES:
+            report.say(f"WARNING: the body is {body.name!r}; weights are nearly always trained with the neutral one")
+    for note in body.notes:
+        report.say(f"WARNING: the body is odd: {note}")
     return recovery, network, body_file
 
 

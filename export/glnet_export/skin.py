@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet.body.files import BodyData
+from glnet.body.data import BodyData
+from glnet.body.files import GENDERED_NAMES
 from glnet_infer.results.skin import Skin
 
-_LICENSES = {
-    "demo": "CC0 1.0",
-    "smpl": "SMPL's licence, of the Max Planck Society: https://smpl.is.tue.mpg.de/modellicense.html",
-}
+_SMPL = "SMPL's licence, of the Max Planck Society: https://smpl.is.tue.mpg.de/modellicense.html"
+_LICENSES = {"demo": "CC0 1.0", "smpl": _SMPL, **dict.fromkeys(GENDERED_NAMES, _SMPL)}
 
 
 def skin_of(body: BodyData) -> Skin:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
+from glnet_infer.backends.promise import Promise, check_content
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
 from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
-from glnet_infer.forks import HomeProcess
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks, session_options
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -28,7 +29,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 """Execution provider and its options, by device."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(OfThisProcess):
     """A session on the bundle's graph. May be called from several threads at once.
 
     A CPU with N threads runs N crops side by side, one thread each: threads that share a crop wait for each other at every
@@ -65,6 +66,8 @@ class OnnxRuntimeBackend:
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             # From the bytes that were checked: the bundle may be replaced before the second session is opened.
             content = bundle.graph_file.read()
+            check_content(content, bundle.graph)
+            options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through
             try:
                 session = onnxruntime.InferenceSession(content, options, providers=[(provider, provider_options)])
                 keep_through_forks(session)
@@ -86,6 +89,8 @@ class OnnxRuntimeBackend:
                 fix=f"{install_hint('gpu')} brings CUDA and cuDNN; compare versions with glnet-doctor, or ask for the CPU "
                 "with backend='onnxruntime-cpu'",
             )
+        self._promise = Promise(bundle)
+        self._promise.check_session(session)
         self._session: Any = session
         self._has_threads = device == "cuda" or threads != 1
         self._names = [output.name for output in bundle.manifest.outputs]
@@ -113,9 +118,12 @@ class OnnxRuntimeBackend:
             for shares in self._shares(len(crops)):
                 feeds = [{"crops": crops[share], "cameras": cameras[share]} for share in shares]
                 if team is not None and len(feeds) > 1:
-                    parts += team.run(self._names, feeds)
+                    found = team.run(self._names, feeds)
                 else:
-                    parts += [session.run(self._names, feed) for feed in feeds]
+                    found = [session.run(self._names, feed) for feed in feeds]
+                for share, arrays in zip(shares, found, strict=True):
+                    self._promise.check_outputs(arrays, share.stop - share.start)
+                parts += found
         except GlnetError:
             raise
         except Exception as error:  # see above

@@ -25,6 +25,9 @@ def is_file_name(name: str) -> bool:
     )
 
 
+LARGEST_FILE = 8 << 30
+"""Bytes. Far beyond any engine; a file of holes may claim to have thousands of times as many, and hashing takes as long."""
+
 FileName = Annotated[str, Rule(is_file_name, "a file name")]
 Sha256 = Annotated[str, matching("[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")]
 Count = Annotated[int, Rule(lambda number: number >= 0, "a whole number from 0 on")]
@@ -43,7 +46,7 @@ class FileRecord:
 
     file: FileName
     sha256: Sha256
-    bytes: Count
+    bytes: Annotated[int, between(0, LARGEST_FILE)]
 
 
 RUNTIME = "runtime"

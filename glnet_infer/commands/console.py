@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -91,7 +94,8 @@ def report(name: str, error: GlnetError, entry: dict[str, Any]) -> None:
 def errors_reported(as_json: bool = False) -> Iterator[None]:
     """Turn this library's errors into a message and the exit code of their class; say so when interrupted."""
     try:
-        yield
+        with _ended_by_sigterm():
+            yield
     except GlnetError as error:
         print_error(error)
         if as_json:
@@ -104,6 +108,25 @@ def errors_reported(as_json: bool = False) -> Iterator[None]:
         # The reader of our results has gone; Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it cleans up. What is ignored stays ignored."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGTERM) if in_main_thread else None
+    if previous in (None, signal.SIG_IGN):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def new_app(**options: Any) -> typer.Typer:

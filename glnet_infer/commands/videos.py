@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from glnet_infer.claims import temporary_folder
 from glnet_infer.commands.console import print_json, print_result, report, say, talk
 from glnet_infer.commands.opening import opened
 from glnet_infer.commands.typed import VIDEO_FORMATS
@@ -126,7 +126,7 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
         film = None
         if "html" in files:  # browsers play few kinds of video, and none from a window's start
             with told_as_output(files["html"]):
-                film = Path(open_things.enter_context(tempfile.TemporaryDirectory())) / "plain.mp4"
+                film = open_things.enter_context(temporary_folder()) / "plain.mp4"
         plain = _writer(open_things, film, source)
         _pass(following, overlay, plain)
         if plain is not None:

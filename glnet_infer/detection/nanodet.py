@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections
 from glnet_infer.detection.framing import detections, letterboxed
 from glnet_infer.errors import BackendError, one_line
+from glnet_infer.forks import OfThisProcess
 from glnet_infer.images import check_image
 
 WEIGHTS = Path(__file__).with_name("nanodet-g.onnx")
@@ -34,7 +35,7 @@ _OUTPUTS = [name for _, *names in _LEVELS for name in names]
 _PERSON = 0
 
 
-class NanoDet:
+class NanoDet(OfThisProcess):
     """Finds persons with NanoDet-g. Each thread has a network of its own: OpenCV's serve one at a time.
 
     Args:

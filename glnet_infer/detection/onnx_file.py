@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections
-from glnet_infer.detection.external_data import names_other_files
 from glnet_infer.detection.families import FAMILIES, Family, Shape
 from glnet_infer.detection.framing import detections
 from glnet_infer.errors import BackendError, InputError, first_line, one_line
-from glnet_infer.forks import HomeProcess
+from glnet_infer.files import read_file
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.images import check_image
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks, session_options
+from glnet_infer.onnx_files import BRANCHES, OnnxContent
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 LARGEST_FILE = 2 << 30
 """Bytes. More does not fit into an ONNX file."""
@@ -31,7 +32,7 @@ _IMAGE_TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": 
 _SIZE_TYPES: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
-class OnnxDetector:
+class OnnxDetector(OfThisProcess):
     """Finds persons with a network of one of the known families. May be called from several threads at once.
 
     Args:
@@ -134,32 +135,27 @@ class OnnxDetector:
 
     def _unknown(self, why: str, forced: str | None = None) -> InputError:
         inputs = ", ".join(f"{each.name} {_shape(each.shape)} {each.type}" for each in self._session.get_inputs())
-        known = [FAMILIES[forced]] if forced else FAMILIES.values()
+        names = ", ".join(f"{name} ({family.networks})" for name, family in FAMILIES.items())
+        known = str(FAMILIES[forced]) if forced else names
         return InputError(
             f"{self._path} is not a detector of {f'the family {forced}' if forced else 'a family that is known'}.",
             why="; ".join(filter(None, (f"it takes {inputs or 'nothing'}", why))),
-            fix=f"{'that is' if forced else 'known are'} {'; '.join(map(str, known))}. FILE.onnx:FAMILY forces one whose "
-            "names differ (docs/detectors.md)",
+            fix=f"{'that is' if forced else 'known are'} {known}. FILE.onnx:FAMILY forces one "
+            "whose names differ (docs/detectors.md)",
         )
 
 
 def _open(path: Path, threads: int | None) -> Any:
     """A session on the CPU."""
+    fix = "check the path and its permissions"
+    content = read_file(path, InputError, what=f"The detector {path} was not read.", fix=fix, largest=LARGEST_FILE)
+    again = "export the detector again, as one ONNX file without loops"
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= LARGEST_FILE else b""
-    except OSError as error:
-        raise InputError(
-            f"The detector {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
-        ) from error
-    again = "export the detector again, as one ONNX file"
-    try:
-        if size > LARGEST_FILE:
-            raise ValueError(f"it has {size} bytes, and at most {LARGEST_FILE} are read")
-        if names_other_files(content):
-            raise ValueError("its weights lie in other files, and a detector is one file")
+        problem = OnnxContent.of(content).problem(BRANCHES)
     except ValueError as error:
-        raise InputError(f"{path} is not an ONNX file that is taken.", why=first_line(error), fix=again) from error
+        problem = first_line(error)
+    if problem:
+        raise InputError(f"{path} is not an ONNX file that is taken.", why=problem, fix=again)
     onnxruntime = import_onnxruntime()
     options = session_options(threads)
     options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through, and no other

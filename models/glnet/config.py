@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from glnet_infer.contract import GRID_STRIDE, CropSpec
 from glnet_infer.errors import CheckpointError, first_line
+from glnet_infer.fields import LARGEST_NUMBER, quote
 from glnet_infer.files import read_json
 from glnet_infer.skeleton import SKELETON_JOINTS
+
+MOST_CHANNELS, MOST_FEATURES, MOST_BLOCKS, MOST_KEYPOINTS = 4096, 16_384, 64, 1024
+"""Largest counts of a configuration; W48, the largest preset, has 384, 2,048, 4 and 29."""
+
+SMALLEST = 1e-6
+"""What numbers that something is divided by are at least: their reciprocals are far from float32's end."""
+
+MOST_BLOCKS_IN_ALL = 512
+"""Blocks of a backbone's branch; W48 has 36. Building a network takes a millisecond for each."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,23 @@ class HRNetConfig:
 
     def problems(self) -> list[str]:
         """Sentences about values that are not valid."""
-        problems = []
-        for name in ("stem_blocks", "stem_channels", "blocks", "feature_channels"):
-            if not _is_count(getattr(self, name)):
-                problems.append(f"backbone.{name} is {getattr(self, name)!r}, not a positive whole number")
-        for name, size in (("channels", 4), ("modules", 3), ("head_channels", 4)):
+        limits = {"stem_blocks": MOST_BLOCKS, "stem_channels": MOST_CHANNELS, "blocks": MOST_BLOCKS}
+        limits["feature_channels"] = MOST_FEATURES
+        problems = [
+            f"backbone.{name} is {quote(getattr(self, name))}, not a whole number from 1 to {most}"
+            for name, most in limits.items()
+            if not _is_count(getattr(self, name), most)
+        ]
+        for name, size, most in (
+            ("channels", 4, MOST_CHANNELS),
+            ("modules", 3, MOST_BLOCKS),
+            ("head_channels", 4, MOST_CHANNELS),
+        ):
             values = getattr(self, name)
-            if not isinstance(values, tuple) or len(values) != size or not all(_is_count(value) for value in values):
-                problems.append(f"backbone.{name} is {values!r}, not {size} positive whole numbers")
+            if not isinstance(values, tuple) or len(values) != size or not all(_is_count(value, most) for value in values):
+                problems.append(f"backbone.{name} is {quote(values)}, not {size} whole numbers from 1 to {most}")
+        if not problems and sum(self.modules) * self.blocks > MOST_BLOCKS_IN_ALL:
+            problems.append(f"the backbone has {sum(self.modules) * self.blocks} blocks, more than {MOST_BLOCKS_IN_ALL}")
         return problems
 
 
@@ -97,24 +116,28 @@ class GLNetConfig:
 
     def __post_init__(self) -> None:
         problems = [*self.crop.problems(), *self.backbone.problems()]
-        for name in ("keypoints", "pixel_channels", "part_channels"):
-            if not _is_count(getattr(self, name)):
-                problems.append(f"{name} is {getattr(self, name)!r}, not a positive whole number")
+        for name, most in (
+            ("keypoints", MOST_KEYPOINTS),
+            ("pixel_channels", MOST_CHANNELS),
+            ("part_channels", MOST_CHANNELS),
+        ):
+            if not _is_count(getattr(self, name), most):
+                problems.append(f"{name} is {quote(getattr(self, name))}, not a whole number from 1 to {most}")
             elif name == "keypoints" and self.keypoints < SKELETON_JOINTS:
                 problems.append(f"keypoints is {self.keypoints}; the skeleton alone has {SKELETON_JOINTS}")
         for name in ("swing_twist", "local_encoding"):
             if not isinstance(getattr(self, name), bool):
-                problems.append(f"{name} is {getattr(self, name)!r}, not true or false")
+                problems.append(f"{name} is {quote(getattr(self, name))}, not true or false")
         for name in ("name", "body"):
             if not isinstance(getattr(self, name), str):
-                problems.append(f"{name} is {getattr(self, name)!r}, not a text")
+                problems.append(f"{name} is {quote(getattr(self, name))}, not a text")
         for name, choices in (
             ("pixel_source", ("highest", "all")),
             ("point_origin", ("pixel", "coarse")),
             ("keypoint_origin", ("pixel", "coarse", "part", "coarse+part")),
         ):
             if getattr(self, name) not in choices:
-                problems.append(f"{name} is {getattr(self, name)!r}, not one of {', '.join(choices)}")
+                problems.append(f"{name} is {quote(getattr(self, name))}, not one of {', '.join(choices)}")
         if self.starts_at_points and not self.local_encoding:
             problems.append(
                 f"keypoint_origin is {self.keypoint_origin!r}, and without local_encoding there are no part points"
@@ -122,13 +145,13 @@ class GLNetConfig:
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or len(values) != 3 or not all(_is_finite(value) for value in values):
-                problems.append(f"{name} is {values!r}, not three numbers")
-            elif name == "std" and min(values) <= 0:
-                problems.append("std must be positive")
-        if not _is_finite(self.depth_range) or self.depth_range <= 0:
-            problems.append(f"depth_range is {self.depth_range!r}, not a positive number of metres")
-        if not _is_finite(self.confidence_prior) or not 0 < self.confidence_prior < 1:
-            problems.append(f"confidence_prior is {self.confidence_prior!r}, not between 0 and 1")
+                problems.append(f"{name} is {quote(values)}, not three numbers")
+            elif name == "std" and min(values) < SMALLEST:
+                problems.append(f"std must be at least {SMALLEST}")
+        if not _is_finite(self.depth_range) or self.depth_range < SMALLEST:
+            problems.append(f"depth_range is {quote(self.depth_range)}, not a positive number of metres")
+        if not _is_finite(self.confidence_prior) or not SMALLEST <= self.confidence_prior <= 1 - SMALLEST:
+            problems.append(f"confidence_prior is {quote(self.confidence_prior)}, not between 0 and 1")
         if problems:
             raise CheckpointError(
                 "The network configuration is not valid.",
@@ -164,7 +187,7 @@ class GLNetConfig:
             if "crop" in values:
                 values["crop"] = CropSpec(**values["crop"])
             return cls(**values)
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 "The network configuration is not valid.",
                 why=first_line(error).replace("GLNetConfig.__init__() got an unexpected keyword argument", "unknown field"),
@@ -172,12 +195,12 @@ class GLNetConfig:
             ) from error
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_count(value: Any, most: int) -> bool:
+    return type(value) is int and 0 < value <= most
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # false for NaN
 
 
 def _as_tuples(document: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +247,7 @@ def load_config(name: str) -> GLNetConfig:
     if name in PRESETS:
         return PRESETS[name]
     path = Path(name)
-    if path.suffix != ".json" or not path.is_file():
+    if path.suffix != ".json" or not os.path.isfile(path):  # noqa: PTH113 - Path.is_file may raise
         raise CheckpointError(
             f"There is no network configuration {name!r}.",
             why="it is neither a preset nor a .json file",

@@ -98,7 +98,7 @@ def _recovery(bundle: Bundle, options: Options) -> tuple[MeshRecovery, str]:
                 why=f"its SHA-256 is {found[:12]}..., the manifest says {manifest.network.sha256[:12]}...",
                 fix=f"give {manifest.network.source}, or leave --checkpoint out: speed does not depend on weights",
             )
-        checkpoint = Checkpoint.load(options.checkpoint)
+        checkpoint = Checkpoint.load(options.checkpoint, GLNetConfig.from_dict(manifest.network.config))
         return MeshRecovery(checkpoint.network(), body).eval(), f"weights of {options.checkpoint.name}"
     config = GLNetConfig.from_dict(manifest.network.config)
     recovery = random_recovery(config, body)

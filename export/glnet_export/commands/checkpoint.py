@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glnet_export.commands import options
-from glnet_export.commands.stages import ShownStages, clean_up_on_termination
+from glnet_export.commands.stages import ShownStages
 from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def checkpoint_command(
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(help="Checkpoint, or a bare state dict together with --config.", show_default=False, readable=False),
+        typer.Argument(
+            help="Checkpoint, or other weights (.pth, .safetensors) together with --config.",
+            show_default=False,
+            readable=False,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -29,6 +33,12 @@ def checkpoint_command(
     ] = None,
     config: Annotated[
         str | None, typer.Option(help="Preset (demo, w18-small, w32, w48) or .json file, for a bare state dict.")
+    ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option(
+            "--weights-key", help="Weights to take where a file holds several, such as state_dict_ema.", show_default=False
+        ),
     ] = None,
     random_init: Annotated[
         str | None,
@@ -82,6 +92,8 @@ def checkpoint_command(
         raise typer.BadParameter("give either a checkpoint or --random-init")
     if random_init is not None and config is not None:
         raise typer.BadParameter("--random-init names the configuration already; leave --config out")
+    if random_init is not None and weights_key is not None:
+        raise typer.BadParameter("--weights-key chooses among a checkpoint's weights; --random-init has none")
     about_halves = options.given(
         fp32=fp32,
         precision_crops=precision_crops,
@@ -104,7 +116,6 @@ def checkpoint_command(
         raise typer.BadParameter(f"{', '.join(about_halves)} is about mixed precision: add --mixed or --trt")
     engine = options.engine_options(about_engine) if trt else None
     half = options.half_options(about_halves) if trt or mixed else None
-    clean_up_on_termination()
     with errors_reported(as_json):
         with talk.status("starting"):
             try:
@@ -122,7 +133,7 @@ def checkpoint_command(
             pixel_agreement=min_pixel_agreement,
         )
         export_to(
-            Source(checkpoint, random_init or config, seed, body),
+            Source(checkpoint, random_init or config, seed, body, weights_key),
             output or Path(name),
             parity_crops=parity_crops,
             bounds=bounds,

@@ -12,8 +12,11 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.manifest import CACHE_FOLDER
 from glnet_infer.bundle.records import FileRecord
 from glnet_infer.devices import Gpu
-from glnet_infer.errors import OutputError
-from glnet_infer.files import make_directory, replace_file
+from glnet_infer.errors import BackendError, OutputError
+from glnet_infer.files import make_directory, read_file, replace_file
+
+LARGEST_CACHE = 1 << 30
+"""Bytes. The kernels of an engine take some millions."""
 
 
 class RuntimeCacheFile:
@@ -37,8 +40,9 @@ class RuntimeCacheFile:
     def read(self) -> bytes:
         """The content, empty where there is none."""
         for directory in self._directories:
-            with contextlib.suppress(OSError):
-                self._known = (directory / self._name).read_bytes()
+            path = directory / self._name
+            with contextlib.suppress(BackendError):
+                self._known = read_file(path, BackendError, what=f"{path} was not read.", fix="", largest=LARGEST_CACHE)
                 break
         return self._known
 
@@ -50,6 +54,8 @@ class RuntimeCacheFile:
         for directory in self._directories:
             try:
                 make_directory(directory)
+                if directory.is_symlink() or (directory / self._name).is_symlink():
+                    raise OutputError("Kernels are not kept behind a link.", why="it is a link, and may lead anywhere")
                 replace_file(directory / self._name, content)
             except OutputError as error:
                 reasons.append(f"{directory}: {error.why}")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 
 LARGEST_IMAGE = 100_000_000
 """Pixels. Three times an 8K picture, and 300 megabytes a frame."""
@@ -184,7 +185,7 @@ class Window(NamedTuple):
             raise InputError(f"Every {self.every} frames is not a stride.", fix="use 1 for all frames, 2 for every second")
 
 
-class WindowedSource:
+class WindowedSource(OfThisProcess):
     """A reader's frames inside a window. The first is read at once, so that what is wrong shows when a source is opened.
 
     Args:
@@ -197,6 +198,8 @@ class WindowedSource:
 
     def __init__(self, reader: Reader, window: Window) -> None:
         self._reader, self._window = reader, window
+        self._home = HomeProcess()
+        keep_through_forks(self)  # decoders have threads, for which their end waits
         self._skipped, self._ended_early = 0, ""
         self._frames = self._inside()
         try:
@@ -248,13 +251,22 @@ class WindowedSource:
         return self._ended_early or self._reader.ended_early
 
     def __iter__(self) -> Iterator[VideoFrame]:
+        self._check_home()
         if self._first is not None:
             first, self._first = self._first, None
             yield first
-        yield from self._frames
+            self._check_home()
+        for frame in self._frames:
+            yield frame
+            self._check_home()
+
+    def _check_home(self) -> None:
+        self._home.check("video", "open it after the fork")
 
     def close(self) -> None:
-        """Let go of the file, camera or connection."""
+        """Let go of the file, camera or connection. In a forked process it does nothing: they are the parent's."""
+        if not self._home.is_here:
+            return
         self._frames.close()
         self._reader.close()
 

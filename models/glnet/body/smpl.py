@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glnet.body.files import BodyData
+from glnet.body.data import BodyData
 from glnet.kinematics import Kinematics
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 

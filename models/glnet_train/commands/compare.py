@@ -7,6 +7,7 @@ import typer
 
 from glnet_infer.commands.console import errors_reported, print_result, say
 from glnet_infer.files import make_directory
+from glnet_train.commands.opening import WeightsKey, open_body, open_weights
 from glnet_train.commands.requirements import check_installed
 
 
@@ -21,13 +22,12 @@ def compare_command(
     crops: Annotated[int, typer.Option(min=1, help="Held-out crops to score on.")] = 512,
     row: Annotated[list[str] | None, typer.Option(help="Row to train, by default all; may be repeated.")] = None,
     backbone: Annotated[Path | None, typer.Option(help="Checkpoint whose backbone every row starts from.")] = None,
+    weights_key: WeightsKey = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
     """Train the rows of the poster's Table 2 on the same budget, and print the table."""
     with errors_reported():
         check_installed()
-        from glnet.body import Body, find_body, load_body
-        from glnet.checkpoint import Checkpoint
         from glnet.config import load_config
         from glnet_train.fit.ablation import ROWS, as_markdown, train_rows
         from glnet_train.recipe import Recipe
@@ -40,7 +40,7 @@ def compare_command(
             steps=steps, batch=batch, warmup=100, average=0.99, blocks=8, refresh=64, curriculum=curriculum, seed=seed
         )
         make_directory(directory)
-        body = Body(load_body(find_body(network.body)))
-        trained = None if backbone is None else Checkpoint.load(backbone)
+        body = open_body(network.body)
+        trained = None if backbone is None else open_weights(backbone, weights_key)
         scores = train_rows(directory, network, recipe, body, crops, row or list(ROWS), trained, say)
         print_result(as_markdown(scores))

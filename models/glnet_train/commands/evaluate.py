@@ -9,6 +9,7 @@ import typer
 
 from glnet_infer.commands.console import errors_reported, print_json, print_result, say, talk
 from glnet_infer.errors import BodyError, CheckpointError, InputError
+from glnet_train.commands.opening import WeightsKey, open_body, open_weights, say_left_out
 from glnet_train.commands.requirements import check_installed
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ RENDERED = 1024
 
 def evaluate_command(
     target: Annotated[Path, typer.Argument(help="Checkpoint or bundle to score.", readable=False)],
+    weights_key: WeightsKey = None,
     crops: Annotated[
         int | None,
         typer.Option(
@@ -66,8 +68,6 @@ def evaluate_command(
         import torch
 
         from glnet.backend import TorchBackend
-        from glnet.body import Body, find_body, load_body
-        from glnet.checkpoint import Checkpoint
         from glnet.recovery import MeshRecovery
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
@@ -84,11 +84,11 @@ def evaluate_command(
             )
         if target.is_dir():
             bundle = Bundle.open(target)
-            body = Body(load_body(find_body(bundle.manifest.body.name)))
+            body = open_body(bundle.manifest.body.name)
             runner, spec = open_backend(backend or "onnxruntime-cpu", bundle), bundle.manifest.crop
         else:
-            network = Checkpoint.load(target).network()
-            body = Body(load_body(find_body(network.config.body)))
+            network = open_weights(target, weights_key).network()
+            body = open_body(network.config.body)
             device = "cuda" if torch.cuda.is_available() else "cpu"
             # The network gets its own copy of the body on the device; the labels keep theirs on the CPU.
             runner = TorchBackend(MeshRecovery(network, copy.deepcopy(body)).eval().to(device))
@@ -123,7 +123,9 @@ def _score_datasets(
     from glnet_train.scores import score_dataset
 
     found = []
-    for dataset in load_datasets(listing, protocol.body, spec)[0]:
+    datasets, _ = load_datasets(listing, protocol.body, spec)
+    say_left_out(datasets)
+    for dataset in datasets:
         _note_bodies(dataset, protocol)
         with Progress(console=talk, transient=True, disable=not talk.is_terminal) as bar:
             task = bar.add_task(dataset.name)
@@ -169,9 +171,7 @@ def _note_bodies(dataset: "AnnotatedImages", protocol: "EvaluationProtocol") -> 
 
 def _actor_body(file: Path, neutral: "Body") -> "Body":
     """An actor's body, which must share the neutral one's mesh."""
-    from glnet.body import Body, load_body
-
-    body = Body(load_body(file))
+    body = open_body(file)
     if len(body.data.v_template) != len(neutral.data.v_template):
         raise BodyError(
             f"{file} does not fit the network's body.",

@@ -9,6 +9,7 @@ from glnet_infer.commands.console import errors_reported, new_app, print_result
 from glnet_infer.errors import TrainingError, tested_versions
 from glnet_train.commands.compare import compare_command
 from glnet_train.commands.evaluate import evaluate_command
+from glnet_train.commands.opening import WeightsKey, open_body, open_weights
 from glnet_train.commands.requirements import check_installed
 from glnet_train.commands.sheet import sheet_command
 from glnet_train.commands.speed import speed_command
@@ -35,13 +36,12 @@ app.command("speed")(speed_command)
 def compact(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint to read.", readable=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", readable=False)],
+    weights_key: WeightsKey = None,
 ) -> None:
     """Write a checkpoint with its weights in half precision, to hand on at half the size."""
     with errors_reported():
         check_installed()
-        from glnet.checkpoint import Checkpoint
-
-        whole = Checkpoint.load(checkpoint)
+        whole = open_weights(checkpoint, weights_key)
         whole.network()  # complains where the weights do not fit their configuration
         whole.compact().save(output)
         print_result(str(output))
@@ -54,13 +54,12 @@ def smoke(
     """Train a small network for a moment, and fail unless its loss falls to six tenths."""
     with errors_reported():
         check_installed()
-        from glnet.body import Body, find_body, load_body
         from glnet.config import load_config
         from glnet_train.fit.trainer import Trainer
         from glnet_train.recipe import Recipe
 
         recipe = Recipe(steps=steps, batch=8, warmup=5, block=64, blocks=1, refresh=steps, precision="float32")
-        training = Trainer(load_config("demo"), recipe, Body(load_body(find_body("demo"))))
+        training = Trainer(load_config("demo"), recipe, open_body("demo"))
         losses = [terms["loss"] for terms in training.run(steps)]
         tenth = max(len(losses) // 10, 1)
         first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth

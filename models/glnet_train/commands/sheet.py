@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from glnet_infer.commands.console import errors_reported, print_result
+from glnet_train.commands.opening import open_body
 from glnet_train.commands.requirements import check_installed
 from glnet_train.recipe import Recipe
 
@@ -30,13 +31,12 @@ def sheet_command(
     """Write a contact sheet of synthetic training crops."""
     with errors_reported():
         check_installed()
-        from glnet.body import Body, find_body, load_body
         from glnet_infer.contract import CropSpec
         from glnet_infer.images import write_image
         from glnet_render import Spread, SyntheticSource
         from glnet_render.contact_sheet import contact_sheet, draw_keypoints
 
-        model = Body(load_body(find_body(body)))
+        model = open_body(body)
         spread = Spread(difficulty, tilted, bystanders)
         source = SyntheticSource(model, CropSpec(size), seed=seed, backgrounds=backgrounds, spread=spread)
         sample = source.sample(count)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from glnet_infer.commands.console import errors_reported, print_json, print_result, say
+from glnet_train.commands.opening import open_body
 from glnet_train.commands.requirements import check_installed
 
 
@@ -28,7 +29,6 @@ def speed_command(
         check_installed()
         import torch
 
-        from glnet.body import Body, find_body, load_body
         from glnet.config import load_config
         from glnet_train.distributed import Processes
         from glnet_train.fit.speed import rendering_speed, training_speed
@@ -36,7 +36,7 @@ def speed_command(
         device = Processes.join().device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
         precisions = precision or (["float32", "bfloat16"] if device.type == "cuda" else ["float32"])
-        body = Body(load_body(find_body("demo")))
+        body = open_body("demo")
         rows: list[dict[str, Any]] = []
         for each in config or ["demo", "w32"]:
             network = load_config(each)

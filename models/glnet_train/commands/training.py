@@ -9,6 +9,7 @@ import typer
 from glnet_infer.commands.console import errors_reported, print_result, say
 from glnet_infer.errors import InputError, OutputError
 from glnet_infer.files import make_directory
+from glnet_train.commands.opening import WeightsKey, open_body, open_weights, say_left_out
 from glnet_train.commands.requirements import check_installed
 
 
@@ -17,6 +18,7 @@ def fit_command(
     directory: Annotated[Path, typer.Argument(help="Folder for state, checkpoint and log; resumed if it holds a state.")],
     config: Annotated[str, typer.Option(help="Preset or .json file of the network.")] = "demo",
     initial: Annotated[Path | None, typer.Option(help="Checkpoint whose weights to start from.")] = None,
+    weights_key: WeightsKey = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the whole training.")] = 20_000,
     batch: Annotated[int, typer.Option(min=2, help="Crops per step, of all processes together.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
@@ -41,8 +43,6 @@ def fit_command(
     """
     with errors_reported():
         check_installed()
-        from glnet.body import Body, find_body, load_body
-        from glnet.checkpoint import Checkpoint
         from glnet.config import GLNetConfig, load_config
         from glnet_train.commands.progress import progress_bar
         from glnet_train.data import load_mixture
@@ -70,8 +70,9 @@ def fit_command(
                 curriculum=curriculum,
                 seed=seed,
             )
-        body = Body(load_body(find_body(network.body)))
+        body = open_body(network.body)
         real = None if data is None else load_mixture(data, body, network.crop, recipe.seed)
+        say_left_out([] if real is None else real.datasets)
         processes = Processes.join()
         try:
             if state is not None:
@@ -85,7 +86,7 @@ def fit_command(
                     matching=Matching(dynamic=not static_matching, positives=positives, costs=costs),
                     backgrounds=backgrounds,
                     real=real,
-                    initial=None if initial is None else Checkpoint.load(initial),
+                    initial=None if initial is None else open_weights(initial, weights_key),
                     processes=processes,
                 )
             make_directory(directory)  # once nothing else can be wrong

@@ -9,16 +9,19 @@ does it and says why); its boxes are continuous already.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
+from glnet_infer.fields import quote
 from glnet_infer.skeleton import JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask
 from glnet_train.data.dataset import AnnotatedImages
-from glnet_train.data.reading import corners, existing_folder, need, numbers, read_annotations
+from glnet_train.data.reading import corners, existing_folder, identity, need, numbers, read_annotations
 
 COCO_KEYPOINTS = 17
 COCO_TO_SKELETON: dict[str, int] = {
@@ -41,23 +44,28 @@ def read_coco(
         spec: Size and padding of crops.
 
     Raises:
-        InputError: Something is missing or damaged.
+        InputError: Something is missing or damaged. Persons without keypoints or box are left out and counted.
     """
     folder = existing_folder(images, "COCO's images")
     content = read_annotations(annotations)
     listed = {}
     for number, image in enumerate(content["images"]):
         need(image, ("id", "file_name", "width", "height"), f"{annotations}, image {number}")
-        listed[image["id"]] = image
+        listed[identity(image, "id", f"{annotations}, image {number}")] = image
     ours = [JOINT_NAMES.index(name) for name in COCO_TO_SKELETON]
     theirs = list(COCO_TO_SKELETON.values())
     found = []
+    left_out: Counter[str] = Counter()
     for number, annotation in enumerate(content["annotations"]):
         where = f"{annotations}, annotation {number}"
-        need(annotation, ("image_id", "bbox", "keypoints"), where)
-        image = listed.get(annotation["image_id"])
+        need(annotation, ("image_id", "bbox"), where)
+        image = listed.get(identity(annotation, "image_id", where))
         if image is None:
-            raise InputError(f"{where} is of image {annotation['image_id']}, which is not listed.")
+            raise InputError(f"{where} is of image {quote(annotation['image_id'])}, which is not listed.")
+        missing = next((key for key in ("keypoints", "bbox") if annotation.get(key) in (None, [])), None)
+        if missing:  # as where sets of boxes and of keypoints were joined
+            left_out[f"no {missing}"] += 1
+            continue
         given = numbers(annotation["keypoints"], (COCO_KEYPOINTS, 3), f"{where}: keypoints")[theirs]
         box = corners(annotation["bbox"], image["width"], image["height"], where)
         if annotation.get("iscrowd") or box is None or not (given[:, 2] > 0).any():
@@ -73,7 +81,14 @@ def read_coco(
                 box=box,
                 keypoints_2d=keypoints,
                 keypoints_2d_weights=weights,
-                area=float(annotation["area"]) if "area" in annotation else None,
+                area=_area(annotation.get("area"), where),
             )
         )
-    return AnnotatedImages("COCO", found, mask or LABEL_MASKS["coco"], spec)
+    if not found and content["annotations"]:  # a file of boxes, such as instances_train2017.json
+        need(content["annotations"][0], ("keypoints",), f"{annotations}, annotation 0")
+    return AnnotatedImages("COCO", found, mask or LABEL_MASKS["coco"], spec, left_out)
+
+
+def _area(value: Any, where: str) -> float | None:
+    """Square pixels that a person covers, where they are known."""
+    return None if value is None else float(numbers(value, (), f"{where}: area"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -24,6 +24,10 @@ class AnnotatedImages(Sequence[Annotation]):
         annotations: Persons of the dataset.
         mask: Labels that are used; by default all.
         spec: Size and padding of crops.
+        left_out: How many persons of the files are left out, by the reason.
+
+    Attributes:
+        left_out: How many persons of the files are left out, by the reason.
     """
 
     def __init__(
@@ -32,9 +36,11 @@ class AnnotatedImages(Sequence[Annotation]):
         annotations: Iterable[Annotation],
         mask: LabelMask | None = None,
         spec: CropSpec | None = None,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         mask = mask or LabelMask()
         self.name = name
+        self.left_out = dict(left_out or {})
         self.mask = mask
         self.spec = spec or CropSpec()
         self._annotations = [mask.apply(annotation) for annotation in annotations]

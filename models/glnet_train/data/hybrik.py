@@ -23,6 +23,7 @@ has been checked on the files themselves.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 from glnet_train.data.annotation import HUMAN36M_JOINTS, LABEL_MASKS, Annotation, LabelMask, gender_of
 from glnet_train.data.dataset import AnnotatedImages
-from glnet_train.data.reading import corners, existing_folder, need, numbers, read_annotations
+from glnet_train.data.reading import corners, existing_folder, identity, need, numbers, read_annotations
 
 H36M_FLAWED = ("s_09_act_05_subact_02_ca", "s_09_act_10_subact_02_ca", "s_09_act_13_subact_01_ca")
 """Recordings of subject 9 that HybrIK leaves out."""
@@ -55,6 +56,9 @@ MPI_INF_3DHP_TO_SKELETON: dict[str, int] = {
 
 NO_TWIST = -10.0
 """Twist angles up to this mean that there is no label."""
+
+NEEDED = ("bbox", "thetas", "betas", "smpl_joints", "keypoints_cam", "smpl_param", "smpl_joint_cam")
+"""Labels without which a person is left out, where a file has ``null`` in their place."""
 
 _Labels = dict[str, Any]
 
@@ -91,7 +95,9 @@ def read_h36m(
             **_joints(annotation["smpl_joints"], 1e-3, where),
             **_h36m_joints(annotation, 1e-3, where),
         }
-        return {**found, **_twists(annotation["angle_twist"], where)} if "angle_twist" in annotation else found
+        return (
+            {**found, **_twists(annotation["angle_twist"], where)} if annotation.get("angle_twist") is not None else found
+        )
 
     # HybrIK crops these boxes as they are. Ours are padded, so they are shrunk to give the same crop.
     box_scale = 1 / (spec or CropSpec()).padding
@@ -179,10 +185,11 @@ def _camera_pair(image: _Labels, focal: str, center: str, where: str) -> tuple[l
 
 def _smpl(thetas: Any, betas: Any, where: str) -> _Labels:
     """Pose and shape; a pose is axis-angle or matrices, told apart by the number of its numbers."""
-    if np.size(thetas) == BODY_JOINTS * 9:
-        rotations = numbers(thetas, (BODY_JOINTS, 3, 3), f"{where}: thetas")
+    given = numbers(thetas, (-1, 3), f"{where}: thetas")
+    if len(given) == BODY_JOINTS * 3:
+        rotations = given.reshape(BODY_JOINTS, 3, 3)
     else:
-        vectors = numbers(thetas, (BODY_JOINTS, 3), f"{where}: thetas")
+        vectors = numbers(given, (BODY_JOINTS, 3), f"{where}: thetas")
         rotations = rotation_from_vector(torch.tensor(vectors)).numpy()
     return {"rotations": rotations, "betas": numbers(betas, (10,), f"{where}: betas")}
 
@@ -202,7 +209,7 @@ def _joints(values: Any, metres: float, where: str) -> _Labels:
 
 def _h36m_joints(annotation: _Labels, metres: float, where: str) -> _Labels:
     """Human3.6M's own joints, where the file has them."""
-    if "h36m_joints" not in annotation:
+    if annotation.get("h36m_joints") is None:
         return {}
     return {"h36m_joints": numbers(annotation["h36m_joints"], (HUMAN36M_JOINTS, 3), f"{where}: h36m_joints") * metres}
 
@@ -222,11 +229,12 @@ def _pairs(content: _Labels, by_id: bool, where: str) -> Iterator[tuple[_Labels,
     """Images with their annotations."""
     images, annotations = content["images"], content["annotations"]
     if by_id:
-        known = {image.get("id"): image for image in images}
-        for annotation in annotations:
-            if annotation.get("image_id") not in known:
-                raise InputError(f"{where}: an annotation is of image {annotation.get('image_id')}, which is not listed.")
-            yield known[annotation["image_id"]], annotation
+        known = {identity(image, "id", f"{where}, image {number}"): image for number, image in enumerate(images)}
+        for number, annotation in enumerate(annotations):
+            image = known.get(identity(annotation, "image_id", f"{where}, annotation {number}"))
+            if image is None:
+                raise InputError(f"{where}: annotation {number} is of an image that is not listed.")
+            yield image, annotation
         return
     if len(images) != len(annotations):
         raise InputError(
@@ -251,10 +259,19 @@ def _read(
     """Read a file with the labels of one set; everything else is common to the sets."""
     folder = existing_folder(folder, f"the images of {name}")
     annotations: list[Annotation] = []
+    left_out: Counter[str] = Counter()
     for number, (image, annotation) in enumerate(_pairs(read_annotations(file), by_id, str(file))):
         where = f"{file}, annotation {number}"
-        need(image, ("file_name", "width", "height", "cam_param"), f"{file}, image {number}")
+        need(
+            image,
+            ("file_name", "width", "height", "cam_param", *(("sequence",) if by_id else ())),
+            f"{file}, image {number}",
+        )
         need(annotation, ("bbox",), where)
+        missing = next((key for key in NEEDED if annotation.get(key, key) is None), None)
+        if missing:
+            left_out[f"no {missing}"] += 1
+            continue
         box = corners(annotation["bbox"], image["width"], image["height"], where)
         found = labels(image, annotation, where)
         if box is None or found is None:
@@ -269,7 +286,7 @@ def _read(
         known: _Labels = {key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()}
         corner_box = np.concatenate([middle - half, middle + half])
         annotations.append(Annotation(image=path, box=corner_box, intrinsics=intrinsics, gender=gender, **known))
-    return AnnotatedImages(name, annotations, mask, spec)
+    return AnnotatedImages(name, annotations, mask, spec, left_out)
 
 
 def _check_unit(found: _Labels, where: str) -> None:

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet.body.pickles import BodyUnpickler, PickledObject
+from glnet.pickles import ARRAYS, SCALARS, Conversion, InertUnpickler, plain_items, words_for
 from glnet_infer.errors import InputError, first_line
-from glnet_infer.files import read_json
+from glnet_infer.fields import quote
+from glnet_infer.files import open_regular, read_json
+
+LARGEST = 1e9
+"""Largest label: millimetres in a thousand kilometres. Products of larger ones overflow."""
 
 MINIMUM_BOX = 5.0
 """Pixels. Persons whose box is narrower or lower than this inside the image are left out, as HybrIK does."""
@@ -39,22 +43,11 @@ def existing_folder(path: str | Path, what: str) -> Path:
     return path
 
 
-class _AnnotationUnpickler(BodyUnpickler):
-    """The body files' unpickler without chumpy and scipy: 3DPW's sequences are plain dictionaries of numpy arrays."""
+class _AnnotationUnpickler(InertUnpickler):
+    """Gives a 3DPW sequence's content as data."""
 
     kind_of_file = "annotation file"
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith(("chumpy", "scipy")):
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no annotation file contains")
-        return super().find_class(module, name)
-
-
-def _plain(value: Any) -> Any:
-    """The value with arrays in place of their stand-ins, inside lists too."""
-    if isinstance(value, PickledObject):
-        return value.array()
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    actions = SCALARS
 
 
 def read_pickle(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
@@ -70,11 +63,13 @@ def read_pickle(path: Path, keys: Iterable[str], optional: Iterable[str] = ()) -
     """
     keys = tuple(keys)
     try:
-        with path.open("rb") as file:
-            content = _AnnotationUnpickler(file, encoding="latin1").load()
+        with open_regular(path) as file:
+            content = _AnnotationUnpickler(file).load()
+            conversion = Conversion(ARRAYS, file.seek(0, 2))
         if not isinstance(content, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dictionary")
-        found = {key: _plain(content[key]) for key in (*keys, *optional) if key in content}
+            raise pickle.UnpicklingError(f"it holds a {words_for(content)}, not a dictionary")
+        values = dict(plain_items(content))
+        found = {key: conversion.plain(values[key]) for key in (*keys, *optional) if key in values}
     except Exception as error:  # a damaged pickle can raise almost anything
         raise InputError(
             f"The annotation file {path} was not read.",
@@ -106,12 +101,17 @@ def read_annotations(path: str | Path, lists: Iterable[str] = ("images", "annota
     return content
 
 
-def need(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """Check that a record has all keys.
+def need(record: Any, keys: Iterable[str], where: str) -> None:
+    """Check that a value is a record with all keys.
 
     Raises:
-        InputError: A key is missing.
+        InputError: It is none, or a key is missing.
     """
+    if not isinstance(record, Mapping):
+        raise InputError(
+            f"{where} is {quote(record)}, not an object with keys.",
+            fix="check that this is the dataset and the release that the reader is for",
+        )
     missing = [key for key in keys if key not in record]
     if missing:
         raise InputError(
@@ -119,6 +119,21 @@ def need(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
             why=f"it has {', '.join(sorted(map(str, record))) or 'nothing'}",
             fix="check that this is the dataset and the release that the reader is for",
         )
+
+
+def identity(record: Mapping[str, Any], key: str, where: str) -> int | str:
+    """The number or text that a record is known by, or refers to another by.
+
+    Raises:
+        InputError: It is something else.
+    """
+    value = record.get(key)
+    if not isinstance(value, int | str):
+        raise InputError(
+            f"{where}: {key} is {quote(value)}, not a number or a text.",
+            fix="check that this is the dataset and the release that the reader is for",
+        )
+    return value
 
 
 def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
@@ -135,14 +150,17 @@ def numbers(value: Any, shape: tuple[int, ...], what: str, rows: NDArray[np.bool
     """
     try:
         array = np.asarray(value, dtype=np.float64).reshape(shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{what} are not numbers in the shape {shape}.",
-            why=str(error),
+            why=first_line(error),
             fix="check that this is the dataset and the release that the reader is for",
         ) from error
-    if not np.isfinite(array if rows is None else array[rows]).all():
+    used = array if rows is None else array[rows]
+    if not np.isfinite(used).all():
         raise InputError(f"{what} are not all finite.", why="an unknown label must be marked as such, and not be NaN")
+    if used.size and np.abs(used).max() > LARGEST:
+        raise InputError(f"{what} are too large.", why=f"one is beyond {LARGEST:g}", fix="check the file's units")
     return array
 
 

@@ -258,6 +258,9 @@ def read_state(path: Path) -> dict[str, Any]:
             raise ValueError("it is not a training state")
         if state["version"] != STATE_VERSION:
             raise ValueError(f"its version is {state['version']}, this library reads {STATE_VERSION}")
+        for part, kind in (("recipe", Recipe), ("matching", Matching), ("weights", LossWeights)):
+            kind(**state[part])
+        GLNetConfig.from_dict(state["config"])
     except Exception as error:  # torch raises several kinds for damaged archives
         raise CheckpointError(
             f"The training state {path} was not read.",

@@ -23,6 +23,7 @@ from glnet.body.smpl import Body
 from glnet.recovery import Recovery
 from glnet_infer.backends import Backend
 from glnet_infer.errors import InputError
+from glnet_infer.files import open_regular
 from glnet_infer.skeleton import BODY_JOINTS
 from glnet_train.data import AnnotatedImages, Annotation
 from glnet_train.data.annotation import HUMAN36M_JOINTS
@@ -71,17 +72,26 @@ def load_regressor(path: Path, vertices: int) -> Tensor:
         InputError: The file is missing, damaged or for another body.
     """
     try:
-        values = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        with open_regular(path) as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("it is of another version than 1.0")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if dtype.kind not in "fiu":
+                raise ValueError("it holds no numbers")
+            values = np.full((HUMAN36M_JOINTS, vertices), np.nan)
+            if shape == values.shape:  # else nothing of it is read
+                file.seek(0)
+                values = np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
     except Exception as error:  # zip, format and pickle errors alike
         raise InputError(
             f"The joint regressor {path} was not read.",
             why=str(error.strerror) if isinstance(error, OSError) else "it is not an .npy file of plain numbers",
             fix="give J_regressor_h36m.npy, which comes with SPIN, HybrIK and others",
         ) from error
-    if values.shape != (HUMAN36M_JOINTS, vertices) or not np.isfinite(values).all():
+    if not np.isfinite(values).all():
         raise InputError(
             f"The joint regressor {path} does not fit.",
-            why=f"its shape is {values.shape}; finite numbers for {HUMAN36M_JOINTS} joints and the {vertices} vertices of "
+            why=f"its shape is {shape}; finite numbers for {HUMAN36M_JOINTS} joints and the {vertices} vertices of "
             "the network's body are needed",
             fix="give J_regressor_h36m.npy with a network of SMPL's body",
         )

@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 
 from glnet.body import load_body
-from glnet.body.files import BodyData
+from glnet.body.data import BodyData
 from glnet_infer.errors import BodyError
 
 ARRAYS = ("v_template", "shapedirs", "posedirs", "joint_regressor", "weights", "faces", "leaf_vertices")

@@ -158,9 +158,7 @@ def test_demo_body_is_always_there(no_smpl):
     assert load_body(find_body("demo")).name == "demo"
 
 
-def test_missing_smpl_tells_names_directories_and_where_to_register(
-    no_smpl, monkeypatch, assert_says_what_why_and_what_to_do
-):
+def test_missing_smpl_says_where_it_may_be(no_smpl, monkeypatch, assert_says_what_why_and_what_to_do):
     monkeypatch.setenv("GLNET_BODY_DIR", "/somewhere/else")
     with pytest.raises(BodyError) as caught:
         find_body("smpl")

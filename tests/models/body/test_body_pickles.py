@@ -121,6 +121,8 @@ NAMED = "which no SMPL file contains"
         pytest.param(by_hand(b"\x8c\x0aglnet.body\x8c\x09load_body\x93"), NAMED, id="this library's own functions"),
         pytest.param(b"cposix\nsystem\n(S'true'\ntR.", NAMED, id="posix.system"),
         pytest.param(b"(S'true'\nios\nsystem\n.", NAMED, id="os.system by the INST opcode"),
+        pytest.param(b"I1\n)R.", "calls what is no class", id="calls a number"),
+        pytest.param(b"c__main__\nA\n)R)R.", "calls what is no class", id="calls what a call gave"),
         pytest.param(b"Pname\n.", REFUSED, id="persistent id"),
         pytest.param(b"\x80\x02\x82\x01.", REFUSED, id="extension registry"),
     ],

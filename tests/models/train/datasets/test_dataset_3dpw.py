@@ -205,10 +205,11 @@ def test_3dpw_pickle_that_would_run_code_is_refused(sequence, write_3dpw, body, 
     assert not (tmp_path / "target").exists()
 
 
-def test_3dpw_pickle_may_not_name_the_body_files_classes(sequence, write_3dpw, body):
+@pytest.mark.parametrize("written", [b"cchumpy.ch\nCh\n.", b"cchumpy.ch\nCh\n)R."])
+def test_3dpw_pickle_of_one_of_the_body_files_classes_is_refused(sequence, write_3dpw, body, written):
     root = write_3dpw(sequence[0])
-    (root / "sequenceFiles" / "train" / "fabricated_00.pkl").write_bytes(b"cchumpy.ch\nCh\n.")
-    with pytest.raises(InputError, match="no annotation file contains"):
+    (root / "sequenceFiles" / "train" / "fabricated_00.pkl").write_bytes(written)
+    with pytest.raises(InputError, match=r"chumpy\.ch\.Ch, not a dictionary"):
         read_3dpw(root, "train", body)
 
 
