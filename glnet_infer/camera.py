@@ -21,6 +21,9 @@ LARGEST_LENGTH = 1e6
 SMALLEST_FOCAL_LENGTH = 1e-3
 """Pixels. Cameras see half a world from a third of the image's side on."""
 
+_SHORTEST = 0.1
+"""Focal length by the image's longer side: a field of view of 157 degrees, which no pinhole camera has."""
+
 _ROUNDING = 1e-6
 """Relative error of a matrix that was computed in float32, and multiplied a few times."""
 
@@ -87,6 +90,19 @@ class Intrinsics:
             )
         k = k / k[2, 2]
         return cls(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
+
+    def check_image(self, width: int, height: int) -> None:
+        """Refuse the camera of an image where its unit can hardly be pixels.
+
+        Raises:
+            InputError: A focal length is less than a tenth of the image's longer side.
+        """
+        if min(self.fx, self.fy) < _SHORTEST * max(width, height):
+            raise InputError(
+                f"The focal length is {min(self.fx, self.fy):g} pixels in an image of {width} x {height}.",
+                why="that is less than a tenth of the image: it may be in millimetres, or in units of the image's size",
+                fix="give it in pixels: millimetres over the size of a pixel, or a share of the width times the width",
+            )
 
     @property
     def matrix(self) -> NDArray[np.float64]:

@@ -174,11 +174,26 @@ def unwritable(path: str | PathLike[str], error: OSError) -> OutputError:
     if isinstance(error, IsADirectoryError):
         return OutputError(f"Cannot write {path}.", why="it is a directory or not a regular file", fix=ELSEWHERE)
     # /proc says of any new file that it is not there.
-    if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir may raise
+    if isinstance(error, FileNotFoundError) and not is_directory(folder):
         return OutputError(f"Cannot write {path}.", why=f"there is no directory {folder}", fix=f"mkdir -p {folder}")
     why = f"{folder} is not a directory" if isinstance(error, NotADirectoryError) else str(error.strerror or error)
     fix = "free some space, or write to another disk" if error.errno == errno.ENOSPC else ELSEWHERE
     return OutputError(f"Cannot write {path}.", why=why, fix=fix)
+
+
+def is_file(path: str | PathLike[str]) -> bool:
+    """Whether a regular file is there; no, where that cannot even be asked: in a closed directory, of a name too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file may raise
+
+
+def is_directory(path: str | PathLike[str]) -> bool:
+    """Whether a directory is there; no, where that cannot be asked."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir may raise
+
+
+def is_there(path: str | PathLike[str]) -> bool:
+    """Whether anything is there; no, where that cannot be asked."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
 
 
 def open_regular(path: str | PathLike[str]) -> BinaryIO:

@@ -1,57 +1,25 @@
-"""Images read and written, and person boxes checked."""
+"""Images and person boxes, checked."""
 
-import os
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame, is_device_array
-from glnet_infer.errors import InputError, OutputError
-from glnet_infer.files import ELSEWHERE, replace_file
+from glnet_infer.errors import InputError
 from glnet_infer.numbers import as_floats
 
 MINIMUM_SIDE = 2
 """Pixels. Nobody is recovered from less; boxes in units of the image's size look like this."""
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What is taken for an image in a folder."""
+LARGEST_IMAGE = 100_000_000
+"""Pixels. Three times an 8K picture, and 300 megabytes."""
 
-MAXIMUM_COORDINATE = 1e6
+MAXIMUM_COORDINATE = 1_000_000
 """Pixels. Far outside any image, and far inside what float32 can hold."""
 
-
-def read_image(path: Path, *, oriented: bool = True) -> NDArray[np.uint8]:
-    """A file as OpenCV's BGR image. A JPEG that breaks off is refused, where ``cv2.imread`` would fill it up with grey.
-
-    Args:
-        path: The file.
-        oriented: Whether to turn it as its EXIF data says, which is how people see it; datasets label the stored pixels.
-
-    Raises:
-        InputError: There is no such file, or it is not an image.
-    """
-    flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise InputError(
-            f"The image {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
-        ) from error
-    try:
-        image = cv2.imdecode(data, flags) if data.size else None
-    except cv2.error as error:  # sizes beyond OpenCV's limits
-        raise InputError(f"{path} is not read by OpenCV.", why=str(error.err), fix="make it smaller") from error
-    if image is None:
-        raise InputError(
-            f"{path} is not an image.",
-            why="OpenCV does not decode it: its content is damaged or of another kind",
-            fix="copy it again, or convert it to JPEG or PNG",
-        )
-    return np.asarray(image, dtype=np.uint8)
+MAXIMUM_SIDE = MAXIMUM_COORDINATE
+"""Pixels. An array that repeats one row may claim any height, and OpenCV crashes."""
 
 
 def check_device_image(frame: DeviceFrame) -> None:
@@ -66,6 +34,12 @@ def check_device_image(frame: DeviceFrame) -> None:
             f"The image on the GPU has shape {shape}.",
             why="images are H x W x 3, BGR, one at a time",
             fix="move channels last and copy, in torch: image.permute(1, 2, 0).contiguous()",
+        )
+    if max(shape) > MAXIMUM_SIDE:
+        raise InputError(
+            f"The image on the GPU is {shape[1]} x {shape[0]} pixels.",
+            why=f"sides of at most {MAXIMUM_SIDE} pixels are taken",
+            fix="cut it, or check the view that it is",
         )
     if frame.dtype != np.uint8:
         raise InputError(
@@ -122,6 +96,12 @@ def check_image(image: Any) -> NDArray[np.uint8]:
             f"The image has type {image.dtype}.",
             why="images hold bytes from 0 to 255; other ranges cannot be told apart",
             fix="scale it to 0..255 and convert it with .astype(numpy.uint8)",
+        )
+    if max(image.shape[:2]) > MAXIMUM_SIDE:
+        raise InputError(
+            f"The image is {image.shape[1]} x {image.shape[0]} pixels.",
+            why=f"sides of at most {MAXIMUM_SIDE} pixels are taken",
+            fix="cut it, or check the view that it is",
         )
     if image.size == 0:
         raise InputError(
@@ -184,29 +164,3 @@ def check_boxes(boxes: Any, width: int, height: int) -> NDArray[np.float64]:
             index = int(np.flatnonzero(bad)[0])
             raise InputError(f"Box {index} {what}: {array[index].tolist()}.", fix=fix)
     return array
-
-
-_SUFFIXES = "use a suffix such as .jpg or .png"
-
-
-def check_image_path(path: Path) -> None:
-    """Raise OutputError where :func:`write_image` could not write: before the work that makes the image."""
-    if not path.parent.is_dir():
-        raise OutputError(f"Cannot write {path}.", why="there is no such directory", fix=f"mkdir -p {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"Cannot write {path}.", why=f"nothing can be written into {path.parent}", fix=ELSEWHERE)
-    if not cv2.haveImageWriter(path.name):
-        raise OutputError(f"Cannot write {path}.", why=f"{path.suffix!r} is no image format", fix=_SUFFIXES)
-
-
-def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write a BGR image; the suffix names the format, as for ``cv2.imwrite``.
-
-    Raises:
-        OutputError: OpenCV does not know the format, or the file cannot be written.
-    """
-    try:
-        _, encoded = cv2.imencode(Path(path).suffix, image)
-    except cv2.error as error:
-        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix=_SUFFIXES) from error
-    replace_file(path, encoded.tobytes())

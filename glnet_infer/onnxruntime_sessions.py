@@ -1,4 +1,4 @@
-"""ONNX Runtime, imported without its telemetry."""
+"""ONNX Runtime, imported without its telemetry; options of its sessions."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
+        if "map segment" in str(error) or "allocate" in str(error):  # the dynamic linker's words
+            raise BackendError(
+                "ONNX Runtime cannot be loaded.", why=str(error), fix="give this process more memory (ulimit -v)"
+            ) from error
         raise BackendError(
             "ONNX Runtime is not installed.",
             why=str(error),

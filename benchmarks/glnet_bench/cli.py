@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from glnet_bench.settings import FULL, QUICK, Scope, Settings, parse_counts, parse_frames
-from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, say, talk
+from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, say, start, talk
 from glnet_infer.errors import BackendError, CheckpointError, InputError, first_line, install_hint
 
 if TYPE_CHECKING:
@@ -304,4 +304,4 @@ class _Progress:
 
 def main() -> None:
     """Entry point."""
-    app()
+    start(app)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from glnet_infer.bundle.records import (
 from glnet_infer.contract import CROP_REDUCTIONS, GRAPH_INPUTS, GRAPH_OUTPUTS, CropSpec, TensorSpec, graph_outputs
 from glnet_infer.errors import BundleError, first_line
 from glnet_infer.fields import FieldError, quote, read_record
-from glnet_infer.files import read_json, replace_file
+from glnet_infer.files import is_directory, is_there, read_json, replace_file
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -175,9 +174,9 @@ def _signature(specs: tuple[TensorSpec, ...]) -> list[tuple[str, str, tuple[str 
 
 
 def _why_no_bundle(path: Path) -> str:
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+    if is_directory(path):
         return f"there is no {MANIFEST_NAME} in it"
-    return "it is a file, not a directory" if os.path.exists(path) else "there is no such directory"  # noqa: PTH110
+    return "it is a file, not a directory" if is_there(path) else "there is no such directory"
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from glnet_infer.commands.opening import opened
 from glnet_infer.commands.typed import VIDEO_FORMATS
 from glnet_infer.commands.video_jobs import VideoJob, name_of
 from glnet_infer.detection import Detector, open_detector
-from glnet_infer.errors import GlnetError, InputError
+from glnet_infer.errors import InputError
 from glnet_infer.files import Replacement, told_as_output
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.drawing import color_of
@@ -61,9 +61,10 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
             entries.append(entry)
             try:
                 interrupted = _follow(job, source, recoverer, detector, entry)
-            except GlnetError as error:
-                codes.append(error.exit_code)
-                report(shown(source), error, entry)
+            except BrokenPipeError:
+                raise  # nobody reads the results any more
+            except Exception as error:  # a mistake of ours is one video's alone, too
+                codes.append(report(shown(source), error, entry).exit_code)
                 continue
             finally:
                 if not as_json:

@@ -14,6 +14,7 @@ from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive
 from glnet_infer.camera import Intrinsics
 from glnet_infer.device_arrays import DeviceMeshes
 from glnet_infer.errors import InputError, OutputError
+from glnet_infer.numbers import as_floats
 from glnet_infer.results import formats
 from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 
@@ -148,7 +149,9 @@ class Meshes:
             self.vertices,
             self.faces,
             self.intrinsics.matrix,
-            colors=None if colors is None else np.reshape(np.asarray(colors, np.float64), (-1, 3)),
+            colors=None
+            if colors is None
+            else as_floats(colors, "The colours are not numbers.", fix="give N x 3, BGR 0 to 255").reshape(-1, 3),
             opacity=opacity,
         )
 

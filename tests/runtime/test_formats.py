@@ -13,7 +13,7 @@ import trimesh
 
 from glnet_infer import files
 from glnet_infer.errors import InputError, OutputError
-from glnet_infer.images import check_image_path
+from glnet_infer.image_files import check_image_path
 from glnet_infer.results.formats import write_glb, write_json, write_npz, write_obj, write_ply
 
 SPHERE = trimesh.creation.icosphere(subdivisions=2)

@@ -34,7 +34,7 @@ class RuntimeCacheFile:
         # Engine and GPU are in the name, so that two GPUs on one bundle do not take turns in replacing each other's file.
         gpu_name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
         self._name = f"{engine.sha256[:16]}.{gpu_name}.cache"
-        self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, _users_cache()]
+        self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, *_users_cache()]
         self._known = b""
 
     def read(self) -> bytes:
@@ -69,6 +69,9 @@ class RuntimeCacheFile:
         )
 
 
-def _users_cache() -> Path:
+def _users_cache() -> list[Path]:
+    """The user's cache directory; none where there is no HOME, and no entry in passwd."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path("~/.cache").expanduser()) / "glnet-infer"
+    with contextlib.suppress(RuntimeError):
+        return [(Path(root) if root else Path.home() / ".cache") / "glnet-infer"]
+    return []

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
-
-LARGEST_IMAGE = 100_000_000
-"""Pixels. Three times an 8K picture, and 300 megabytes a frame."""
+from glnet_infer.images import LARGEST_IMAGE
+from glnet_infer.numbers import is_number
 
 READABLE = "convert it, for example to H.264 in MP4; or copy it again, if it is damaged"
 
@@ -174,14 +173,14 @@ class Window(NamedTuple):
             InputError: A time is negative or no number, the end is not after the start, or the stride is not positive.
         """
         for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if value is not None and not (is_number(value) and value >= 0):
                 raise InputError(f"The {name} is {value}.", why="it counts seconds from the beginning", fix="use 0 or more")
         if self.end is not None and self.end <= (self.start or 0):
             raise InputError(
                 f"The end, {self.end:g} s, is not after the start, {self.start or 0:g} s.",
                 fix="give the end in seconds from the video's beginning, too",
             )
-        if self.every < 1:
+        if type(self.every) is not int or self.every < 1:
             raise InputError(f"Every {self.every} frames is not a stride.", fix="use 1 for all frames, 2 for every second")
 
 

@@ -21,7 +21,7 @@ from glnet_infer.backends import Backend, open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.images import read_image
+from glnet_infer.image_files import read_image
 from glnet_infer.skeleton import BODY_JOINTS
 from glnet_render import SyntheticSource
 from glnet_render.seeds import HELD_OUT
