@@ -50,7 +50,7 @@ class MeshRecoverer(OfThisProcess):
     Args:
         bundle: Directory that ``glnet-export`` made, or a :class:`glnet_infer.bundle.Bundle` that is open already.
         backend: A name from :func:`glnet_infer.backends.backend_names`, or a backend of your own. What is asked for by name
-            is used or refused, never replaced; ``repr`` and every result say what runs.
+            is used or refused, never replaced; ``repr`` and every result say what runs. None is ``auto``.
         batch_size: Most crops in one call of the backend; more boxes are run in several calls. Bounds memory. None: what
             suits the backend, :func:`usual_batch_size`. A backend that cuts crops from the frame itself gets all boxes at
             once, and bounds memory by its engine.
@@ -75,7 +75,7 @@ class MeshRecoverer(OfThisProcess):
     def __init__(
         self,
         bundle: Bundle | str | Path,
-        backend: str | Backend = "auto",
+        backend: str | Backend | None = "auto",
         *,
         batch_size: int | None = None,
         threads: int | None = None,
@@ -85,13 +85,11 @@ class MeshRecoverer(OfThisProcess):
             raise InputError(f"batch_size is {batch_size!r}.", why="it counts crops", fix="use 1 or more, or None")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
-        if not isinstance(backend, str) and not hasattr(backend, "name"):
-            raise InputError(f"The backend is a {type(backend).__name__}.", fix="give a name, such as auto, or a backend")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._named_detector = detector if isinstance(detector, str | Path) else None
         self.detector = open_detector(detector, threads=threads) if isinstance(detector, str | Path) else detector
         self.backend_reason = ""
-        if backend == "auto":
+        if backend is None or backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
         self._threads, self._closed = threads, False
@@ -372,8 +370,8 @@ class MeshRecoverer(OfThisProcess):
 
     def _nobody(self) -> Outputs:
         """Outputs without rows."""
-        sides = {spec: (int(side) for side in spec.shape[1:]) for spec in self.bundle.manifest.outputs}
-        return {spec.name: np.zeros((0, *inner), dtype=spec.dtype) for spec, inner in sides.items()}
+        specs = self.bundle.manifest.outputs
+        return {spec.name: np.zeros((0, *map(int, spec.shape[1:])), dtype=spec.dtype) for spec in specs}
 
     def _check(self, outputs: Outputs, count: int) -> None:
         """Refuse outputs that are not what the manifest promises, or not numbers."""
