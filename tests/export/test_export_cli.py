@@ -108,7 +108,7 @@ def test_the_checkpoints_hash_and_configuration_are_recorded(shared_bundle, smal
     assert manifest["body"]["name"] == "demo" and manifest["body"]["vertices"] == 12_408
     assert manifest["versions"]["torch"] == torch.__version__ and manifest["versions"]["onnx"] == onnx.__version__
     assert manifest["versions"]["glnet-infer"] == __version__
-    assert manifest["crop"] == {"size": 256, "padding": 1.25}
+    assert manifest["crop"] == {"size": 256, "padding": 1.25, "aspect": 1.0}
 
 
 def test_topology_is_the_bodys(shared_bundle, demo_body):

@@ -126,6 +126,7 @@ def checkpoint_command(
     with errors_reported(as_json):
         with talk.status("starting"):
             try:
+                import glnet_export.pipeline  # noqa: F401 - what it needs is missed here
                 from glnet_export.sources import Source
             except (ImportError, OSError) as error:  # a broken torch raises OSError
                 raise ExportError(
