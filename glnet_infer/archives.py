@@ -11,13 +11,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import GlnetError, first_line
+from glnet_infer.files import open_regular
 
 _LONGEST_LIST = 1 << 20
 """Bytes of a zip file's list of contents: 10,000 names, where our archives have some dozens."""
@@ -67,7 +67,7 @@ def read_archive(
     """
     try:
         if isinstance(source, str | PathLike):
-            with Path(source).open("rb") as file:
+            with open_regular(source) as file:
                 return _read(file, specs, limit)
         return _read(source, specs, limit)
     except OSError as error:

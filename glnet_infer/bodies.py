@@ -1,7 +1,10 @@
 """Places where SMPL body files are looked for. The export reads them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from glnet_infer.files import is_file
 
 SMPL_FILE_NAMES = (
     "SMPL_NEUTRAL.npz",
@@ -15,11 +18,22 @@ BODY_DIRECTORY_VARIABLE = "GLNET_BODY_DIR"
 
 
 def body_search_path() -> list[Path]:
-    """Directories searched for SMPL files, in order."""
+    """Directories searched for SMPL files, in order. A place that this process has not, such as a home, is left out."""
     variable = os.environ.get(BODY_DIRECTORY_VARIABLE)
-    return [*([Path(variable)] if variable else []), Path.cwd(), Path.cwd() / "smpl", Path.home() / ".glnet" / "bodies"]
+    return [
+        *([Path(variable)] if variable else []),
+        *(here for find in (Path.cwd, lambda: Path.cwd() / "smpl") if (here := _place(find))),
+        *(home / ".glnet" / "bodies" for home in [_place(Path.home)] if home),
+    ]
 
 
 def installed_body_files() -> list[Path]:
     """SMPL files found on the search path."""
-    return [path for folder in body_search_path() for name in SMPL_FILE_NAMES if (path := folder / name).is_file()]
+    return [path for folder in body_search_path() for name in SMPL_FILE_NAMES if is_file(path := folder / name)]
+
+
+def _place(find: Callable[[], Path]) -> Path | None:
+    try:
+        return find()
+    except (OSError, RuntimeError):  # the working directory was removed; there is no HOME, and no entry in passwd
+        return None

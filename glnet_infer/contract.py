@@ -85,13 +85,23 @@ def graph_outputs(vertices: int, keypoints: int) -> tuple[TensorSpec, ...]:
     )
 
 
+CROP_REDUCTIONS = (1, 2, 4, 8, 16)
+"""Image pixels along each side that are averaged before a crop is sampled: the largest number that a crop pixel covers.
+
+Without it, a large person's crop would have the camera's noise at full strength, and patterns that are not there. From 32
+image pixels a crop pixel on, some are left out again."""
+
+NO_SQUARE = (9.0, 9.0, 0.0, 0.0)
+"""The place of a crop in those reductions of the frame that it is not sampled from: outside, where all is black."""
+
 CROP_INPUTS: tuple[TensorSpec, ...] = (
     TensorSpec("frame", "uint8", ("H", "W", 3), "BGR image"),
     TensorSpec(
         "squares",
         "float32",
-        ("N", 4),
-        "middle x, y and half side in x, y of each crop, in half frame sides from the frame's centre (edges are -1 and 1)",
+        ("N", len(CROP_REDUCTIONS), 4),
+        "middle x, y and half side in x, y of each crop, in half sides of the frame from its centre (edges are -1 and 1), "
+        "for the frame reduced by each of CROP_REDUCTIONS; NO_SQUARE but for the one that the crop is sampled from",
     ),
 )
 

@@ -1,7 +1,13 @@
 """The one definition of a person's crop, and its OpenCV implementation.
 
 A crop is a square about the middle of the person's box, ``padding`` times its longer side, sampled bilinearly at pixel
-centres; outside the image it is black. Training, export and every backend use this definition.
+centres; outside the image it is black. Where a crop pixel covers two image pixels or more along a side, the image is
+reduced first, so that none is left out: squares of 2, 4, 8 or 16 pixels (:data:`glnet_infer.contract.CROP_REDUCTIONS`),
+counted from the image's upper left corner, are averaged, and the crop is sampled from the averages. The largest that a crop
+pixel covers are taken. A square that reaches over the image's edge has black there.
+
+Training, export and every backend use this definition. What is computed may be off by one grey level: averages are exact in
+the crop engine and whole grey levels in OpenCV.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.contract import CropSpec
+from glnet_infer.contract import CROP_REDUCTIONS, NO_SQUARE, CropSpec
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,16 @@ class CropSquares:
         low, high = boxes[:, :2], boxes[:, 2:]
         return cls((low + high) / 2, (high - low).max(1, initial=0) * spec.padding, spec.size)
 
+    @property
+    def reductions(self) -> NDArray[np.int64]:
+        """Image pixels along a side that are averaged before each crop is sampled: N of ``CROP_REDUCTIONS``."""
+        return np.array(CROP_REDUCTIONS)[self._levels]
+
+    @property
+    def _levels(self) -> NDArray[np.intp]:
+        """Places of :attr:`reductions` in ``CROP_REDUCTIONS``."""
+        return np.maximum(np.searchsorted(CROP_REDUCTIONS, self.sides / self.size, side="right") - 1, 0)
+
     def to_image(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Image pixels of points in crop pixels; N x 2 or N x K x 2, crop by crop."""
         points = np.asarray(points, dtype=np.float64)
@@ -50,9 +66,15 @@ class CropSquares:
         return np.concatenate([focal, center], axis=1).astype(np.float32)
 
     def in_frame(self, width: int, height: int) -> NDArray[np.float32]:
-        """The squares as crop engines take them: N x 4, ``glnet_infer.contract.CROP_INPUTS``."""
-        frame = np.array([width, height], dtype=np.float64)
-        return np.concatenate([self.centers * 2 / frame - 1, self.sides[:, None] / frame], axis=1).astype(np.float32)
+        """The squares as crop engines take them: N x levels x 4, ``glnet_infer.contract.CROP_INPUTS``."""
+        reductions = self.reductions[:, None]
+        # The reduced frame ends with a whole square of pixels.
+        frame = -(-np.array([width, height]) // reductions) * reductions
+        squares = np.tile(np.array(NO_SQUARE, np.float32), (len(self.sides), len(CROP_REDUCTIONS), 1))
+        squares[np.arange(len(self.sides)), self._levels] = np.concatenate(
+            [self.centers * 2 / frame - 1, self.sides[:, None] / frame], axis=1
+        )
+        return squares
 
 
 def cut_crops(image: NDArray[np.uint8], squares: CropSquares) -> NDArray[np.uint8]:
@@ -67,12 +89,32 @@ def cut_crops(image: NDArray[np.uint8], squares: CropSquares) -> NDArray[np.uint
     """
     size = squares.size
     crops = np.empty((len(squares.sides), size, size, 3), dtype=np.uint8)
-    for crop, center, side in zip(crops, squares.centers, squares.sides, strict=True):
-        scale = side / size
+    for crop, center, side, reduction in zip(crops, squares.centers, squares.sides, squares.reductions, strict=True):
+        source, corner = (image, 0) if reduction == 1 else _reduced(image, center, side, int(reduction))
+        scale = side / reduction / size
         # From crop to image, in OpenCV's coordinates, where whole numbers are pixel centres.
-        shift = center - scale * (size - 1) / 2 - 0.5
+        shift = center / reduction - corner - scale * (size - 1) / 2 - 0.5
         matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        warped = cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+        warped = cv2.warpAffine(source, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
         cv2.cvtColor(warped, cv2.COLOR_BGR2RGB, dst=crop)
     return crops
+
+
+def _reduced(
+    image: NDArray[np.uint8], center: NDArray[np.float64], side: float, reduction: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The part of an image that a crop shows, reduced, and the place of its corner, x and y in reduced pixels."""
+    height, width = image.shape[:2]
+    whole = np.ceil(np.array([width, height]) / reduction)
+    # The outermost samples are half a crop pixel inside, so that their neighbours are too. Where the crop shows nothing of
+    # the image, one pixel is left.
+    first = np.clip(np.floor((center - side / 2) / reduction), 0, whole - 1)
+    last = np.clip(np.ceil((center + side / 2) / reduction), first + 1, whole)
+    (left, top), (right, bottom) = (places.astype(np.int64) * reduction for places in (first, last))
+    part = image[top:bottom, left:right]
+    below, beside = max(bottom - height, 0), max(right - width, 0)
+    if below or beside:
+        part = np.asarray(cv2.copyMakeBorder(part, 0, below, 0, beside, cv2.BORDER_CONSTANT), np.uint8)
+    size = ((right - left) // reduction, (bottom - top) // reduction)
+    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8), first

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver API
@@ -38,6 +39,18 @@ def newest_cuda() -> str:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, two hardware threads of one counted once; as :func:`cores` where none says which."""
+    if sys.platform != "linux":
+        return cores()
+    topology = Path("/sys/devices/system/cpu")
+    try:
+        files = (topology / f"cpu{each}/topology/thread_siblings_list" for each in os.sched_getaffinity(0))
+        return len({file.read_bytes() for file in files})
+    except OSError:
+        return cores()
 
 
 def gpus() -> list[Gpu]:

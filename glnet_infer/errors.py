@@ -93,8 +93,14 @@ class TrainingError(GlnetError):
 
 def printable(text: str) -> str:
     """A foreign text as one line that a terminal shows as it is: what it could obey instead is escaped."""
-    spaced = " ".join(text.split()) if not text.isprintable() else text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in spaced)
+    return escaped(" ".join(text.split()) if not text.isprintable() else text)
+
+
+def escaped(text: str, kept: str = "") -> str:
+    """A text whose characters that are not printable are written as Python writes them, but for those in ``kept``."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in kept else each.encode("unicode_escape").decode() for each in text)
 
 
 def shortened(text: str, most: int) -> str:

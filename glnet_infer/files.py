@@ -17,7 +17,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from glnet_infer.claims import PARTIAL, claimed_file, remove_litter
 from glnet_infer.errors import GlnetError, OutputError, first_line
+from glnet_infer.forks import HomeProcess
 
 LARGEST_JSON = 64 << 20
 """Bytes. The largest document of ours is a bench file of some megabytes; Python's objects take ten times the text."""
@@ -29,21 +31,23 @@ class Replacement:
     """A file that is written under a temporary name beside its own, and put in its place when it is whole.
 
     For content that other libraries write; :func:`replace_file` is for all else. A process that is killed leaves the
-    temporary file, whose name begins with a dot, and never half a file under the final name.
+    temporary file, whose name begins with a dot, and never half a file under the final name. The next process that writes
+    into the directory removes it.
 
     Args:
         path: The file. A symbolic link stays a link: what it points to is replaced.
-        suffix: End of the temporary name, for libraries that look at it.
+        suffix: End of the temporary name, for libraries that look at it, such as ``.mp4``.
 
     Attributes:
-        partial: The temporary file. Nobody has made it yet.
+        partial: The temporary file. :meth:`begin` makes it.
 
     Raises:
         OutputError: The path is a directory or another thing that must not be replaced, or a file that is read-only.
     """
 
-    def __init__(self, path: str | PathLike[str], suffix: str = ".partial") -> None:
-        self._path = path
+    def __init__(self, path: str | PathLike[str], suffix: str = "") -> None:
+        self._path, self._suffix, self._home = path, suffix, HomeProcess()
+        self._file: BinaryIO | None = None
         with told_as_output(path):
             self._target = Path(path).resolve()
             # Renaming over /dev/null would replace it by a file.
@@ -52,7 +56,20 @@ class Replacement:
             # Renaming would pass over what the user has locked.
             if self._target.exists() and not (self._target.stat().st_mode & 0o222 and os.access(self._target, os.W_OK)):
                 raise PermissionError(errno.EACCES, "the file is read-only")
-            self.partial = self._target.with_name(f".{self._target.name[:200]}.{uuid.uuid4().hex}{suffix}")
+            self.partial = self._new_name()
+
+    def begin(self) -> BinaryIO:
+        """Make the temporary file, open for writing. Who writes by its name leaves the open one alone.
+
+        Raises:
+            OutputError: It cannot be made.
+        """
+        with told_as_output(self._path):
+            remove_litter(self._target.parent)
+            while (file := claimed_file(self.partial)) is None:
+                self.partial = self._new_name()
+            self._file = file
+            return file
 
     def finish(self) -> None:
         """Put the file in its place.
@@ -61,12 +78,33 @@ class Replacement:
             OutputError: It cannot be put there.
         """
         with told_as_output(self._path):
+            if self._file is not None:
+                self._file.flush()
+                if os.name == "nt":  # which does not rename what is open
+                    self._file.close()
+            # Claimed until it has its name: it must not be taken for litter.
             self.partial.replace(self._target)
+            self._close()
 
     def discard(self) -> None:
-        """Leave what was there; never fails."""
+        """Leave what was there; never fails. In a forked process it does nothing: the file is still being written."""
+        if not self._home.is_here:
+            return
+        if os.name == "nt":
+            self._close()
         with suppress(OSError):
             self.partial.unlink(missing_ok=True)
+        self._close()
+
+    def _new_name(self) -> Path:
+        # Room for the rest of the name; a character may take several bytes.
+        name = os.fsencode(self._target.name)[:150].decode(errors="ignore")
+        return self._target.with_name(f".{name}.{uuid.uuid4().hex}{PARTIAL}{self._suffix}")
+
+    def _close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what is still to be written is no longer wanted
+                self._file.close()
 
 
 def replace_file(path: str | PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -81,8 +119,8 @@ def replace_file(path: str | PathLike[str], content: bytes | Callable[[BinaryIO]
     """
     replacement = Replacement(path)
     try:
-        # Not tempfile: its files are private to the user, and the result would stay so. "x" follows the umask, and no link.
-        with told_as_output(path), replacement.partial.open("xb") as file:
+        file = replacement.begin()
+        with told_as_output(path):
             if callable(content):
                 content(file)
             else:
@@ -136,11 +174,26 @@ def unwritable(path: str | PathLike[str], error: OSError) -> OutputError:
     if isinstance(error, IsADirectoryError):
         return OutputError(f"Cannot write {path}.", why="it is a directory or not a regular file", fix=ELSEWHERE)
     # /proc says of any new file that it is not there.
-    if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir may raise
+    if isinstance(error, FileNotFoundError) and not is_directory(folder):
         return OutputError(f"Cannot write {path}.", why=f"there is no directory {folder}", fix=f"mkdir -p {folder}")
     why = f"{folder} is not a directory" if isinstance(error, NotADirectoryError) else str(error.strerror or error)
     fix = "free some space, or write to another disk" if error.errno == errno.ENOSPC else ELSEWHERE
     return OutputError(f"Cannot write {path}.", why=why, fix=fix)
+
+
+def is_file(path: str | PathLike[str]) -> bool:
+    """Whether a regular file is there; no, where that cannot even be asked: in a closed directory, of a name too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file may raise
+
+
+def is_directory(path: str | PathLike[str]) -> bool:
+    """Whether a directory is there; no, where that cannot be asked."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir may raise
+
+
+def is_there(path: str | PathLike[str]) -> bool:
+    """Whether anything is there; no, where that cannot be asked."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
 
 
 def open_regular(path: str | PathLike[str]) -> BinaryIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from typing import Any
 
 from glnet_infer.errors import BackendError
@@ -16,12 +17,13 @@ class HomeProcess:
     """
 
     def __init__(self) -> None:
-        self._number = os.getpid()
+        self._number, self._process = os.getpid(), _process[0]
 
     @property
     def is_here(self) -> bool:
         """Whether this is that process."""
-        return os.getpid() == self._number
+        # In containers two processes may have one number. A fork that Python does not know of shows by the number alone.
+        return self._process is _process[0] and os.getpid() == self._number
 
     def check(self, what: str, fix: str) -> None:
         """Refuse to run in a forked child.
@@ -39,6 +41,45 @@ class HomeProcess:
                 why="this process was forked from it, and threads and GPU contexts do not survive that",
                 fix=fix,
             )
+
+
+_process = [object()]
+"""Stands for this process; a forked child has another one."""
+
+
+class OfThisProcess:
+    """What cannot be copied, or sent to another process: it holds threads, open files or memory of a GPU."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """What ``pickle`` and ``copy`` call.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(
+            f"A {type(self).__name__} cannot be copied or sent to another process.",
+            why="it holds what belongs to this process: threads, open files, memory of its device",
+            fix="send what it was made from, such as the bundle's path, and make another one there",
+        )
+
+
+_kept: weakref.WeakSet[Any] = weakref.WeakSet()
+"""What :func:`keep_through_forks` was given, and lives in this process."""
+
+
+def keep_through_forks(thing: Any) -> None:
+    """Never end an object in a child that is forked from this process: its end waits for threads that the child has not."""
+    _kept.add(thing)
+
+
+def _begin_child() -> None:
+    _process[0] = object()
+    for thing in _kept:
+        keep_for_ever(thing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_child)
 
 
 def keep_for_ever(thing: Any) -> None:

@@ -1,56 +1,25 @@
-"""Images read and written, and person boxes checked."""
+"""Images and person boxes, checked."""
 
-import os
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceFrame, is_device_array
-from glnet_infer.errors import InputError, OutputError
-from glnet_infer.files import ELSEWHERE, replace_file
+from glnet_infer.errors import InputError
+from glnet_infer.numbers import as_floats
 
 MINIMUM_SIDE = 2
 """Pixels. Nobody is recovered from less; boxes in units of the image's size look like this."""
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What is taken for an image in a folder."""
+LARGEST_IMAGE = 100_000_000
+"""Pixels. Three times an 8K picture, and 300 megabytes."""
 
-MAXIMUM_COORDINATE = 1e6
+MAXIMUM_COORDINATE = 1_000_000
 """Pixels. Far outside any image, and far inside what float32 can hold."""
 
-
-def read_image(path: Path, *, oriented: bool = True) -> NDArray[np.uint8]:
-    """A file as OpenCV's BGR image. A JPEG that breaks off is refused, where ``cv2.imread`` would fill it up with grey.
-
-    Args:
-        path: The file.
-        oriented: Whether to turn it as its EXIF data says, which is how people see it; datasets label the stored pixels.
-
-    Raises:
-        InputError: There is no such file, or it is not an image.
-    """
-    flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise InputError(
-            f"The image {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
-        ) from error
-    try:
-        image = cv2.imdecode(data, flags) if data.size else None
-    except cv2.error as error:  # sizes beyond OpenCV's limits
-        raise InputError(f"{path} is not read by OpenCV.", why=str(error.err), fix="make it smaller") from error
-    if image is None:
-        raise InputError(
-            f"{path} is not an image.",
-            why="OpenCV does not decode it: its content is damaged or of another kind",
-            fix="copy it again, or convert it to JPEG or PNG",
-        )
-    return np.asarray(image, dtype=np.uint8)
+MAXIMUM_SIDE = MAXIMUM_COORDINATE
+"""Pixels. An array that repeats one row may claim any height, and OpenCV crashes."""
 
 
 def check_device_image(frame: DeviceFrame) -> None:
@@ -65,6 +34,12 @@ def check_device_image(frame: DeviceFrame) -> None:
             f"The image on the GPU has shape {shape}.",
             why="images are H x W x 3, BGR, one at a time",
             fix="move channels last and copy, in torch: image.permute(1, 2, 0).contiguous()",
+        )
+    if max(shape) > MAXIMUM_SIDE:
+        raise InputError(
+            f"The image on the GPU is {shape[1]} x {shape[0]} pixels.",
+            why=f"sides of at most {MAXIMUM_SIDE} pixels are taken",
+            fix="cut it, or check the view that it is",
         )
     if frame.dtype != np.uint8:
         raise InputError(
@@ -122,6 +97,12 @@ def check_image(image: Any) -> NDArray[np.uint8]:
             why="images hold bytes from 0 to 255; other ranges cannot be told apart",
             fix="scale it to 0..255 and convert it with .astype(numpy.uint8)",
         )
+    if max(image.shape[:2]) > MAXIMUM_SIDE:
+        raise InputError(
+            f"The image is {image.shape[1]} x {image.shape[0]} pixels.",
+            why=f"sides of at most {MAXIMUM_SIDE} pixels are taken",
+            fix="cut it, or check the view that it is",
+        )
     if image.size == 0:
         raise InputError(
             f"The image is empty: its shape is {image.shape}.", why="it has no pixels", fix="check the slice it comes from"
@@ -129,20 +110,23 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     return image
 
 
-def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.float64]:
+def check_boxes(boxes: Any, width: int, height: int) -> NDArray[np.float64]:
     """Boxes as an N x 4 array of x1, y1, x2, y2 in image pixels; the whole image where ``boxes`` is None.
 
+    Args:
+        boxes: N rows of numbers of any library, or what holds them as ``xyxy``, such as another library's detections.
+        width: The image's width in pixels.
+        height: The image's height in pixels.
+
     Raises:
-        InputError: The shape is wrong, a value is not finite, a box has no area, or lies wholly outside the image.
+        InputError: They are no numbers, the shape is wrong, a value is not finite, a box has no area, or lies wholly
+            outside the image.
     """
     if boxes is None:
         return np.array([[0.0, 0.0, width, height]])
-    try:
-        array = np.array(boxes, dtype=np.float64)  # a copy: results keep it
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            "The boxes are not numbers.", why=str(error), fix="give N rows of x1, y1, x2, y2 in pixels"
-        ) from error
+    boxes = getattr(boxes, "xyxy", boxes)
+    fix = "give N rows of x1, y1, x2, y2 in pixels"
+    array = as_floats(boxes, "The boxes are not numbers.", fix=fix, up_to=max(width, height))
     if array.shape in ((0,), (0, 4), (1, 0)):
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:
@@ -180,29 +164,3 @@ def check_boxes(boxes: ArrayLike | None, width: int, height: int) -> NDArray[np.
             index = int(np.flatnonzero(bad)[0])
             raise InputError(f"Box {index} {what}: {array[index].tolist()}.", fix=fix)
     return array
-
-
-_SUFFIXES = "use a suffix such as .jpg or .png"
-
-
-def check_image_path(path: Path) -> None:
-    """Raise OutputError where :func:`write_image` could not write: before the work that makes the image."""
-    if not path.parent.is_dir():
-        raise OutputError(f"Cannot write {path}.", why="there is no such directory", fix=f"mkdir -p {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"Cannot write {path}.", why=f"nothing can be written into {path.parent}", fix=ELSEWHERE)
-    if not cv2.haveImageWriter(path.name):
-        raise OutputError(f"Cannot write {path}.", why=f"{path.suffix!r} is no image format", fix=_SUFFIXES)
-
-
-def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write a BGR image; the suffix names the format, as for ``cv2.imwrite``.
-
-    Raises:
-        OutputError: OpenCV does not know the format, or the file cannot be written.
-    """
-    try:
-        _, encoded = cv2.imencode(Path(path).suffix, image)
-    except cv2.error as error:
-        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix=_SUFFIXES) from error
-    replace_file(path, encoded.tobytes())

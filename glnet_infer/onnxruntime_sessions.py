@@ -1,13 +1,12 @@
-"""ONNX Runtime, imported without its telemetry; its sessions, kept from harming forked processes."""
+"""ONNX Runtime, imported without its telemetry; options of its sessions."""
 
 from __future__ import annotations
 
 import os
-import weakref
 from typing import Any
 
+from glnet_infer.devices import physical_cores
 from glnet_infer.errors import BackendError, install_hint
-from glnet_infer.forks import keep_for_ever
 
 
 def import_onnxruntime() -> Any:
@@ -23,6 +22,10 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
+        if "map segment" in str(error) or "allocate" in str(error):  # the dynamic linker's words
+            raise BackendError(
+                "ONNX Runtime cannot be loaded.", why=str(error), fix="give this process more memory (ulimit -v)"
+            ) from error
         raise BackendError(
             "ONNX Runtime is not installed.",
             why=str(error),
@@ -31,19 +34,19 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
-"""All that live in this process."""
+def session_options(threads: int | None = None) -> Any:
+    """Options of a session: quiet, and with a number of threads.
 
+    Without a number, ONNX Runtime takes one thread for each core of the machine and ties each to its own. In a process that
+    is held to fewer cores, that fails with lines on stderr, and the threads wait for each other.
 
-def keep_through_forks(session: Any) -> None:
-    """Never end a session in a child that is forked from this process: its end waits for threads that the child has not."""
-    _sessions.add(session)
+    Args:
+        threads: Threads of the CPU kernels; one for each physical core that this process may use where None.
 
-
-def _keep_sessions() -> None:
-    for session in _sessions:
-        keep_for_ever(session)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_sessions)
+    Raises:
+        BackendError: ONNX Runtime is not installed, or broken.
+    """
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
+    options.intra_op_num_threads = threads or physical_cores()
+    return options

@@ -24,13 +24,14 @@ from glnet_infer.backends import (
 )
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
-from glnet_infer.contract import GRID_STRIDE, TensorSpec
+from glnet_infer.contract import GRID_STRIDE
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.detection import DEFAULT_DETECTOR, Detector, find_persons, open_detector
+from glnet_infer.detection import DEFAULT_DETECTOR, Detector, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
+from glnet_infer.forks import OfThisProcess
 from glnet_infer.images import check_boxes, check_device_image, check_image
-from glnet_infer.persons import Persons, in_groups, with_boxes
+from glnet_infer.persons import Persons, found_boxes, in_groups, with_boxes
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.results.skin import Skin
 
@@ -43,7 +44,7 @@ MAXIMUM_THREADS = 1024
 """More than any machine has; starting a hundred thousand takes minutes."""
 
 
-class MeshRecoverer:
+class MeshRecoverer(OfThisProcess):
     """Recovers meshes of the persons in images.
 
     Args:
@@ -80,10 +81,12 @@ class MeshRecoverer:
         threads: int | None = None,
         detector: Detector | str | Path | None = None,
     ) -> None:
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise InputError(f"batch_size is {batch_size!r}.", why="it counts crops", fix="use 1 or more, or None")
-        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAXIMUM_THREADS):
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= MAXIMUM_THREADS):
             raise InputError(f"threads is {threads!r}.", fix=f"use a whole number from 1 to {MAXIMUM_THREADS}, or None")
+        if not isinstance(backend, str) and not hasattr(backend, "name"):
+            raise InputError(f"The backend is a {type(backend).__name__}.", fix="give a name, such as auto, or a backend")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._named_detector = detector if isinstance(detector, str | Path) else None
         self.detector = open_detector(detector, threads=threads) if isinstance(detector, str | Path) else detector
@@ -91,7 +94,7 @@ class MeshRecoverer:
         if backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
-        self._threads = threads
+        self._threads, self._closed = threads, False
         self.batch_size = batch_size or usual_batch_size(self._backend)
 
     @property
@@ -244,12 +247,13 @@ class MeshRecoverer:
         frame = self._frame(image)
         height, width = frame.shape[:2]
         if boxes is None and self.detector is not None:
-            boxes = self._found(frame, self.detector)
+            boxes = found_boxes(frame, self.detector)
         checked = check_boxes(boxes, width, height)
         if intrinsics is None:
             intrinsics = Intrinsics.guess(width, height)
         elif not isinstance(intrinsics, Intrinsics):
             intrinsics = Intrinsics.from_matrix(intrinsics)
+        intrinsics.check_image(width, height)
         squares = CropSquares.around(checked, self.bundle.manifest.crop)
         crops = None
         if not isinstance(self._backend, FrameBackend) or self._backend.frame_obstacle(width, height):
@@ -276,6 +280,8 @@ class MeshRecoverer:
         Raises:
             BackendError: The backend failed.
         """
+        if self._closed:
+            raise BackendError("This recoverer is closed.", fix="make a new MeshRecoverer")
         crops = [persons.crops for persons in images if persons.crops is not None]
         cameras = [persons.cameras for persons in images if persons.crops is not None]
         batched = self._run_crops(np.concatenate(crops), np.concatenate(cameras)) if crops else {}
@@ -339,22 +345,6 @@ class MeshRecoverer:
             )
         return frame
 
-    @staticmethod
-    def _found(frame: Frame, detector: Detector) -> ArrayLike:
-        """Boxes of the persons that a detector finds.
-
-        Raises:
-            InputError: The image lies on the GPU.
-            BackendError: The detector failed.
-        """
-        if not isinstance(frame, np.ndarray):
-            raise InputError(
-                "The image on the GPU came without boxes.",
-                why="the detector takes images of the host",
-                fix=f"give the persons' boxes, or {COPY_TO_HOST}",
-            )
-        return find_persons(detector, frame).boxes
-
     def _run_frame(self, persons: Persons) -> Outputs:
         """Outputs of the crops that the backend cuts out of a frame, all at once."""
         if not len(persons):
@@ -382,7 +372,8 @@ class MeshRecoverer:
 
     def _nobody(self) -> Outputs:
         """Outputs without rows."""
-        return {spec.name: self._empty(spec) for spec in self.bundle.manifest.outputs}
+        sides = {spec: (int(side) for side in spec.shape[1:]) for spec in self.bundle.manifest.outputs}
+        return {spec.name: np.zeros((0, *inner), dtype=spec.dtype) for spec, inner in sides.items()}
 
     def _check(self, outputs: Outputs, count: int) -> None:
         """Refuse outputs that are not what the manifest promises, or not numbers."""
@@ -401,13 +392,9 @@ class MeshRecoverer:
                     fix="compare with another backend, and export the checkpoint again",
                 )
 
-    @staticmethod
-    def _empty(spec: TensorSpec) -> NDArray[Any]:
-        """No rows of an output, of the right width."""
-        return np.zeros((0, *(int(side) for side in spec.shape[1:])), dtype=spec.dtype)
-
     def close(self) -> None:
         """Free the backend."""
+        self._closed = True
         self._backend.close()
 
     def __enter__(self) -> MeshRecoverer:

@@ -18,23 +18,28 @@ FOLDERS = {
 GROUND = {
     "archives",
     "bodies",
+    "claims",
     "contract",
     "devices",
     "errors",
     "fields",
     "files",
     "forks",
+    "native_messages",
+    "numbers",
+    "onnx_files",
     "onnxruntime_sessions",
     "rotations",
     "skeleton",
     "version",
 }
-PIXELS = {"images", "crops", "camera", "device_arrays"}
+PIXELS = {"images", "image_files", "crops", "camera", "device_arrays"}
 
 # A room of the runtime, and the rooms below it that it may import.
 MAY_IMPORT = {
     "bundle": GROUND,
     "images": GROUND | {"device_arrays"},
+    "image_files": GROUND | {"images"},
     "camera": GROUND,
     "crops": GROUND | {"camera"},
     "device_arrays": GROUND,
@@ -42,7 +47,7 @@ MAY_IMPORT = {
     "viewer": GROUND | PIXELS | {"results"},
     "backends": GROUND | {"bundle", "device_arrays"},
     "detection": GROUND | PIXELS,
-    "persons": GROUND | PIXELS | {"backends"},
+    "persons": GROUND | PIXELS | {"backends", "detection"},
     "video": GROUND | PIXELS | {"results", "detection"},  # it follows with whatever recovers persons
     "recoverer": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "video"},
     "jobs": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer", "video"},
@@ -124,7 +129,7 @@ NEVER = [
 ]
 
 # What the runtime loads when it is asked for, inside a function, never at the top of a module.
-LAZY = ("onnxruntime", "tensorrt", "openvino", "tritonclient", "ray", "av", "threadpoolctl", "cuda", "pycuda")
+LAZY = ("onnxruntime", "tensorrt", "openvino", "tritonclient", "ray", "av", "threadpoolctl", "cuda", "pycuda", "PIL")
 COMMAND_LINES = ("typer", "rich", "click")
 
 

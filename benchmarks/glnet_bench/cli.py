@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from glnet_bench.settings import FULL, QUICK, Scope, Settings, parse_counts, parse_frames
-from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, say, talk
+from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, say, start, talk
 from glnet_infer.errors import BackendError, CheckpointError, InputError, first_line, install_hint
 
 if TYPE_CHECKING:
@@ -110,7 +108,6 @@ def measure_command(
     to stdout and, with raw samples and a chart, to files. A run that is interrupted goes on when the same command is given
     again.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     with errors_reported(as_json):
         _need("onnx")
         from glnet_bench.record.codec import encode
@@ -305,11 +302,6 @@ class _Progress:
         say(text)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Let SIGTERM end a run as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point."""
-    app()
+    start(app)

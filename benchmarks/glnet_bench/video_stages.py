@@ -5,7 +5,6 @@ file, and with the overlay. Stages work at the same time, so their sum is more t
 """
 
 import argparse
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glnet_infer import MeshRecoverer
+from glnet_infer.claims import temporary_folder
 from glnet_infer.detection import Detections, Detector, find_persons, open_detector
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.video.following import UNSURE, FollowOptions
@@ -69,16 +69,16 @@ def whole(
 ) -> tuple[float, dict[str, float]]:
     """Seconds of a run to the motion's file, and what each stage was busy for."""
     spent: dict[str, float] = defaultdict(float)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         began = time.perf_counter()
         with recoverer.follow(clip, detector=detector, options=options, pose=overlay) as following:
             if overlay:
-                _draw(following, Path(folder) / "overlay.mp4", spent)
+                _draw(following, folder / "overlay.mp4", spent)
             else:
                 for _ in following:
                     pass
             motion = timed(spent, "motion smoothed", following.motion)
-            timed(spent, "npz", lambda: motion.save(Path(folder) / "motion.npz"))
+            timed(spent, "npz", lambda: motion.save(folder / "motion.npz"))
         return time.perf_counter() - began, {
             **dict(zip(("decode", "detect and recover", "smooth and pose"), following.busy, strict=False)),
             **spent,

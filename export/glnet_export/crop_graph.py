@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, TensorSpec
+from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, CROP_REDUCTIONS, TensorSpec
 
 CROP_GRAPH_NAME = "crop.onnx"
 
@@ -17,8 +17,11 @@ OPSET = 20
 def write_crop_graph(path: Path, size: int) -> tuple[int, int]:
     """Write the ONNX graph that cuts N crops out of one frame.
 
-    All crops are ONE GridSample: the frame is a batch of one, and the N grids stand one below the other. TensorRT would
-    otherwise hold a copy of the frame for each crop.
+    The frame is averaged to all reductions. Each crop is sampled from one of them; its squares lie outside the others,
+    where samples are zero, so the sum of all is the crop. That takes no shape that depends on values, and no branch.
+
+    All crops are one GridSample a reduction: the frame is a batch of one, and the N grids stand one below the other.
+    TensorRT would otherwise hold a copy of the frame for each crop.
 
     Args:
         path: File to write.
@@ -43,27 +46,58 @@ def write_crop_graph(path: Path, size: int) -> tuple[int, int]:
 
 def _nodes() -> list[onnx.NodeProto]:
     node = helper.make_node
-    return [
+    squares = [f"squares_{reduction}" for reduction in CROP_REDUCTIONS]
+    nodes = [
         # In float32 all through: half precision has no quarter pixels beyond 1024. Bytes are cast before they are
         # transposed, and transposed before they are bytes again: TensorRT transposes none.
         node("Cast", ["frame"], ["frame_float"], to=TensorProto.FLOAT),
         node("Transpose", ["frame_float"], ["planes"], perm=[2, 0, 1]),
-        node("Unsqueeze", ["planes", "first"], ["image"]),
-        node("Split", ["squares"], ["middles_2d", "halves_2d"], axis=1, num_outputs=2),
-        node("Reshape", ["middles_2d", "per_crop"], ["middles"]),
-        node("Reshape", ["halves_2d", "per_crop"], ["halves"]),
-        node("Mul", ["unit_grid", "halves"], ["offsets"]),
-        node("Add", ["offsets", "middles"], ["grids"]),
-        node("Reshape", ["grids", "stacked"], ["grid"]),
-        node(
-            "GridSample", ["image", "grid"], ["samples"], mode="linear", padding_mode="zeros", align_corners=0
-        ),
-        node("Gather", ["samples", "rgb"], ["channels"], axis=1),
+        node("Unsqueeze", ["planes", "first"], ["image_1"]),
+        node("Split", ["squares"], squares, axis=1, num_outputs=len(squares)),
+    ]
+    for reduction in CROP_REDUCTIONS:
+        nodes += _sampling(reduction)
+    return [
+        *nodes,
+        node("Gather", [f"sum_{CROP_REDUCTIONS[-1]}", "rgb"], ["channels"], axis=1),
         node("Reshape", ["channels", "apart"], ["crop_planes"]),
         node("Transpose", ["crop_planes"], ["crops_float"], perm=[1, 2, 3, 0]),
         node("Round", ["crops_float"], ["crops_whole"]),
         node("Cast", ["crops_whole"], ["crops"], to=TensorProto.UINT8),
-    ]  # fmt: skip
+    ]
+
+
+def _sampling(reduction: int) -> list[onnx.NodeProto]:
+    """All crops sampled from one reduction of the frame, added to the sum over the finer ones."""
+    node, finer = helper.make_node, reduction // 2
+    samples = f"samples_{reduction}" if finer else "sum_1"
+    nodes = [
+        node(
+            "Split", [f"squares_{reduction}"], [f"{part}_{reduction}" for part in ("middle", "half")], axis=2, num_outputs=2
+        ),
+        node("Reshape", [f"middle_{reduction}", "per_crop"], [f"middles_{reduction}"]),
+        node("Reshape", [f"half_{reduction}", "per_crop"], [f"halves_{reduction}"]),
+        node("Mul", ["unit_grid", f"halves_{reduction}"], [f"offsets_{reduction}"]),
+        node("Add", [f"offsets_{reduction}", f"middles_{reduction}"], [f"grids_{reduction}"]),
+        node("Reshape", [f"grids_{reduction}", "stacked"], [f"grid_{reduction}"]),
+        node(
+            "GridSample",
+            [f"image_{reduction}", f"grid_{reduction}"],
+            [samples],
+            mode="linear",
+            padding_mode="zeros",
+            align_corners=0,
+        ),
+    ]
+    if not finer:
+        return nodes
+    # One row and column of black, where they are odd. Averages of averages are exact in float32.
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 1, 1], "count_include_pad": 1}
+    return [
+        node("AveragePool", [f"image_{finer}"], [f"image_{reduction}"], **pool),
+        *nodes,
+        node("Add", [f"sum_{finer}", samples], [f"sum_{reduction}"]),
+    ]
 
 
 def _constants(size: int) -> dict[str, np.ndarray]:

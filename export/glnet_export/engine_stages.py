@@ -19,6 +19,7 @@ from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.bundle import record_file
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.bundle.records import CROPS, ENGINES, GraphRecord
+from glnet_infer.contract import CROP_REDUCTIONS
 from glnet_infer.errors import ExportError
 from glnet_render import SyntheticSample, SyntheticSource
 from glnet_render.seeds import PRECISION
@@ -85,7 +86,7 @@ class MixedPrecision:
                 self._options.float32_modules,
                 half_layers(self._mixed),
             ),
-            GraphRecord(record_file(crops), CROPS, "fp32", opset, nodes),
+            GraphRecord(record_file(crops), CROPS, "fp32", opset, nodes, reductions=CROP_REDUCTIONS),
         )
         reference = record_file(directory / REFERENCE_NAME)
         return replace(manifest, graphs=(*manifest.graphs, *records), reference=reference)

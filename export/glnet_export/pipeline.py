@@ -2,9 +2,11 @@
 
 import datetime
 import platform
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import onnx
@@ -47,6 +49,8 @@ def stages_of(*, mixed: bool, engine: bool) -> tuple[str, ...]:
     """Names of an export's stages, in their order."""
     return (*STAGES[:-1], *(MIXED_STAGES if mixed or engine else ()), *(ENGINE_STAGES if engine else ()), STAGES[-1])
 
+
+_Read = TypeVar("_Read")
 
 SETTLING_CROPS = 8
 """Crops that give a random network its batch statistics."""
@@ -103,7 +107,7 @@ class Source:
             settle_batch_norms(recovery.network, torch.from_numpy(crops))
             record = NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
             return Loaded(recovery, record, file, ())
-        checkpoint = Checkpoint.load(self.checkpoint, config, self.weights_key)
+        weights, checkpoint = _recorded(self.checkpoint, lambda path: Checkpoint.load(path, config, self.weights_key))
         if self.body is None and not checkpoint.says_body:
             raise BodyError(
                 f"{self.checkpoint} does not say which body it was trained with.",
@@ -112,14 +116,29 @@ class Source:
             )
         body, file = self._load_body(checkpoint.config.body)
         recovery = MeshRecovery(checkpoint.network(), body).eval()
-        weights = record_file(self.checkpoint)
         config = checkpoint.config
         record = NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict())
         return Loaded(recovery, record, file, checkpoint.notes)
 
     def _load_body(self, trained_with: str) -> tuple[Body, FileRecord]:
-        path = find_body(self.body or trained_with)
-        return Body(load_body(path)), record_file(path)
+        record, body = _recorded(find_body(self.body or trained_with), lambda path: Body(load_body(path)))
+        return body, record
+
+
+def _recorded(path: Path, read: Callable[[Path], _Read]) -> tuple[FileRecord, _Read]:
+    """A file's record, and what is read from it.
+
+    Raises:
+        ExportError: The file changed meanwhile: record and content would be of two files.
+    """
+    before = None
+    with suppress(OSError):  # what is wrong is told by who reads it
+        before = record_file(path)
+    content = read(path)
+    record = record_file(path)
+    if before is not None and record != before:
+        raise ExportError(f"{path} changed while it was read.", why="its SHA-256 is another one", fix="export again")
+    return record, content
 
 
 def export(

@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import filelock
-
 from glnet_infer.bundle import unknown_entries
 from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.claims import claimed_file, remove_unclaimed
 from glnet_infer.errors import BundleError, OutputError
+from glnet_infer.forks import HomeProcess
 
 PARTIAL, REPLACED = "partial", "replaced"
 
@@ -35,7 +35,7 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
     Raises:
         OutputError: The target is something else, or cannot be written.
     """
-    target = target.resolve()
+    target, home = target.resolve(), HomeProcess()
     claim = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +55,9 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
     try:
         yield partial, lambda: _publish(partial, target, claim.directory(REPLACED))
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        claim.release()
+        if home.is_here:  # a forked process that leaves the block must not take the directory away
+            _remove(partial)
+            claim.release()
 
 
 class _Claim:
@@ -67,8 +68,9 @@ class _Claim:
 
     def __init__(self, target: Path) -> None:
         self._target, self._token = target, uuid.uuid4().hex
-        self._lock = filelock.FileLock(_lock_of(target, self._token))
-        self._lock.acquire(timeout=0)
+        while (lock := claimed_file(_lock_of(target, self._token))) is None:
+            self._token = uuid.uuid4().hex
+        self._lock = lock
 
     def directory(self, role: str) -> Path:
         """The hidden directory of a role, beside the target."""
@@ -76,8 +78,10 @@ class _Claim:
 
     def release(self) -> None:
         """The directories are done with."""
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        if os.name == "nt":  # which does not remove what is open
+            self._lock.close()
+        _lock_of(self._target, self._token).unlink(missing_ok=True)
+        self._lock.close()
 
 
 def _lock_of(target: Path, token: str) -> Path:
@@ -86,17 +90,8 @@ def _lock_of(target: Path, token: str) -> Path:
 
 def _is_claimed(target: Path, token: str) -> bool:
     """Whether the maker of a hidden directory is at work."""
-    path = _lock_of(target, token)
-    if not path.exists():  # an export takes its lock before its directory
-        return False
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    path.unlink(missing_ok=True)
-    return False
+    # An export takes its lock before its directory: where there is none, it has ended.
+    return not remove_unclaimed(_lock_of(target, token))
 
 
 def _check_replaceable(target: Path) -> None:
@@ -135,11 +130,20 @@ def _publish(partial: Path, target: Path, aside: Path) -> None:
         except BaseException:
             aside.rename(target)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
     except OSError as error:
         raise OutputError(
             f"The finished bundle was not moved to {target}.", why=str(error.strerror), fix="choose another -o"
         ) from error
+
+
+def _remove(directory: Path) -> None:
+    """Remove a hidden directory; a signal that arrives meanwhile comes through when that is done."""
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _put_right(target: Path) -> None:

@@ -73,7 +73,7 @@ class FrameBackend(Protocol):
 
         Args:
             frame: H x W x 3 uint8, BGR, C-contiguous where it is on the GPU.
-            squares: N x 4, as :meth:`glnet_infer.crops.CropSquares.in_frame` gives them.
+            squares: N x levels x 4, as :meth:`glnet_infer.crops.CropSquares.in_frame` gives them.
             cameras: N x 4.
 
         Raises:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
+from glnet_infer.backends.promise import Promise, check_content
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
 from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
-from glnet_infer.forks import HomeProcess
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -28,7 +29,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 """Execution provider and its options, by device."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(OfThisProcess):
     """A session on the bundle's graph. May be called from several threads at once.
 
     A CPU with N threads runs N crops side by side, one thread each: threads that share a crop wait for each other at every
@@ -37,7 +38,7 @@ class OnnxRuntimeBackend:
     Args:
         bundle: The opened bundle.
         device: ``cpu`` or ``cuda``.
-        threads: Threads of the CPU kernels; ONNX Runtime's own choice where None.
+        threads: Threads of the CPU kernels; one for each core that this process may use where None.
 
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
@@ -59,15 +60,14 @@ class OnnxRuntimeBackend:
         half = bundle.manifest.graph.precision != "fp32"
 
         def open_session(threads: int | None) -> Any:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
-            if threads is not None:
-                options.intra_op_num_threads = threads
+            options = session_options(threads)
             if device == "cpu" and half:
                 # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             # From the bytes that were checked: the bundle may be replaced before the second session is opened.
             content = bundle.graph_file.read()
+            check_content(content, bundle.graph)
+            options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through
             try:
                 session = onnxruntime.InferenceSession(content, options, providers=[(provider, provider_options)])
                 keep_through_forks(session)
@@ -89,6 +89,8 @@ class OnnxRuntimeBackend:
                 fix=f"{install_hint('gpu')} brings CUDA and cuDNN; compare versions with glnet-doctor, or ask for the CPU "
                 "with backend='onnxruntime-cpu'",
             )
+        self._promise = Promise(bundle)
+        self._promise.check_session(session)
         self._session: Any = session
         self._has_threads = device == "cuda" or threads != 1
         self._names = [output.name for output in bundle.manifest.outputs]
@@ -116,9 +118,12 @@ class OnnxRuntimeBackend:
             for shares in self._shares(len(crops)):
                 feeds = [{"crops": crops[share], "cameras": cameras[share]} for share in shares]
                 if team is not None and len(feeds) > 1:
-                    parts += team.run(self._names, feeds)
+                    found = team.run(self._names, feeds)
                 else:
-                    parts += [session.run(self._names, feed) for feed in feeds]
+                    found = [session.run(self._names, feed) for feed in feeds]
+                for share, arrays in zip(shares, found, strict=True):
+                    self._promise.check_outputs(arrays, share.stop - share.start)
+                parts += found
         except GlnetError:
             raise
         except Exception as error:  # see above
@@ -242,7 +247,7 @@ def cpu_batch_size(threads: int, weights: int) -> int:
     takes 30 % less time in eights. That more threads want more crops is a guess.
 
     Args:
-        threads: Threads of ONNX Runtime. Its own choice is the physical cores, maybe half of what the system names.
+        threads: Threads that run side by side.
         weights: Bytes of the graph's file.
     """
     return min(max(threads * _WEIGHTS_PER_THREAD // max(weights, 1), 1), USUAL_BATCH_SIZE)

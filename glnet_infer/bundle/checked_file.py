@@ -10,11 +10,13 @@ from pathlib import Path
 
 from glnet_infer.bundle.records import FileRecord
 from glnet_infer.errors import BundleError
+from glnet_infer.files import open_regular
+from glnet_infer.forks import OfThisProcess
 
-_BLOCK = 1 << 20
+_BLOCK, _LARGEST_READ = 1 << 20, 1 << 30
 
 
-class CheckedFile:
+class CheckedFile(OfThisProcess):
     """An open file that was found to be what the manifest records.
 
     It stays open, so that what is read later is what was checked, even if the bundle was replaced or deleted meanwhile.
@@ -38,7 +40,7 @@ class CheckedFile:
                     why=f"{record.file} is missing",
                     fix="copy the whole directory, or export the checkpoint again",
                 )
-            self._file = self.path.open("rb", buffering=0)
+            self._file = open_regular(self.path)
             weakref.finalize(self, self._file.close)  # Python would warn of a file that nobody closes
             self._reading = threading.Lock()
             self._state = self._look()
@@ -58,15 +60,27 @@ class CheckedFile:
             BundleError: It was written over since it was checked, or cannot be read any more.
         """
         try:
-            with self._reading:
-                self._file.seek(0)
-                content = self._file.readall()
-                unchanged = self._look() == self._state
+            content = self._content()
+            unchanged = self._look() == self._state
         except OSError as error:
             raise BundleError(f"{self.path} was not read.", why=str(error.strerror), fix="open the bundle again") from error
         if not unchanged:  # hashed once more only then: a tenth of a second for the weights of w32
             self._compare(hashlib.sha256(content).hexdigest())
         return content
+
+    def _content(self) -> bytes:
+        """Not more than was recorded and a byte, by which it shows that there is more."""
+        most = self.record.bytes + 1
+        if not hasattr(os, "pread"):
+            with self._reading:
+                self._file.seek(0)
+                return self._file.read(most)
+        # A forked process has the same place in the file: whoever moved it would take the other's bytes away.
+        blocks, read = [], 0
+        while read < most and (block := os.pread(self._file.fileno(), min(most - read, _LARGEST_READ), read)):
+            blocks.append(block)
+            read += len(block)
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def _look(self) -> tuple[int, int, int]:
         """What changes when a file is written over: its size and its times."""
@@ -97,7 +111,9 @@ def check_file(directory: Path, record: FileRecord) -> Path:
 def record_file(path: Path) -> FileRecord:
     """The record of a file as it is now."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    size = 0
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    return FileRecord(path.name, digest.hexdigest(), path.stat().st_size)
+            size += len(block)
+    return FileRecord(path.name, digest.hexdigest(), size)

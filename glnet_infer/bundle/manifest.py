@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ from glnet_infer.bundle.records import (
     NetworkRecord,
     files_of,
 )
-from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS, CropSpec, TensorSpec, graph_outputs
+from glnet_infer.contract import CROP_REDUCTIONS, GRAPH_INPUTS, GRAPH_OUTPUTS, CropSpec, TensorSpec, graph_outputs
 from glnet_infer.errors import BundleError, first_line
 from glnet_infer.fields import FieldError, quote, read_record
-from glnet_infer.files import read_json, replace_file
+from glnet_infer.files import is_directory, is_there, read_json, replace_file
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -77,6 +76,10 @@ class Manifest:
     def graph_for(self, purpose: str) -> GraphRecord | None:
         """The first graph of a purpose; None where there is none."""
         return next((graph for graph in self.graphs if graph.purpose == purpose), None)
+
+    def cuts_as_defined(self, file: str) -> bool:
+        """Whether a graph's crops, and those of engines that were built from it, are what ``glnet_infer.crops`` defines."""
+        return any(graph.file.file == file and graph.reductions == CROP_REDUCTIONS for graph in self.graphs)
 
     def files(self) -> Iterator[FileRecord]:
         """All files of the bundle but the manifest itself."""
@@ -169,9 +172,9 @@ def _signature(specs: tuple[TensorSpec, ...]) -> list[tuple[str, str, tuple[str 
 
 
 def _why_no_bundle(path: Path) -> str:
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+    if is_directory(path):
         return f"there is no {MANIFEST_NAME} in it"
-    return "it is a file, not a directory" if os.path.exists(path) else "there is no such directory"  # noqa: PTH110
+    return "it is a file, not a directory" if is_there(path) else "there is no such directory"
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,12 +38,16 @@ class Bundle:
     graph_file: CheckedFile
 
     @classmethod
-    def open(cls, directory: str | Path) -> Bundle:
+    def open(cls, directory: str | PathLike[str]) -> Bundle:
         """Read and check a bundle.
 
         Raises:
             BundleError: It is missing, damaged or changed, or of another schema version.
         """
+        if not isinstance(directory, str | PathLike):
+            raise BundleError(
+                f"The bundle is a {type(directory).__name__}.", fix="give the directory that glnet-export made"
+            )
         directory = Path(directory)
         manifest = Manifest.read(directory)
         graph = CheckedFile(directory, manifest.graph.file)
@@ -110,6 +115,15 @@ def check_all_files(directory: str | Path) -> Manifest:
 
 
 def unknown_entries(directory: Path, manifest: Manifest) -> list[str]:
-    """Names in a bundle's directory that its manifest does not account for, sorted."""
+    """Names in a bundle's directory that its manifest does not account for, sorted.
+
+    Raises:
+        BundleError: The directory cannot be listed.
+    """
     known = {MANIFEST_NAME, CACHE_FOLDER, *(record.file for record in manifest.files())}
-    return sorted(entry.name for entry in directory.iterdir() if entry.name not in known)
+    try:
+        return sorted(entry.name for entry in directory.iterdir() if entry.name not in known)
+    except OSError as error:
+        raise BundleError(
+            f"The bundle {directory} cannot be listed.", why=str(error.strerror), fix="check its permissions"
+        ) from error

@@ -25,6 +25,9 @@ def is_file_name(name: str) -> bool:
     )
 
 
+LARGEST_FILE = 8 << 30
+"""Bytes. Far beyond any engine; a file of holes may claim to have thousands of times as many, and hashing takes as long."""
+
 FileName = Annotated[str, Rule(is_file_name, "a file name")]
 Sha256 = Annotated[str, matching("[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")]
 Count = Annotated[int, Rule(lambda number: number >= 0, "a whole number from 0 on")]
@@ -43,7 +46,7 @@ class FileRecord:
 
     file: FileName
     sha256: Sha256
-    bytes: Count
+    bytes: Annotated[int, between(0, LARGEST_FILE)]
 
 
 RUNTIME = "runtime"
@@ -68,6 +71,8 @@ class GraphRecord:
         parity: What the graph was compared with, and how far it is from it. Empty where it was not compared.
         kept_in_float32: Modules that stay in float32 although the graph is in mixed precision.
         half_layers: Convolutions and linear layers that compute in half precision.
+        reductions: Where it cuts crops, ``glnet_infer.contract.CROP_REDUCTIONS`` of the version that made it. Empty in
+            bundles of earlier versions, whose graphs average nothing before they sample, and for other graphs.
     """
 
     file: FileRecord
@@ -78,6 +83,7 @@ class GraphRecord:
     parity: dict[str, Any] = field(default_factory=dict)
     kept_in_float32: tuple[str, ...] = ()
     half_layers: Count = 0
+    reductions: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import typer
 from glnet_infer.backends import kinds
 from glnet_infer.bodies import body_search_path, installed_body_files
 from glnet_infer.bundle import Bundle, check_all_files, unknown_entries
-from glnet_infer.commands.console import Version, errors_reported, new_app, print_json
+from glnet_infer.commands.console import Version, errors_reported, new_app, print_json, print_result, start
 from glnet_infer.devices import cores, gpus, newest_cuda
 from glnet_infer.version import __version__
 
@@ -43,9 +43,9 @@ def doctor(
             print_json(report)
             return
         for title, content in report.items():
-            typer.echo(f"{title}:")
+            print_result(f"{title}:")
             for line in _lines(content):
-                typer.echo(f"  {line}")
+                print_result(f"  {line}")
 
 
 def examine() -> dict[str, Any]:
@@ -122,4 +122,4 @@ def _lines(content: Any) -> list[str]:
 
 def main() -> None:
     """Entry point."""
-    app()
+    start(app)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from glnet_infer.backends import backend_names
-from glnet_infer.commands.console import Version, errors_reported, new_app
+from glnet_infer.commands.console import Version, errors_reported, new_app, start
 from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, VIDEO_FORMATS, parse_camera, refuse
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, detector_names
 from glnet_infer.video.following import CONFIDENCE, DETECT_EVERY
@@ -184,4 +184,4 @@ def infer(
 
 def main() -> None:
     """Entry point."""
-    app()
+    start(app)

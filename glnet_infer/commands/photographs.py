@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +16,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from glnet_infer.camera import Intrinsics
 from glnet_infer.commands.console import print_json, print_result, report, say, talk
 from glnet_infer.commands.opening import opened
+from glnet_infer.commands.photograph_inputs import OVERLAY_SUFFIX, find_photographs, in_words, read_boxes
 from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, check_formats, check_no_detector, numbers
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, Detector, find_persons, open_detector
-from glnet_infer.errors import GlnetError, InputError, first_line
-from glnet_infer.images import IMAGE_SUFFIXES, read_image, write_image
+from glnet_infer.errors import GlnetError, InputError
+from glnet_infer.image_files import read_picture, write_image
 from glnet_infer.persons import Persons
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.meshes import Meshes
 
 DEFAULT_FORMATS = ("overlay", "glb", "npz")
-OVERLAY_SUFFIX = ".overlay.jpg"
 MOST_PIXELS = 100_000_000
 """Pixels of photographs that wait for one batch; three bytes each."""
-
-BOXES_FORM = '{"photo.jpg": [[x1, y1, x2, y2], ...], ...}'
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class Job:
 
     Attributes:
         images: Files, each with a name of its own.
+        left_out: What else was in the folders.
         output: Directory for results.
         boxes: Boxes by image; None where the detector finds them.
         detector: Name or file of the detector; None where all boxes are given.
@@ -49,8 +47,9 @@ class Job:
     """
 
     images: list[Path]
+    left_out: list[Path]
     output: Path
-    boxes: dict[Path, list[list[float]] | None]
+    boxes: dict[Path, Any]
     detector: str | None
     threshold: float
     most: int | None
@@ -81,19 +80,12 @@ class Job:
             given="--boxes" if boxes else "--boxes-file" if boxes_file is not None else "",
             wanted={"--detector": detector, "--detector-threshold": threshold, "--max-persons": most},
         )
-        files = _image_files(images)
-        by_image: dict[Path, list[list[float]] | None]
+        files, left_out = find_photographs(images)
+        by_image: dict[Path, Any]
         if boxes_file is not None:
             if boxes:
                 raise InputError("Both --boxes and --boxes-file were given.", fix="give one of them")
-            table = _read_boxes(boxes_file)
-            by_image = {file: table.get(file.name, []) for file in files}
-            unknown_names = sorted(set(table) - {file.name for file in files})
-            if unknown_names:
-                raise InputError(
-                    f"{boxes_file} has boxes for {unknown_names[0]!r}, which is not among the images.",
-                    fix="use file names without folders as keys, and name every image on the command line",
-                )
+            by_image = read_boxes(boxes_file, files)
         elif boxes:
             if len(files) > 1:
                 raise InputError(
@@ -107,7 +99,7 @@ class Job:
         if None in by_image.values():
             detector = detector or DEFAULT_DETECTOR
         threshold = DEFAULT_THRESHOLD if threshold is None else threshold
-        return cls(files, output, by_image, detector, threshold, most, intrinsics, formats)
+        return cls(files, left_out, output, by_image, detector, threshold, most, intrinsics, formats)
 
 
 def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: bool) -> GlnetError | None:
@@ -121,20 +113,21 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
     """
     detector = None if job.detector is None else open_detector(job.detector, threshold=job.threshold, threads=threads)
     with opened(bundle, job.output, backend=backend, threads=threads) as recoverer:
+        if job.left_out:
+            say(f"Left out, as no images that are read, {in_words(job.left_out)}", style="yellow")
         work = _Work(recoverer, detector, job, as_json)
         for path in _with_progress(job.images):
             work.add(path)
         work.finish()
         if as_json:
-            print_json(
-                {"bundle": str(bundle), "backend": recoverer.backend, "detector": job.detector, "images": work.entries}
-            )
+            document = {"bundle": str(bundle), "backend": recoverer.backend, "detector": job.detector}
+            print_json({**document, "left_out": list(map(str, job.left_out)), "images": work.entries})
     return work.failure
 
 
 def _with_progress(images: list[Path]) -> Iterator[Path]:
     """The images, with a progress bar on a terminal; where results are listed on the same terminal they are progress."""
-    if not talk.is_terminal or sys.stdout.isatty():
+    if not talk.is_terminal or (sys.stdout is not None and sys.stdout.isatty()):
         yield from images
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -171,12 +164,14 @@ class _Work:
 
     def add(self, path: Path) -> None:
         """Read a photograph and find its persons; run those that wait where it does not fit beside them."""
-        entry: dict[str, Any] = {"image": str(path)}
+        entry: dict[str, Any] = {"image": str(path), "warnings": []}
         self.entries.append(entry)
         with self._reported(path, entry):
             boxes: ArrayLike | None = self._job.boxes[path]
             scores = None
-            image = read_image(path)
+            picture = read_picture(path, listening=True)
+            image = picture.image
+            self._warn(path, entry, *picture.notes)
             if boxes is None and self._detector is not None:
                 found = find_persons(self._detector, image).best(self._job.most)
                 boxes, scores = found.boxes, found.scores.tolist()
@@ -195,7 +190,7 @@ class _Work:
         waiting, self._waiting = self._waiting, []
         try:
             results = self._recoverer.recover([photograph.persons for photograph in waiting])
-        except GlnetError as error:
+        except Exception as error:  # a mistake of ours is one photograph's alone, too
             if len(waiting) > 1:  # whose fault it is shows when each is run alone
                 for photograph in waiting:
                     self._waiting = [photograph]
@@ -220,6 +215,10 @@ class _Work:
 
     def _write_files(self, photograph: _Photograph, meshes: Meshes) -> None:
         entry, path = photograph.entry, photograph.path
+        behind = int((meshes.vertices[..., 2] <= 0).any(axis=-1).sum())
+        if behind:
+            note = f"{behind} of {len(meshes)} persons reach behind the camera: its focal length may be in other units"
+            self._warn(path, entry, note)
         entry.update(persons=len(meshes), boxes=meshes.boxes.tolist(), scores=photograph.scores)
         entry.update(confidence=meshes.confidence.tolist(), files=[])
         try:
@@ -235,9 +234,17 @@ class _Work:
         """A photograph's failure is said and kept, and the work goes on."""
         try:
             yield
-        except GlnetError as error:
-            self._failures[path] = error
-            report(str(path), error, entry)
+        except BrokenPipeError:
+            raise  # nobody reads the results any more
+        except Exception as error:
+            self._failures[path] = report(str(path), error, entry)
+
+    @staticmethod
+    def _warn(path: Path, entry: dict[str, Any], *notes: str) -> None:
+        """Say what is to be known of a photograph, and keep it."""
+        for note in notes:
+            say(f"{path}: {note}", style="yellow")
+        entry["warnings"] += notes
 
 
 def _write(meshes: Meshes, image: NDArray[np.uint8], folder: Path, stem: str, name: str) -> Path:
@@ -259,60 +266,3 @@ def _check_detection(*, given: str, wanted: dict[str, Any]) -> None:
     if given and typed:
         raise InputError(f"Both {given} and {typed[0]} were given.", why="boxes need no detector", fix="give one of them")
     check_no_detector(wanted)
-
-
-def _image_files(arguments: list[Path]) -> list[Path]:
-    """Files and the images in folders, sorted within each folder; results are named after them, so names must differ."""
-    files: list[Path] = []
-    for path in arguments:
-        try:
-            inside = sorted(entry for entry in path.iterdir() if _is_photograph(entry)) if path.is_dir() else [path]
-            exists = path.exists()
-        except OSError as error:
-            raise InputError(
-                f"{path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
-            ) from error
-        if not exists:
-            raise InputError(
-                f"There is no image {path}.",
-                fix="check the path; several boxes are --boxes A --boxes B, each with its flag",
-            )
-        if not inside:
-            raise InputError(
-                f"There are no images in {path}.",
-                why=f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}",
-                fix="name the files themselves if they end otherwise",
-            )
-        files += inside
-    files = list(dict.fromkeys(files))
-    by_stem: dict[str, Path] = {}
-    for file in files:
-        other = by_stem.setdefault(file.stem, file)
-        if other is not file:
-            raise InputError(
-                f"{other} and {file} would be written to the same files.",
-                why="results are named after the image",
-                fix="call glnet-infer once for each, with different -o",
-            )
-    return files
-
-
-def _is_photograph(path: Path) -> bool:
-    """Whether a folder's entry is one to work on; our own overlays are not."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY_SUFFIX) and path.is_file()
-
-
-def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The boxes file {path} was not read.", why=first_line(error), fix=f"write {BOXES_FORM}"
-        ) from error
-    if not isinstance(table, dict) or None in table.values():
-        raise InputError(
-            f"{path} does not hold boxes by file name.",
-            why="it is not an object with boxes for every name",
-            fix=f"write {BOXES_FORM}",
-        )
-    return table

@@ -12,6 +12,7 @@ from glnet_infer.camera import Intrinsics
 from glnet_infer.commands.typed import VIDEO_FORMATS, check_formats, check_no_detector
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD
 from glnet_infer.errors import InputError
+from glnet_infer.files import is_directory, is_there
 from glnet_infer.video.following import CONFIDENCE, DETECT_EVERY, FollowOptions
 from glnet_infer.video.sources import Window, camera_number, is_live, is_pattern, is_video, shown
 
@@ -89,11 +90,11 @@ def _check_sources(sources: list[str], fps: float | None) -> None:
     Raises:
         InputError: One is a photograph or a folder of them, or is missing.
     """
-    videos = [source for source in sources if is_video(source) or (fps is not None and Path(source).is_dir())]
+    videos = [source for source in sources if is_video(source) or (fps is not None and is_directory(source))]
     others = [source for source in sources if source not in videos]
     # Nothing has been begun: whoever mistyped one name corrects it and starts anew.
     files = [source for source in sources if not is_live(source) and not is_pattern(source)]
-    missing = [file for file in files if not os.path.exists(file)]  # noqa: PTH110 - Path.exists may raise
+    missing = [file for file in files if not is_there(file)]
     if missing:
         raise InputError(f"There is no file {missing[0]}.", fix="check the path")
     if others and videos:
@@ -146,7 +147,7 @@ def name_of(source: str) -> str:
             text = Path(address.path).stem or address.hostname or ""
         except ValueError:  # it is no address; whoever opens it says so
             text = ""
-    elif Path(source).is_dir():
+    elif is_directory(source):
         return Path(source).resolve().name or "images"
     elif is_pattern(source):
         text = Path(source).resolve().parent.name or "images"

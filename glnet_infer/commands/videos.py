@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from glnet_infer.claims import temporary_folder
 from glnet_infer.commands.console import print_json, print_result, report, say, talk
 from glnet_infer.commands.opening import opened
 from glnet_infer.commands.typed import VIDEO_FORMATS
 from glnet_infer.commands.video_jobs import VideoJob, name_of
 from glnet_infer.detection import Detector, open_detector
-from glnet_infer.errors import GlnetError, InputError
+from glnet_infer.errors import InputError
 from glnet_infer.files import Replacement, told_as_output
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.drawing import color_of
@@ -61,9 +61,10 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
             entries.append(entry)
             try:
                 interrupted = _follow(job, source, recoverer, detector, entry)
-            except GlnetError as error:
-                codes.append(error.exit_code)
-                report(shown(source), error, entry)
+            except BrokenPipeError:
+                raise  # nobody reads the results any more
+            except Exception as error:  # a mistake of ours is one video's alone, too
+                codes.append(report(shown(source), error, entry).exit_code)
                 continue
             finally:
                 if not as_json:
@@ -126,7 +127,7 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
         film = None
         if "html" in files:  # browsers play few kinds of video, and none from a window's start
             with told_as_output(files["html"]):
-                film = Path(open_things.enter_context(tempfile.TemporaryDirectory())) / "plain.mp4"
+                film = open_things.enter_context(temporary_folder()) / "plain.mp4"
         plain = _writer(open_things, film, source)
         _pass(following, overlay, plain)
         if plain is not None:

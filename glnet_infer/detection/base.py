@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.images import check_boxes, check_image
+from glnet_infer.numbers import as_floats
 
 DEFAULT_THRESHOLD = 0.4
 """Score from which a detection counts as a person."""
@@ -58,7 +59,7 @@ def find_persons(detector: Detector, image: NDArray[np.uint8]) -> Detections:
     found = detector(image)
     try:
         boxes = check_boxes(found.boxes, image.shape[1], image.shape[0])
-        scores = np.array(found.scores, np.float32)
+        scores = as_floats(found.scores, "The scores are not numbers.", fix="").astype(np.float32)
         if scores.shape != (len(boxes),):
             raise InputError(f"The scores have shape {scores.shape} for {len(boxes)} boxes.")
     except InputError as error:

@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections
 from glnet_infer.detection.framing import detections, letterboxed
 from glnet_infer.errors import BackendError, one_line
+from glnet_infer.files import read_file
+from glnet_infer.forks import OfThisProcess
 from glnet_infer.images import check_image
 
 WEIGHTS = Path(__file__).with_name("nanodet-g.onnx")
 SHA256 = "e9fb509df5d645b0ee3cccd9b29926e5d872845df91f74ab43e60f64287669bd"
+
+_LARGEST_FILE = 64 << 20
 
 _SIDE = 416
 _BINS = 11
@@ -34,7 +38,7 @@ _OUTPUTS = [name for _, *names in _LEVELS for name in names]
 _PERSON = 0
 
 
-class NanoDet:
+class NanoDet(OfThisProcess):
     """Finds persons with NanoDet-g. Each thread has a network of its own: OpenCV's serve one at a time.
 
     Args:
@@ -46,12 +50,13 @@ class NanoDet:
     """
 
     def __init__(self, threshold: float = DEFAULT_THRESHOLD, weights: Path = WEIGHTS) -> None:
-        try:
-            content = weights.read_bytes()
-        except OSError as error:
-            raise BackendError(
-                f"The detector {weights} was not read.", why=str(error.strerror), fix="install glnet-infer again"
-            ) from error
+        content = read_file(
+            weights,
+            BackendError,
+            what=f"The detector {weights} was not read.",
+            fix="install glnet-infer again",
+            largest=_LARGEST_FILE,
+        )
         digest = hashlib.sha256(content).hexdigest()
         if digest != SHA256:
             raise BackendError(

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detections
-from glnet_infer.detection.external_data import names_other_files
 from glnet_infer.detection.families import FAMILIES, Family, Shape
 from glnet_infer.detection.framing import detections
 from glnet_infer.errors import BackendError, InputError, first_line, one_line
-from glnet_infer.forks import HomeProcess
+from glnet_infer.files import read_file
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.images import check_image
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, keep_through_forks
+from glnet_infer.onnx_files import BRANCHES, OnnxContent
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 LARGEST_FILE = 2 << 30
 """Bytes. More does not fit into an ONNX file."""
@@ -31,14 +32,14 @@ _IMAGE_TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": 
 _SIZE_TYPES: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
-class OnnxDetector:
+class OnnxDetector(OfThisProcess):
     """Finds persons with a network of one of the known families. May be called from several threads at once.
 
     Args:
         path: The ONNX file.
         family: Name of its family; None finds it by names and shapes.
         threshold: Least score of what counts as a person.
-        threads: Threads of ONNX Runtime; its own choice where None.
+        threads: Threads of ONNX Runtime; one for each core that this process may use where None.
 
     Raises:
         InputError: The file is missing, damaged or not a detector of a known family.
@@ -146,27 +147,18 @@ class OnnxDetector:
 
 def _open(path: Path, threads: int | None) -> Any:
     """A session on the CPU."""
+    fix = "check the path and its permissions"
+    content = read_file(path, InputError, what=f"The detector {path} was not read.", fix=fix, largest=LARGEST_FILE)
+    again = "export the detector again, as one ONNX file without loops"
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= LARGEST_FILE else b""
-    except OSError as error:
-        raise InputError(
-            f"The detector {path} was not read.", why=str(error.strerror), fix="check the path and its permissions"
-        ) from error
-    again = "export the detector again, as one ONNX file"
-    try:
-        if size > LARGEST_FILE:
-            raise ValueError(f"it has {size} bytes, and at most {LARGEST_FILE} are read")
-        if names_other_files(content):
-            raise ValueError("its weights lie in other files, and a detector is one file")
+        problem = OnnxContent.of(content).problem(BRANCHES)
     except ValueError as error:
-        raise InputError(f"{path} is not an ONNX file that is taken.", why=first_line(error), fix=again) from error
+        problem = first_line(error)
+    if problem:
+        raise InputError(f"{path} is not an ONNX file that is taken.", why=problem, fix=again)
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions
+    options = session_options(threads)
     options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through, and no other
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see above

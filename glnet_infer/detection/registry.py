@@ -13,6 +13,7 @@ from pathlib import Path
 
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detector, WholeImage
 from glnet_infer.errors import BackendError, InputError, first_line
+from glnet_infer.numbers import is_number
 
 ENTRY_POINTS = "glnet_infer.detectors"
 FILE_FORM = "FILE.onnx"
@@ -97,8 +98,8 @@ def open_detector(detector: str | Path, *, threshold: float = DEFAULT_THRESHOLD,
         InputError: No such detector, a file of no known family, or a threshold that is no score.
         BackendError: It cannot start.
     """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"The detector's threshold is {threshold}.", why="scores are 0 to 1", fix="give 0 to 1")
+    if not (is_number(threshold) and 0 <= threshold <= 1):
+        raise InputError(f"The detector's threshold is {threshold!r:.40}.", why="scores are 0 to 1", fix="give 0 to 1")
     kind = kinds().get(detector) if isinstance(detector, str) else None
     if kind is not None:
         return kind.open(threshold, threads)

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive
 from glnet_infer.camera import Intrinsics
 from glnet_infer.device_arrays import DeviceMeshes
-from glnet_infer.errors import InputError, OutputError, first_line
+from glnet_infer.errors import InputError, OutputError
+from glnet_infer.numbers import as_floats
 from glnet_infer.results import formats
-from glnet_infer.skeleton import JOINT_NAMES
+from glnet_infer.skeleton import BODY_JOINTS, JOINT_NAMES, SKELETON_JOINTS
 
-_OF_EACH = (
-    "vertices", "joints", "keypoints_2d", "rotations", "betas", "translation", "confidence", "reference_points", "boxes",
-)  # fmt: skip
+_COLUMNS: dict[str, ArraySpec] = {
+    "vertices": ArraySpec(("N", "V", 3), "float32"),
+    "joints": ArraySpec(("N", SKELETON_JOINTS, 3), "float32"),
+    "keypoints_2d": ArraySpec(("N", "K", 2), "float32"),
+    "rotations": ArraySpec(("N", BODY_JOINTS, 3, 3), "float32"),
+    "betas": ArraySpec(("N", 10), "float32"),
+    "translation": ArraySpec(("N", 3), "float32"),
+    "confidence": ArraySpec(("N",), "float32"),
+    "reference_points": ArraySpec(("N", 2), "float32"),
+    "boxes": ArraySpec(("N", 4), "float64"),
+}
 """Arrays with a row for each person."""
+
+_SPECS: dict[str, ArraySpec] = {
+    "version": ArraySpec((), "int64"),
+    **_COLUMNS,
+    "faces": ArraySpec(("F", 3), "int32"),
+    "intrinsics": ArraySpec((3, 3), "float64"),
+    "image_size": ArraySpec((2,), "int64"),
+    "backend": ArraySpec((), "str"),
+}
+
+_LARGEST = 2 << 30
+"""Bytes of an archive's arrays: some ten thousand persons."""
+
+_FARTHEST = 1e9
+"""Metres and pixels: far beyond any result. Products of larger numbers overflow float32."""
+
+_LONGEST_SIDE = 1 << 20
+"""Pixels of an image."""
 
 DOCUMENT_VERSION = 1
 """Version of the ``.npz`` and ``.json`` schemas, which ``docs/output-formats.md`` describes."""
@@ -83,7 +111,7 @@ class Meshes:
             rows: Their places, from 0, in the order that is wanted.
         """
         chosen = np.asarray(rows, np.int64)
-        return replace(self, device=None, **{name: getattr(self, name)[chosen] for name in _OF_EACH})
+        return replace(self, device=None, **{name: getattr(self, name)[chosen] for name in _COLUMNS})
 
     @property
     def focal_length(self) -> tuple[float, float]:
@@ -121,7 +149,9 @@ class Meshes:
             self.vertices,
             self.faces,
             self.intrinsics.matrix,
-            colors=None if colors is None else np.reshape(np.asarray(colors, np.float64), (-1, 3)),
+            colors=None
+            if colors is None
+            else as_floats(colors, "The colours are not numbers.", fix="give N x 3, BGR 0 to 255").reshape(-1, 3),
             opacity=opacity,
         )
 
@@ -181,29 +211,50 @@ class Meshes:
         }
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name not in ("intrinsics", "device")}
-        arrays["intrinsics"] = self.intrinsics.matrix
-        arrays["version"] = np.asarray(DOCUMENT_VERSION)
-        return arrays
+        values = {name: getattr(self, name) for name in (*_COLUMNS, "faces", "image_size", "backend")}
+        values |= {
+            "backend": self.backend[:LONGEST_TEXT],
+            "intrinsics": self.intrinsics.matrix,
+            "version": DOCUMENT_VERSION,
+        }
+        # The types that are promised to who reads the file, whatever gave the arrays.
+        return {
+            name: np.asarray(value, None if name == "backend" else _SPECS[name].dtype) for name, value in values.items()
+        }
 
     @classmethod
     def load(cls, path: str | Path) -> Meshes:
-        """Read what :meth:`save` wrote as ``.npz``.
+        """Read what :meth:`save` wrote as ``.npz``. Files of strangers are safe to load; what else they hold is left aside.
 
         Raises:
-            InputError: The file is missing, or is not such a file.
+            InputError: The file is missing, damaged, too large, or does not hold meshes.
         """
+        what, fix = f"{path} does not hold meshes.", "give an .npz from Meshes.save"
+        values: dict[str, Any] = read_archive(path, _SPECS, InputError, what=what, fix=fix, limit=_LARGEST)
+        version = int(values.pop("version"))
+        if version != DOCUMENT_VERSION:
+            why = f"its version is {version}, this library reads {DOCUMENT_VERSION}"
+            raise InputError(what, why=why, fix=fix)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                values: dict[str, Any] = {key: archive[key] for key in archive.files}
-            version = int(values.pop("version"))
-            if version != DOCUMENT_VERSION:
-                raise ValueError(f"its version is {version}, this library reads {DOCUMENT_VERSION}")
             values["intrinsics"] = Intrinsics.from_matrix(values["intrinsics"])
-            width, height = values["image_size"].tolist()
-            values["image_size"] = (width, height)
-            values["backend"] = str(values["backend"])
-            return cls(**values)
-        except Exception as error:  # numpy, zipfile and zlib each have kinds of their own
-            why = "it is not an .npz archive" if "pickle" in str(error) else first_line(error)
-            raise InputError(f"{path} does not hold meshes.", why=why, fix="give an .npz from Meshes.save") from error
+        except InputError as error:
+            raise InputError(what, why=error.what, fix=fix) from error
+        values["image_size"] = tuple(values["image_size"].tolist())
+        meshes = cls(**{**values, "backend": str(values["backend"])})
+        problem = meshes._problem()
+        if problem:
+            raise InputError(what, why=problem, fix=fix)
+        return meshes
+
+    def _problem(self) -> str:
+        """What no method could work with although all arrays have the right form, in words; empty where nothing is."""
+        if not all(0 < side < _LONGEST_SIDE for side in self.image_size):
+            return f"the image has {self.image_size[0]} x {self.image_size[1]} pixels"
+        if self.faces.size and not 0 <= self.faces.min() <= self.faces.max() < self.vertices.shape[1]:
+            return "faces name vertices that are not there"
+        for name in _COLUMNS:
+            if (np.abs(getattr(self, name)) > _FARTHEST).any():
+                return f"{name} are beyond {_FARTHEST:g}"
+        if not ((self.confidence >= 0) & (self.confidence <= 1)).all():
+            return "confidence is not 0 to 1"
+        return ""

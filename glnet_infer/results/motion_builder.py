@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.errors import InputError, OutputError
+from glnet_infer.forks import HomeProcess
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_data import COLUMNS, DOUBTED, OBSERVED, RAW, empty_column
@@ -55,6 +56,7 @@ class MotionBuilder:
             "rate": rate, "threshold": threshold, "smoothing": smoothing, "body": body, "bundle": bundle, "backend": "",
         }  # fmt: skip
         self._intrinsics, self._image_size = intrinsics, image_size
+        self._home = HomeProcess()
         self._lock = threading.Lock()  # who takes the motion may be another thread than who adds
         self._type: np.dtype[Any] | None = None
         self._rows: list[NDArray[Any]] = []
@@ -105,6 +107,7 @@ class MotionBuilder:
                 why=f"the last one was frame {last[0]} at {last[1]} s",
                 fix="add frames in their order",
             )
+        self._check_home()
         with self._lock:
             if meshes is not None and len(meshes):
                 self._add_rows(number, moment, meshes, np.asarray(tracks, np.int64), scores, raw)
@@ -141,6 +144,9 @@ class MotionBuilder:
         self._waiting += len(rows)
         if self._waiting >= _ROWS_IN_MEMORY:
             self._write()
+
+    def _check_home(self) -> None:
+        self._home.check("builder of a motion", "make the motion before the fork, and send that")
 
     def _check(
         self, meshes: Meshes, raw: Meshes | None, tracks: NDArray[np.int64], scores: NDArray[Any], keypoints: int
@@ -185,6 +191,7 @@ class MotionBuilder:
                 why="no person was added, so the camera and the size of the images are unknown",
                 fix="give intrinsics and image_size to MotionBuilder",
             )
+        self._check_home()
         with self._lock:
             return self._motion(self._intrinsics, self._image_size)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive
 from glnet_infer.errors import InputError
+from glnet_infer.files import is_directory
 from glnet_infer.results.posing import chain, posed_joints
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 
@@ -87,7 +88,7 @@ class Skin:
         what = "The skin was not read."
         if isinstance(source, str | PathLike):
             path = Path(source)
-            source = path / SKIN_NAME if path.is_dir() else path
+            source = path / SKIN_NAME if is_directory(path) else path
             what = f"{source} was not read."
         arrays: dict[str, Any] = read_archive(source, _SPECS, InputError, what=what, fix=_FIX, limit=_LIMIT)
         version = int(arrays.pop("version"))

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import first_line
+from glnet_infer.native_messages import quiet
 from glnet_infer.video.sources.base import Sound
-from glnet_infer.video.sources.opencv import quiet
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

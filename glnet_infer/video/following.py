@@ -7,7 +7,6 @@ the keypoints. Either way, whoever the detector loses is followed by their keypo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from glnet_infer.camera import Intrinsics
 from glnet_infer.detection import DEFAULT_THRESHOLD, Detector, find_persons
 from glnet_infer.errors import InputError
+from glnet_infer.numbers import is_number
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.video.sources import VideoFrame
 from glnet_infer.video.tracks import NOBODY, Tracker, colours, intersection_over_union
@@ -105,14 +105,15 @@ class FollowOptions:
     intrinsics: Intrinsics | None = None
 
     def __post_init__(self) -> None:
+        every, most = self.detect_every, self.most
         for name, value, right, fix in (
-            ("detect_every", self.detect_every, 0 <= self.detect_every < math.inf, "use seconds, 0 for every frame"),
-            ("score", self.score, 0 <= self.score <= 1, "use 0 to 1"),
-            ("confidence", self.confidence, 0 <= self.confidence <= 1, "use 0 to 1"),
-            ("most", self.most, self.most is None or self.most >= 1, "use 1 or more, or None for all"),
+            ("detect_every", every, is_number(every) and every >= 0, "use seconds, 0 for every frame"),
+            ("score", self.score, is_number(self.score) and 0 <= self.score <= 1, "use 0 to 1"),
+            ("confidence", self.confidence, is_number(self.confidence) and 0 <= self.confidence <= 1, "use 0 to 1"),
+            ("most", most, most is None or (type(most) is int and most >= 1), "use 1 or more, or None for all"),
         ):
             if not right:
-                raise InputError(f"{name} is {value}.", fix=fix)
+                raise InputError(f"{name} is {value!r:.40}.", fix=fix)
 
 
 @dataclass(frozen=True, eq=False)

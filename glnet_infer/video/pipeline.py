@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
+from glnet_infer.forks import HomeProcess
+
 DEPTH = 4
 """Items in a queue. More only costs memory: the slowest step sets the pace."""
 
@@ -47,6 +49,7 @@ class Pipeline:
     def __init__(self, items: Iterable[Any], *stages: Stage, depth: int = DEPTH, drop_late: bool = False) -> None:
         self._links = [_Link(depth, drop_late and not place) for place in range(len(stages) + 1)]
         self._error: BaseException | None = None
+        self._home = HomeProcess()
         self.stopped = self._closed = False
         self._busy = [0.0] * (len(stages) + 1)
         works = [lambda _: self._until_stopped(items), *stages]
@@ -68,8 +71,12 @@ class Pipeline:
         return list(self._busy)
 
     def __iter__(self) -> Iterator[Any]:
+        self._check_home()
         with suppress(_AbandonedError):
-            yield from self._links[-1]
+            for item in self._links[-1]:
+                yield item
+                self._check_home()
+                del item  # as in the queue
         if self._error is not None:
             self.close()
             error, self._error = self._error, None
@@ -82,7 +89,9 @@ class Pipeline:
         self.stopped = True  # and nothing else: the thread that a signal interrupts may hold a lock
 
     def close(self) -> None:
-        """Drop what is on its way, and wait for the threads to end."""
+        """Drop what is on its way, and wait for the threads to end. A forked process has none of them."""
+        if not self._home.is_here:
+            return
         self._closed = True
         self._abandon()
         for thread in self._threads:
@@ -96,6 +105,9 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_home(self) -> None:
+        self._home.check("video's pipeline", "begin it after the fork")
 
     def _until_stopped(self, items: Iterable[Any]) -> Iterator[Any]:
         for item in items:

@@ -13,6 +13,7 @@ import numpy as np
 from glnet_infer.camera import Intrinsics
 from glnet_infer.detection import Detector
 from glnet_infer.errors import InputError
+from glnet_infer.forks import HomeProcess, OfThisProcess
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_builder import MotionBuilder
 from glnet_infer.results.skin import Skin
@@ -41,7 +42,7 @@ def _is_steady(motion: Motion) -> bool:
     return bool((np.abs(steps - np.round(steps)) < 0.05).all())
 
 
-class Following:
+class Following(OfThisProcess):
     """The persons of a source: iterate over its frames, once; then :meth:`motion` holds all of them.
 
     Decoding, and finding and recovering persons, work at the same time in threads of their own. Frames of recordings come
@@ -95,6 +96,7 @@ class Following:
             bundle=bundle,
         )
         self._pipeline: Pipeline | None = None
+        self._home = HomeProcess()
         self._stopped = False
 
     def __iter__(self) -> Iterator[FollowedFrame]:
@@ -153,7 +155,9 @@ class Following:
         return smooth_motion(motion, self._skin) if self._smooth else motion
 
     def close(self) -> None:
-        """End the threads, close the source, and forget the frames."""
+        """End the threads, close the source, and forget the frames. In a forked process it does nothing."""
+        if not self._home.is_here:
+            return
         with closing(self._builder), closing(self.source):
             if self._pipeline is not None:
                 self._pipeline.close()

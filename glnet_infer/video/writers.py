@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from glnet_infer.errors import GlnetError, InputError, OutputError, first_line, install_hint
 from glnet_infer.files import Replacement, told_as_output
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.video.encoders import Encoder, OpenCvEncoder, PyavEncoder, encoder_errors, has_h264
 from glnet_infer.video.sources import Sound, Source
 
 SUFFIX = ".mp4"
 
 
-class VideoWriter:
+class VideoWriter(OfThisProcess):
     """Writes an MP4: H.264 with the frames' own times and sound, or VP9 where PyAV is not installed.
 
     In a ``with`` statement, Ctrl-C completes the file with what is done. Other errors remove it, and leave what was there
@@ -59,16 +60,18 @@ class VideoWriter:
         if Path(path).suffix.lower() != SUFFIX:
             raise OutputError(f"Cannot write {path}.", why="videos are written as MP4", fix=f"use a name with {SUFFIX}")
         self._path, self._shape = path, (height, width, 3)
+        self._home = HomeProcess()
+        keep_through_forks(self)  # encoders have threads, for which their end waits
         self._start, self._end = Fraction(start), end
         self._time = -1.0
         self._step = Fraction(1 / rate)
         self.frames = 0
-        self._replacement = Replacement(path, f".partial{SUFFIX}")
+        self._replacement = Replacement(path, SUFFIX)
         size = (width + width % 2, height + height % 2)
         self._encoder: Encoder
         try:
+            self._replacement.begin()
             with self._told():
-                self._replacement.partial.open("xb").close()
                 if has_h264():
                     self._encoder = PyavEncoder(self._replacement.partial, size, rate, time_base, sound, self._start)
                 else:
@@ -122,6 +125,7 @@ class VideoWriter:
             InputError: The image has another size or type, or the time does not grow.
             OutputError: The file cannot be written.
         """
+        self._home.check("video writer", "make it after the fork")
         if image.shape != self._shape or image.dtype != np.uint8:
             raise InputError(
                 f"A frame has shape {image.shape} and type {image.dtype}.",
@@ -143,13 +147,15 @@ class VideoWriter:
     def close(self, *, cut: bool = False) -> None:
         """Complete the file and put it in its place; nothing is left where no frame was written.
 
+        In a forked process it does nothing: the file is the parent's.
+
         Args:
             cut: Whether the sound ends with the pictures, because the source was not read to its end.
 
         Raises:
             OutputError: The file cannot be written; what was there before is left.
         """
-        if self._closed:
+        if self._closed or not self._home.is_here:
             return
         if not self.frames:
             self.discard()
@@ -172,7 +178,7 @@ class VideoWriter:
 
     def discard(self) -> None:
         """Remove what was written, and leave what was there before."""
-        if not self._closed:
+        if not self._closed and self._home.is_here:
             self._closed = True
             self._encoder.abandon()
             self._replacement.discard()

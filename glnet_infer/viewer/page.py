@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
-from glnet_infer.files import replace_file
+from glnet_infer.files import read_file, replace_file
 from glnet_infer.images import check_image
 from glnet_infer.results.animated_glb import animated_glb, first_time
 from glnet_infer.results.drawing import DEFAULT_COLORS
@@ -99,17 +99,14 @@ def _read_video(path: Path) -> tuple[bytes, str]:
     if kind is None:
         known = ", ".join(_VIDEO_TYPES)
         raise InputError(f"{path} cannot be part of a page.", why=f"browsers play {known}", fix="convert it to .mp4, H.264")
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_VIDEO:
-            raise InputError(
-                f"{path} cannot be part of a page.",
-                why=f"it has {size >> 20} MiB, and at most {LARGEST_VIDEO >> 20} fit",
-                fix="cut it with --start and --end, make it smaller, or write .glb",
-            )
-        return path.read_bytes(), kind
-    except OSError as error:
-        raise InputError(f"{path} was not read.", why=str(error.strerror or error), fix="check the path") from error
+    content = read_file(
+        path,
+        InputError,
+        what=f"{path} cannot be part of a page.",
+        fix="cut it with --start and --end, make it smaller, or write .glb",
+        largest=LARGEST_VIDEO,
+    )
+    return content, kind
 
 
 def _document(motion: MotionData) -> dict[str, Any]:

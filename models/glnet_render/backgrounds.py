@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from glnet_infer.errors import InputError
-from glnet_infer.images import read_image
+from glnet_infer.files import is_file
+from glnet_infer.image_files import IMAGE_SUFFIXES, is_image_name, read_image
 from glnet_render.randomness import Draw
 from glnet_render.textures import colors, noise, patterns
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TILE = 512
 """Side of the squares that photographs are kept as, pixels."""
 
@@ -89,7 +89,7 @@ class Photographs:
     """Squares of the photographs in a folder, as bytes in memory.
 
     Args:
-        folder: Folder that is searched, subfolders too. Files that OpenCV cannot read are passed over.
+        folder: Folder that is searched, subfolders too. Files that cannot be read are passed over.
         device: Device that holds the squares.
 
     Attributes:
@@ -101,7 +101,7 @@ class Photographs:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        files = sorted(path for path in Path(folder).rglob("*") if is_image_name(path.name) and is_file(path))
         listed = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
         self.digest = hashlib.sha256(repr(listed).encode()).hexdigest()
         tiles: list[NDArray[np.uint8]] = []
@@ -113,7 +113,7 @@ class Photographs:
         if not tiles:
             raise InputError(
                 f"There are no photographs in {folder}.",
-                why=f"searched for {', '.join(SUFFIXES)}",
+                why=f"searched for {', '.join(sorted(IMAGE_SUFFIXES))}",
                 fix="give a folder of pictures without people, or none",
             )
         self.tiles = torch.tensor(np.stack(tiles[:MAXIMUM_TILES]), device=device)

@@ -89,11 +89,14 @@ def test_a_gpu_product_that_would_run_on_the_cpu_is_refused(monkeypatch):
     """ONNX Runtime takes the CPU where CUDA's libraries are missing, and goes on."""
 
     class Session:
-        def __init__(self, model, providers):
+        def __init__(self, model, options, providers):
             self.get_providers = lambda: ["CPUExecutionProvider"]
 
     said = types.SimpleNamespace(
-        get_available_providers=lambda: ["CUDAExecutionProvider"], InferenceSession=Session, preload_dlls=lambda: None
+        get_available_providers=lambda: ["CUDAExecutionProvider"],
+        InferenceSession=Session,
+        SessionOptions=types.SimpleNamespace,
+        preload_dlls=lambda: None,
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", said)
     monkeypatch.setattr(ceilings, "load_cuda", lambda module: "libcudnn.so.9 not found" if module is said else "")

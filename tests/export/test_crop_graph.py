@@ -16,7 +16,7 @@ from glnet_export.engines.toolkit import choose
 from glnet_infer import ExportError
 from glnet_infer.backends.tensorrt.products import log_of
 from glnet_infer.bundle import check_file
-from glnet_infer.contract import CropSpec
+from glnet_infer.contract import CROP_REDUCTIONS, CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 
 SIZE = 256
@@ -41,15 +41,18 @@ def session(graph):
 
 
 def boxes_in(width, height, seed=0):
-    """Inside, over every edge, tiny, larger than the frame, and a few anywhere."""
+    """Inside, over every edge, tiny, larger than the frame, a few anywhere, and some for each reduction of the frame."""
     generator = np.random.default_rng(seed)
     inside = [0.3, 0.1, 0.5, 0.9]
     over = [[-0.1, 0.5, 0.2, 1.2], [0.9, -0.2, 1.3, 0.3], [0.4, 0.8, 0.6, 1.5], [-0.5, 0.1, 0.1, 0.3]]
     huge = [[0, 0, 1, 1], [-2, -2, 3, 3], [-50, -60, 70, 40]]
     corners = np.sort(generator.uniform(-0.2, 1.2, (4, 2, 2)), axis=1).reshape(4, 4)
     anywhere = np.concatenate([corners[:, :2], np.maximum(corners[:, 2:], corners[:, :2] + 0.05)], axis=1)
+    sides = SIZE / 1.25 * np.array([[1.9], [2.0], [3.9], [4.1], [15.9], [16.1]])
+    middles = np.array([0.7, 0.4]) * [width, height]
+    of_each = np.concatenate([middles - sides / 2, middles + sides / 2], axis=1)
     tiny = [[width / 2, height / 2, width / 2 + 6, height / 2 + 11], [1.25, 1.5, 3.5, 3.25]]
-    return np.concatenate([np.array([inside, *over, *huge, *anywhere]) * [width, height, width, height], tiny])
+    return np.concatenate([np.array([inside, *over, *huge, *anywhere]) * [width, height, width, height], tiny, of_each])
 
 
 def texture(width, height, seed=0):
@@ -76,24 +79,36 @@ def test_the_graph_cuts_the_crops_that_opencv_cuts(session, frame_of, width, hei
     expected = cut_crops(frame, squares)
     assert crops.dtype == np.uint8 and crops.shape == expected.shape
     assert np.abs(crops.astype(int) - expected).max() <= 1
+    whole = squares.reductions == 1
     # Half a grey level of rounding, and twice the 0.09 by which OpenCV differed on four sets of instructions.
-    assert np.abs(unrounded - expected).max() <= 0.7
-    assert (crops != expected).mean() < 0.01  # halves that fall either way
+    assert np.abs(unrounded - expected)[whole].max() <= 0.7
+    assert (crops != expected)[whole].mean() < 0.01  # halves that fall either way
+    # OpenCV's averages are rounded too.
+    assert set(squares.reductions) == set(CROP_REDUCTIONS)
+    assert np.abs(unrounded - expected).max() <= 1.2
+    exact = exact_crops(frame, squares)
+    assert np.abs(crops - exact).max() <= 1 and (crops != exact).mean() < 0.01
 
 
 @pytest.mark.parametrize("width, height", [(1920, 1080), (61, 37), (16, 16)])
-def test_what_engines_are_judged_by_is_bilinear_interpolation(width, height):
+def test_what_engines_are_judged_by_is_bilinear_interpolation_of_averages(width, height):
     """Against scipy's, black outside."""
     frame, size = noise(width, height), 32
     squares = CropSquares.around(boxes_in(width, height), CropSpec(size))
     steps = (np.arange(size) + 0.5) / size - 0.5
     expected = np.empty((len(squares.sides), size, size, 3))
-    for crop, (x, y), side in zip(expected, squares.centers, squares.sides, strict=True):
-        places = np.meshgrid(y + steps * side - 0.5, x + steps * side - 0.5, indexing="ij")
+    for crop, (x, y), side, k in zip(expected, squares.centers, squares.sides, squares.reductions, strict=True):
+        places = np.meshgrid((y + steps * side) / k - 0.5, (x + steps * side) / k - 0.5, indexing="ij")
         for channel in range(3):
-            plane = frame[..., 2 - channel].astype(float)
+            plane = averages(frame[..., 2 - channel], k)
             crop[..., channel] = ndimage.map_coordinates(plane, places, order=1, mode="grid-constant")
     assert np.abs(exact_crops(frame, squares) - expected).max() <= 0.5 + 1e-6  # it is rounded
+
+
+def averages(plane, k):
+    """Scipy's running means, of which every k-th is a square of pixels from the corner on."""
+    whole = np.pad(plane.astype(float), ((0, -plane.shape[0] % k), (0, -plane.shape[1] % k)))
+    return ndimage.uniform_filter(whole, k, mode="constant", origin=-(k // 2) if k > 1 else 0)[::k, ::k]
 
 
 def test_one_crop_is_the_same_alone_and_among_others(session):
@@ -114,19 +129,25 @@ def test_channels_are_turned_around(session):
 
 def test_squares_in_the_frame():
     squares = CropSquares.around(np.array([[100.0, 50, 200, 150]]), CropSpec(SIZE, padding=1.0))
-    np.testing.assert_allclose(squares.in_frame(400, 200), [[-0.25, 0, 0.25, 0.5]])
+    nowhere = [9, 9, 0, 0]
+    np.testing.assert_allclose(squares.in_frame(400, 200), [[[-0.25, 0, 0.25, 0.5], *[nowhere] * 4]])
     assert squares.in_frame(400, 200).dtype == np.float32
-    assert CropSquares.around(np.zeros((0, 4)), CropSpec(SIZE)).in_frame(400, 200).shape == (0, 4)
+    # A crop pixel is 4.5 image pixels; of the frame's squares of four pixels the last reach beyond, to 404 and 204.
+    large = CropSquares.around(np.array([[100.0, 50, 100 + 4.5 * SIZE, 150]]), CropSpec(SIZE, padding=1.0))
+    place = [(100 + 2.25 * SIZE) / 202 - 1, 100 / 102 - 1, 4.5 * SIZE / 404, 4.5 * SIZE / 204]
+    np.testing.assert_allclose(large.in_frame(401, 203), [[nowhere, nowhere, place, nowhere, nowhere]], rtol=1e-6)
+    assert CropSquares.around(np.zeros((0, 4)), CropSpec(SIZE)).in_frame(400, 200).shape == (0, 5, 4)
 
 
-def test_there_is_one_sampling_in_float32(graph):
+def test_there_is_one_sampling_of_each_reduction_in_float32(graph):
     model = onnx.shape_inference.infer_shapes(onnx.load(graph))
     operators = [node.op_type for node in model.graph.node]
-    assert operators.count("GridSample") == 1 and len(operators) <= 20
+    assert operators.count("GridSample") == len(CROP_REDUCTIONS) and len(operators) <= 60
+    assert not {"If", "Loop", "Shape", "NonZero"} & set(operators)  # nothing depends on values
     assert [node.op_type for node in model.graph.node if "frame" in node.input] == ["Cast"]
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    (sampling,) = (node for node in model.graph.node if node.op_type == "GridSample")
-    assert {types[name] for name in sampling.input} == {onnx.TensorProto.FLOAT}
+    samplings = [node for node in model.graph.node if node.op_type in ("GridSample", "AveragePool")]
+    assert {types[name] for node in samplings for name in node.input} == {onnx.TensorProto.FLOAT}
 
 
 # The engine
@@ -161,7 +182,7 @@ def test_the_profile_is_of_frames_and_crops(rtx, graph):
     network, profile = builder.create_network(0), builder.create_optimization_profile()
     parse(choose(options()), network, graph)
     fill_profile(profile, network, (1, 2, 8), {"frame": frame_shapes((3840, 2160))})
-    assert [tuple(shape) for shape in profile.get_shape("squares")] == [(1, 4), (2, 4), (8, 4)]
+    assert [tuple(shape) for shape in profile.get_shape("squares")] == [(1, 5, 4), (2, 5, 4), (8, 5, 4)]
     assert [tuple(shape) for shape in profile.get_shape("frame")] == [(16, 16, 3), (1080, 1920, 3), (2160, 3840, 3)]
     assert frame_shapes((640, 1200))[1:] == ((1080, 640, 3), (1200, 640, 3))
 

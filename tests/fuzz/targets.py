@@ -306,8 +306,7 @@ def image_seeds() -> list[bytes]:
     small = IMAGE[:20, :24]
     kinds = {
         ".jpg": small, ".png": small, ".tif": small, ".webp": small, ".bmp": small, ".ppm": small, ".pgm": small[..., 0],
-        ".jp2": small, ".hdr": small.astype(np.float32), ".gif": small, ".avif": small, ".pfm": small.astype(np.float32),
-        ".sr": small,
+        ".jp2": IMAGE, ".gif": small, ".avif": IMAGE,
     }  # fmt: skip
     found = []
     for suffix, image in kinds.items():
@@ -325,7 +324,7 @@ def image_seeds() -> list[bytes]:
 
 
 def read_image(path: Path) -> None:
-    from glnet_infer.images import read_image
+    from glnet_infer.image_files import read_image
 
     read_image(path)
 

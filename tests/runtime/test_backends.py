@@ -3,19 +3,23 @@
 import contextlib
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 import types
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 import glnet_infer.devices
-from glnet_infer import BackendError, MeshRecoverer
+from glnet_infer import BackendError, BundleError, MeshRecoverer
 from glnet_infer.backends import backend_names, open_backend
+from glnet_infer.backends.promise import Promise
 from glnet_infer.bundle import Bundle, record_file
-from glnet_infer.contract import GRAPH_OUTPUTS
-from glnet_infer.devices import Gpu, gpus, newest_cuda
+from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
+from glnet_infer.devices import Gpu, cores, gpus, newest_cuda, physical_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -23,6 +27,12 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 @pytest.fixture
 def opened(shared_bundle):
     return Bundle.open(shared_bundle)
+
+
+def _tensor(spec):
+    """As ONNX Runtime tells of it where the graph leaves all sides open."""
+    types_of = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int32": "tensor(int32)"}
+    return types.SimpleNamespace(name=spec.name, type=types_of[spec.dtype], shape=[None] * len(spec.shape))
 
 
 @pytest.fixture
@@ -35,7 +45,7 @@ def fake(monkeypatch):
         module.sessions, module.preloaded = [], []
         module.preload_dlls = lambda: (module.preloaded.append(len(module.sessions)), print("Failed to load libcudnn.so.9"))
         module.get_available_providers = lambda: list(available)
-        module.SessionOptions = types.SimpleNamespace
+        module.SessionOptions = lambda: types.SimpleNamespace(add_session_config_entry=lambda name, value: None)
         module.GraphOptimizationLevel = types.SimpleNamespace(ORT_ENABLE_EXTENDED="extended")
 
         class InferenceSession:
@@ -46,6 +56,12 @@ def fake(monkeypatch):
                 self.asked = [entry if isinstance(entry, str) else entry[0] for entry in providers]
                 self.provider_options = [{} if isinstance(entry, str) else entry[1] for entry in providers]
                 module.sessions.append(self)
+
+            def get_inputs(self):
+                return [_tensor(spec) for spec in GRAPH_INPUTS]
+
+            def get_outputs(self):
+                return [_tensor(spec) for spec in GRAPH_OUTPUTS]
 
             def get_providers(self):
                 return [provider for provider in self.asked if provider in (got or self.asked)] or list(got)
@@ -163,7 +179,7 @@ def test_threads_and_precision_reach_the_session(opened, fake):
     mixed = dataclasses.replace(opened.manifest, graphs=(dataclasses.replace(opened.manifest.graph, precision="mixed"),))
     open_backend("onnxruntime-cpu", dataclasses.replace(opened, manifest=mixed))
     plain, three, half = [vars(session.options) for session in module.sessions]
-    assert "intra_op_num_threads" not in plain and three["intra_op_num_threads"] == 3
+    assert plain["intra_op_num_threads"] == physical_cores() and three["intra_op_num_threads"] == 3
     # All optimisations crash some half-precision graphs on the CPU.
     assert "graph_optimization_level" not in plain and half["graph_optimization_level"] == "extended"
 
@@ -252,17 +268,130 @@ def test_failure_of_the_session_carries_onnx_runtimes_words(opened, fake):
     assert "the very words" in error.value.why and error.value.fix
 
 
-def test_a_graph_that_is_none_is_refused_with_the_real_onnx_runtimes_words(bundle):
-    (bundle / "model.onnx").write_bytes(b"not a graph")
+def with_graph(bundle, content):
+    """The bundle with another graph, recorded as its own."""
+    (bundle / "model.onnx").write_bytes(content)
     document = json.loads((bundle / "manifest.json").read_text())
     document["graphs"][0]["file"] = dataclasses.asdict(record_file(bundle / "model.onnx"))
     (bundle / "manifest.json").write_text(json.dumps(document))
-    opened = Bundle.open(bundle)
+    return Bundle.open(bundle)
+
+
+def test_a_graph_that_is_none_is_refused_with_the_real_onnx_runtimes_words(bundle):
+    unknown = onnx.helper.make_node("NoSuchOperator", ["crops"], ["vertices"])
+    opened = with_graph(bundle, changed(bundle, lambda graph: graph.node.append(unknown)))
     with pytest.raises(BackendError, match=r"model\.onnx") as error:
         open_backend("onnxruntime-cpu", opened)
     with pytest.raises(Exception, match="ONNXRuntimeError") as words:
         onnxruntime.InferenceSession(opened.graph.read_bytes(), providers=[CPU])
     assert str(words.value).splitlines()[0] in error.value.why
+
+
+def changed(bundle, change):
+    model = onnx.load(bundle / "model.onnx")
+    change(model.graph)
+    return model.SerializeToString()
+
+
+def value_of(graph, name):
+    return next(value for value in (*graph.input, *graph.output) if value.name == name)
+
+
+def retyped(name, dtype):
+    def change(graph):
+        value_of(graph, name).type.tensor_type.elem_type = dtype
+        inner = f"{name}_inner"
+        for node in graph.node:
+            node.output[:] = [inner if each == name else each for each in node.output]
+            node.input[:] = [inner if each == name else each for each in node.input]
+        graph.node.append(onnx.helper.make_node("Cast", [inner], [name], to=dtype))
+
+    return change
+
+
+def renamed(name, other):
+    def change(graph):
+        value_of(graph, name).name = other
+        for node in graph.node:
+            node.output[:] = [other if each == name else each for each in node.output]
+            node.input[:] = [other if each == name else each for each in node.input]
+
+    return change
+
+
+def fixed(name, side, length):
+    def change(graph):
+        dimension = value_of(graph, name).type.tensor_type.shape.dim[side]
+        dimension.dim_value = length
+
+    return change
+
+
+def with_input(graph):
+    graph.input.append(onnx.helper.make_tensor_value_info("focus", onnx.TensorProto.FLOAT, ["N"]))
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (retyped("betas", onnx.TensorProto.DOUBLE), "betas is tensor(double), not float32"),
+        (retyped("reference_pixel", onnx.TensorProto.INT64), "reference_pixel is tensor(int64), not int32"),
+        (renamed("cameras", "camera"), "it has no input cameras"),
+        (renamed("joints", "joint"), "it has no output joints"),
+        (fixed("crops", 0, 4), "crops is 4 x"),
+        (with_input, "it takes 'focus'"),
+    ],
+)
+def test_a_graph_that_is_not_the_promised_one_is_refused_when_it_is_opened(bundle, change, why):
+    opened = with_graph(bundle, changed(bundle, change))
+    with pytest.raises(BundleError, match="is not the graph that the manifest describes") as error:
+        open_backend("onnxruntime-cpu", opened)
+    assert why in error.value.why
+
+
+def test_a_side_that_the_graph_leaves_open_is_compared_when_it_runs(bundle):
+    def one_joint_less(graph):
+        for node in graph.node:
+            node.output[:] = ["all_joints" if each == "joints" else each for each in node.output]
+            node.input[:] = ["all_joints" if each == "joints" else each for each in node.input]
+        for name, value in (("start", 0), ("stop", 28), ("axis", 1)):
+            graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]))
+        graph.node.append(onnx.helper.make_node("Slice", ["all_joints", "start", "stop", "axis"], ["joints"]))
+        value_of(graph, "joints").type.tensor_type.shape.dim[1].ClearField("dim_value")
+        graph.ClearField("value_info")
+
+    opened = with_graph(bundle, changed(bundle, one_joint_less))
+    size = opened.manifest.crop.size
+    with pytest.raises(BundleError, match="is not the graph that the manifest describes") as error:
+        # ONNX Runtime may find out the side by itself, before it runs.
+        backend = open_backend("onnxruntime-cpu", opened, threads=1)
+        backend.run(np.zeros((2, size, size, 3), np.uint8), np.ones((2, 4), np.float32))
+    assert "joints is" in error.value.why and "28" in error.value.why
+
+
+def external(graph):
+    graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    graph.initializer[0].external_data.add(key="location", value="weights.bin")
+
+
+def branching(graph):
+    inside = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["crops"], ["inner"])], "inside", [], [])
+    graph.node.append(onnx.helper.make_node("If", ["crops"], ["unused"], then_branch=inside, else_branch=inside))
+
+
+@pytest.mark.parametrize("change, why", [(external, "other files"), (branching, "control flow: If")])
+def test_a_graph_that_is_more_than_one_is_refused_before_it_is_loaded(bundle, fake, change, why):
+    module = fake([CPU])
+    opened = with_graph(bundle, changed(bundle, change))
+    with pytest.raises(BundleError, match="is not a graph that is run") as error:
+        open_backend("onnxruntime-cpu", opened)
+    assert why in error.value.why and not module.sessions
+
+
+@pytest.mark.parametrize("content", [b"not a graph", b"ORTM would be another format", b"\xff" * 40])
+def test_a_file_that_is_no_onnx_is_refused(bundle, content):
+    with pytest.raises(BundleError, match="is not a graph that is run"):
+        open_backend("onnxruntime-cpu", with_graph(bundle, content))
 
 
 def test_failure_while_running_carries_onnx_runtimes_words(opened):
@@ -346,3 +475,54 @@ def test_a_driver_without_a_device_has_no_gpus(monkeypatch):
 
 def test_asking_this_machine_for_gpus_does_not_fail():
     assert all(isinstance(gpu, Gpu) and gpu.name for gpu in gpus())
+
+
+@pytest.mark.parametrize("dtype, lost", [("float64", 0), ("float32", 1)])
+def test_what_a_graph_gives_is_compared_with_its_promise(opened, dtype, lost):
+    promise = Promise(opened)
+    sizes = {"N": 3}
+    arrays = [
+        np.zeros([sizes.get(side, side) for side in spec.shape], dtype=spec.dtype) for spec in opened.manifest.outputs
+    ]
+    promise.check_outputs(arrays, 3)
+    place = [spec.name for spec in opened.manifest.outputs].index("vertices")
+    arrays[place] = arrays[place][:, lost:].astype(dtype)
+    with pytest.raises(BundleError, match="is not the graph that the manifest describes") as error:
+        promise.check_outputs(arrays, 3)
+    assert f"vertices is {dtype}" in error.value.why
+
+
+HELD = """
+import os, sys
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+from glnet_infer.bundle import Bundle
+from glnet_infer.backends import open_backend
+backend = open_backend("onnxruntime-cpu", Bundle.open(sys.argv[1]))
+print(backend._session.get_session_options().intra_op_num_threads)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+@pytest.mark.skipif(cores() == 1, reason="needs two cores, of which one is taken away")
+def test_a_process_that_is_held_to_one_core_computes_with_one_thread(shared_bundle):
+    done = subprocess.run([sys.executable, "-c", HELD, shared_bundle], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"] and done.stderr == ""
+
+
+def test_two_hardware_threads_of_one_core_are_counted_once(monkeypatch):
+    siblings = {0: "0,4", 1: "1,5", 4: "0,4", 5: "1,5", 7: "3,7"}
+    files = {
+        f"/sys/devices/system/cpu/cpu{each}/topology/thread_siblings_list": text.encode() for each, text in siblings.items()
+    }
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 7, 5}, raising=False)
+
+    def read(path):
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", read)
+    assert physical_cores() == 3
+    files.clear()
+    assert physical_cores() == 4

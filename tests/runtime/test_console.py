@@ -1,6 +1,10 @@
 """What command lines say reaches the reader as it was written, whatever the width of his terminal."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from typer.testing import CliRunner
 
 from glnet_infer import InputError
 from glnet_infer.commands import console
+from glnet_infer.commands.console import errors_reported
 from glnet_infer.commands.infer import app
 
 ROOT = Path(__file__).parents[2]
@@ -53,3 +58,33 @@ def test_no_command_line_prints_past_it():
     files = [file for folder in ("glnet_infer", "models", "export", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
     printing = [file.name for file in files if re.search(r"\btalk\.(print|out|log)\w*\(", file.read_text())]
     assert printing == ["console.py"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_sigterm_cleans_up_as_ctrl_c_does(tmp_path):
+    code = f"""
+import os, signal, typer
+from glnet_infer.commands.console import errors_reported, new_app
+from glnet_infer.files import replace_file
+app = new_app()
+
+def write(file):
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+@app.command()
+def work():
+    with errors_reported():
+        replace_file({str(tmp_path / "result")!r}, write)
+
+app()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert done.returncode == 130 and done.stderr == "interrupted\n" and not list(tmp_path.iterdir())
+
+
+def test_what_sigterm_did_before_it_does_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with errors_reported():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,5 +1,6 @@
 """Crops against SciPy's interpolation in float64, and against the geometry of their definition."""
 
+import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
@@ -30,16 +31,29 @@ def cut(image, box):
 
 
 def sampled(image, box):
-    """The crop by SciPy: the square's pixel centres, bilinear, zeros beyond the image; RGB, float64."""
+    """The crop by SciPy: the square's pixel centres, bilinear, zeros beyond the image; RGB, float64.
+
+    What a crop pixel covers, down to a power of two, is averaged first.
+    """
     x1, y1, x2, y2 = box
     half = 1.25 * max(x2 - x1, y2 - y1) / 2
+    k = max(each for each in (1, 2, 4, 8, 16) if each == 1 or each <= 2 * half / 256)
     axes = []
     for middle in ((y1 + y2) / 2, (x1 + x2) / 2):
         edges = np.linspace(middle - half, middle + half, 257)
-        axes.append((edges[1:] + edges[:-1]) / 2 - 0.5)  # SciPy counts from the first pixel's centre
+        axes.append((edges[1:] + edges[:-1]) / 2 / k - 0.5)  # SciPy counts from the first pixel's centre
     places = np.meshgrid(*axes, indexing="ij")
-    channels = [map_coordinates(image[..., k].astype(float), places, order=1, mode="grid-constant") for k in (2, 1, 0)]
+    averages = averaged(image, k)
+    channels = [map_coordinates(averages[..., each], places, order=1, mode="grid-constant") for each in (2, 1, 0)]
     return np.stack(channels, axis=-1)
+
+
+def averaged(image, k):
+    """Means of k x k pixels, sums by NumPy; what is missing at the lower right is black."""
+    sums = image.astype(float)
+    for axis in (0, 1):
+        sums = np.add.reduceat(sums, range(0, image.shape[axis], k), axis=axis)
+    return sums / k**2
 
 
 @pytest.mark.parametrize(
@@ -58,6 +72,7 @@ def sampled(image, box):
 def test_crop_is_bilinear_at_pixel_centres_and_black_outside(image, box):
     found, expected = cut(image, box), sampled(image, box)
     assert expected.max() > 20  # something of the image is in the crop
+    # The image is smooth: half a level of rounding, and of rounded averages as much again, which interpolation lessens.
     assert np.abs(found - expected).max() <= 1.0
 
 
@@ -154,3 +169,77 @@ def test_images_longer_than_opencvs_16_bit_coordinates_are_cropped_right(shape):
     picture[far[1] - 2 : far[1] + 2, far[0] - 2 : far[0] + 2] = 255
     crop = cut(picture, (far[0] - 6, far[1] - 6, far[0] + 6, far[1] + 6))
     assert (crop[110:146, 110:146] == 255).all() and crop[128, 20].max() == 0
+
+
+# Where a crop pixel covers two image pixels or more
+
+NOISE = np.random.default_rng(5).integers(0, 256, (1203, 1501, 3), dtype=np.uint8)  # no multiples of two
+
+
+def squares_of(*scales, center=(700.3, 611.8), size=64):
+    """Squares about one place whose crop pixels cover so many image pixels."""
+    return CropSquares(np.tile(np.array(center), (len(scales), 1)), np.array(scales) * float(size), size)
+
+
+def test_the_largest_power_of_two_that_a_crop_pixel_covers_is_averaged():
+    scales = [0.01, 1, 1.999, 2, 3.999, 4, 7.9, 8, 15.9, 16, 31, 64, 1e6]
+    assert squares_of(*scales).reductions.tolist() == [1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 16, 16]
+    assert CropSquares.around(np.zeros((0, 4)), SPEC).reductions.shape == (0,)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.7, 1.999])
+def test_below_two_nothing_is_averaged(scale):
+    """The bytes are those of one bilinear sample for each pixel."""
+    shift = np.array([700.3, 611.8]) - scale * 63 / 2 - 0.5
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    expected = cv2.warpAffine(NOISE, matrix, (64, 64), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    assert np.array_equal(cut_crops(NOISE, squares_of(scale))[0], expected[..., ::-1])
+
+
+@pytest.mark.parametrize("scale", [2, 2.6, 3.7, 4, 5.2, 8, 11, 16, 23, 60])
+@pytest.mark.parametrize(
+    "center", [(700.3, 611.8), (0, 0), (1501, 1203), (1490.5, 20.25), (-200, 640), (1700, 1400), (1e5, -3e6)]
+)
+def test_averages_are_sampled(scale, center):
+    """Of noise, inside and over every edge, against SciPy."""
+    squares = squares_of(scale, center=center)
+    (x, y), half = center, float(squares.sides[0]) / 2
+    (found,) = cut_crops(NOISE, squares)
+    k = int(squares.reductions[0])
+    steps = (np.arange(64) + 0.5) / 64 * 2 * half - half
+    places = np.meshgrid((y + steps) / k - 0.5, (x + steps) / k - 0.5, indexing="ij")
+    averages = averaged(NOISE, k)
+    planes = [map_coordinates(averages[..., each], places, order=1, mode="grid-constant") for each in (2, 1, 0)]
+    # Averages are rounded to half a level, samples of them too; 0.1 is OpenCV's interpolation.
+    assert np.abs(found - np.stack(planes, axis=-1)).max() <= 1.1
+
+
+@pytest.mark.parametrize("scale, k", [(2.5, 2), (5.3, 4), (10.1, 8), (20.3, 16)])
+def test_the_cameras_noise_becomes_fainter(scale, k):
+    noisy = np.clip(np.rint(np.random.default_rng(1).normal(128, 16, (1400, 1400, 3))), 0, 255).astype(np.uint8)
+    crop = cut_crops(noisy, squares_of(scale, center=(700, 700)))[0].astype(float)
+    # Averages alone divide it by k; bilinear samples by up to twice as much, rounding adds 0.3. One sample gave 16 to 8.
+    assert crop.std() < 16 / k + 0.3 and abs(crop.mean() - 128) < 0.5
+
+
+def test_fine_stripes_leave_no_coarse_ones():
+    striped = np.zeros((1100, 1100, 3), np.uint8)
+    striped[:, ::2] = 200
+    for scale in (2.03, 4.1, 8.05, 16.1):
+        crop = cut_crops(striped, squares_of(scale, center=(550, 550)))[0]
+        assert (crop == 100).all()
+
+
+def test_a_view_is_averaged_as_it_reads():
+    for view in (NOISE[..., ::-1], NOISE[::-1, ::-1], NOISE[::2, 1::2], NOISE.transpose(1, 0, 2)):
+        squares = squares_of(3.3, 9, center=(300, 280))
+        assert np.array_equal(cut_crops(view, squares), cut_crops(np.ascontiguousarray(view), squares))
+
+
+def test_a_crop_moves_with_its_image():
+    """By whole squares of the largest average."""
+    moved = np.pad(NOISE, ((32, 0), (48, 0), (0, 0)))
+    scales = (1.5, 2.2, 5, 9, 17)
+    before, after = squares_of(*scales), squares_of(*scales, center=(700.3 + 48, 611.8 + 32))
+    # Coordinates are rounded differently.
+    assert np.abs(cut_crops(NOISE, before).astype(int) - cut_crops(moved, after)).max() <= 1

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from glnet_infer import files
 from glnet_infer.errors import InputError, OutputError
-from glnet_infer.images import check_image_path
+from glnet_infer.image_files import check_image_path
 from glnet_infer.results.formats import write_glb, write_json, write_npz, write_obj, write_ply
 
 SPHERE = trimesh.creation.icosphere(subdivisions=2)
@@ -241,7 +242,7 @@ def test_a_directory_that_takes_no_files_is_not_called_missing(tmp_path, kind, m
     def refuse(*_):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
-    monkeypatch.setattr(type(tmp_path), "open", refuse)
+    monkeypatch.setattr(files, "claimed_file", refuse)
     with pytest.raises(OutputError) as caught:
         WRITERS[kind](tmp_path / "out")
     assert "does not exist" not in caught.value.why and "mkdir" not in caught.value.fix
@@ -278,12 +279,10 @@ def test_failure_half_way_keeps_the_old_file(tmp_path, kind, stage, monkeypatch)
     if stage == "rename":
         monkeypatch.setattr(type(path), "replace", full)
     else:
-        real_open = type(path).open
+        make = files.claimed_file
 
-        def open_then_fail(self, mode="r", *rest, **named):
-            file = real_open(self, mode, *rest, **named)
-            if "x" not in mode:
-                return file
+        def open_then_fail(path):
+            file = make(path)
             file.write(b"half")
             file.close()
             return Broken()
@@ -298,7 +297,7 @@ def test_failure_half_way_keeps_the_old_file(tmp_path, kind, stage, monkeypatch)
             def __getattr__(self, _):
                 return full
 
-        monkeypatch.setattr(type(path), "open", open_then_fail)
+        monkeypatch.setattr(files, "claimed_file", open_then_fail)
     with pytest.raises(OutputError, match="No space left") as caught:
         WRITERS[kind](path)
     monkeypatch.undo()

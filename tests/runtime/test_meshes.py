@@ -127,7 +127,23 @@ def test_other_numpy_files_are_refused(tmp_path, write):
     [
         pytest.param(lambda arrays: arrays.update(version=np.asarray(2)), id="newer version"),
         pytest.param(lambda arrays: arrays.pop("joints"), id="array missing"),
-        pytest.param(lambda arrays: arrays.update(extra=np.zeros(1)), id="array too many"),
+        pytest.param(lambda arrays: arrays.update(vertices=arrays["vertices"].astype(np.float64)), id="another type"),
+        pytest.param(lambda arrays: arrays.update(vertices=arrays["vertices"].astype(complex)), id="complex numbers"),
+        pytest.param(lambda arrays: arrays.update(joints=arrays["joints"][:, :28]), id="a joint less"),
+        pytest.param(lambda arrays: arrays.update(betas=arrays["betas"][:1]), id="a person less"),
+        pytest.param(lambda arrays: arrays.update(boxes=arrays["boxes"][0]), id="a dimension less"),
+        pytest.param(lambda arrays: arrays.update(translation=np.full((2, 3), np.nan, np.float32)), id="NaN"),
+        pytest.param(lambda arrays: arrays.update(vertices=arrays["vertices"] * np.float32(1e30)), id="too far"),
+        pytest.param(lambda arrays: arrays.update(confidence=np.array([-1, 1], np.float32)), id="no confidence"),
+        pytest.param(lambda arrays: arrays.update(faces=arrays["faces"] + 10**6), id="faces of other vertices"),
+        pytest.param(lambda arrays: arrays.update(faces=arrays["faces"] - 1), id="negative faces"),
+        pytest.param(lambda arrays: arrays.update(image_size=np.array([0, 240])), id="no width"),
+        pytest.param(lambda arrays: arrays.update(image_size=np.array([1 << 40, 240])), id="endless width"),
+        pytest.param(
+            lambda arrays: arrays.update(image_size=np.zeros((10**9, 0), np.int64)), id="an image of many nothings"
+        ),
+        pytest.param(lambda arrays: arrays.update(backend=np.asarray(7)), id="a backend that is no text"),
+        pytest.param(lambda arrays: arrays.update(version=np.asarray([1, 1])), id="two versions"),
         pytest.param(lambda arrays: arrays.update(intrinsics=np.zeros((3, 3))), id="no camera"),
         pytest.param(lambda arrays: arrays.update(image_size=np.arange(3)), id="image of three sides"),
     ],
@@ -139,6 +155,48 @@ def test_npz_of_another_form_is_refused(saved, change):
     np.savez(saved, **arrays)
     with pytest.raises(InputError, match="does not hold meshes"):
         Meshes.load(saved)
+
+
+def test_what_else_an_npz_holds_is_left_aside(meshes, saved):
+    with np.load(saved) as archive:
+        arrays = dict(archive)
+    np.savez(saved, **arrays, mine=np.array([{}], dtype=object))
+    assert np.array_equal(Meshes.load(saved).vertices, meshes.vertices)
+
+
+def test_nobody_is_saved_and_loaded(meshes, tmp_path):
+    nobody = Meshes.load(meshes.select([]).save(tmp_path / "nobody.npz"))
+    assert len(nobody) == 0 and nobody.vertices.shape == (0, meshes.vertices.shape[1], 3)
+
+
+def test_arrays_of_other_types_are_saved_as_what_is_promised(meshes, tmp_path):
+    # A backend of another package may give others.
+    wider = dataclasses.replace(meshes, vertices=meshes.vertices.astype(np.float64), backend="b" * 10_000)
+    loaded = Meshes.load(wider.save(tmp_path / "wider.npz"))
+    assert np.array_equal(loaded.vertices, meshes.vertices) and loaded.vertices.dtype == np.float32
+
+
+def test_what_is_loaded_can_be_written_and_drawn(meshes, saved, tmp_path):
+    # Whatever is accepted: bytes are changed, and the checksums of the archive put right.
+    generator = np.random.default_rng(8)
+    with np.load(saved) as archive:
+        arrays = dict(archive)
+    accepted = 0
+    for _ in range(150):
+        changed = {name: array.copy() for name, array in arrays.items()}
+        name = generator.choice([name for name in changed if name != "backend"])
+        place = changed[name].reshape(-1).view(np.uint8)
+        place[generator.integers(0, place.size)] ^= 1 << generator.integers(0, 8)
+        np.savez(saved, **changed)
+        try:
+            loaded = Meshes.load(saved)
+        except InputError:
+            continue
+        accepted += 1
+        repr(loaded), loaded.projected_joints
+        for suffix in (".json", ".obj", ".glb"):
+            loaded.save(tmp_path / f"again{suffix}")
+    assert accepted > 50
 
 
 def test_npz_with_pickled_objects_is_refused_unread(tmp_path):

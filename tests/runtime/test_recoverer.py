@@ -1,6 +1,8 @@
 """The recoverer on a real exported network, against ONNX Runtime used directly and geometry done by hand."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -379,3 +381,18 @@ def test_batches_of_nothing_are_refused(shared_bundle, batch_size):
 def test_no_bundle_no_recoverer(tmp_path):
     with pytest.raises(BundleError, match="no such directory"):
         MeshRecoverer(tmp_path / "nothing")
+
+
+def test_the_manuals_recipe_gives_the_same_mesh(shared_bundle, monkeypatch):
+    """Without this library: the person is large enough that the picture is averaged."""
+    root = Path(__file__).parents[2]
+    (recipe,) = re.findall(r"```python\n(import cv2.*?)```", (root / "docs/coordinates.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(root)
+    made = {}
+    exec(recipe.replace("demo-bundle", shared_bundle.as_posix()), made)
+    box = [made[name] for name in ("x1", "y1", "x2", "y2")]
+    assert made["scale"] > 2
+    with MeshRecoverer(shared_bundle, "onnxruntime-cpu") as recoverer:
+        meshes = recoverer(made["image"], [box])
+    np.testing.assert_allclose(made["outputs"]["vertices"], meshes.vertices, rtol=0, atol=METRES)
+    np.testing.assert_allclose(made["keypoints"], meshes.keypoints_2d[0], rtol=0, atol=0.03)

@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -56,6 +59,40 @@ def test_a_recoverer_answers_with_one_network_after_its_bundle_was_replaced(bund
         for count in (1, 2, 4, 5):  # the session for several crops is opened here, for the first time
             for vertices in recoverer(frame, [BOX] * count).vertices:
                 assert np.abs(vertices - old).max() < 1e-4  # metres
+
+
+def test_all_answers_are_one_networks_while_its_bundle_is_replaced_again_and_again(bundle, other_bundle, frame):
+    """As ``glnet-export`` replaces one: the new bundle is moved in, by renaming, under a service that never rests."""
+    kinds = [shutil.copytree(bundle, bundle.with_name("same")), other_bundle]
+    stop, answers, failures = threading.Event(), [], []
+    with MeshRecoverer(bundle, "onnxruntime-cpu", threads=2) as recoverer:
+        old = recoverer(frame, [BOX]).vertices[0]
+
+        def serve():
+            try:
+                while not stop.is_set():
+                    for count in (1, 3):
+                        answers.append(np.abs(recoverer(frame, [BOX] * count).vertices - old).max())
+            except Exception as error:
+                failures.append(error)
+
+        clients = [threading.Thread(target=serve) for _ in range(2)]
+        for client in clients:
+            client.start()
+        for turn in range(20):
+            new = shutil.copytree(kinds[turn % 2], bundle.with_name(f"new-{turn}"))
+            before = len(answers)
+            bundle.rename(bundle.with_name(f"aside-{turn}"))
+            new.rename(bundle)
+            shutil.rmtree(bundle.with_name(f"aside-{turn}"))
+            deadline = time.monotonic() + 30
+            while len(answers) <= before and time.monotonic() < deadline and not failures:
+                time.sleep(0.005)
+        stop.set()
+        for client in clients:
+            client.join()
+    assert not failures and len(answers) >= 20
+    assert max(answers) < 1e-4  # metres; another network is millimetres away
 
 
 def test_a_graph_that_was_written_over_is_refused(bundle, other_bundle, frame):
@@ -135,6 +172,33 @@ MeshRecoverer({str(shared_bundle)!r}, "onnxruntime-cpu", threads=1)(np.zeros((64
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace (apt-get install strace)")
+def test_recovering_persons_asks_nobody_and_leaves_nothing_in_home(shared_bundle, tmp_path, photograph):
+    home, calls = tmp_path / "home", tmp_path / "calls"
+    home.mkdir()
+    cv2.imwrite(str(tmp_path / "person.png"), photograph)
+    hidden = ("ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    program = "from glnet_infer.commands.infer import main; main()"
+    arguments = [str(tmp_path / "person.png"), "-b", str(shared_bundle), "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-c", program, *arguments]
+    traced = subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-e", "signal=none", "-o", str(calls), *command],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        env={**environment, "HOME": str(home)},
+    )
+    if "ptrace" in traced.stderr.lower():
+        pytest.skip("strace may not watch processes here")
+    assert traced.returncode == 0 and len(traced.stderr.splitlines()) == 1, traced.stderr  # what runs
+    # A name server is asked by a program of its own or by a datagram; local sockets lead to nobody else.
+    asked = [line for line in calls.read_text().splitlines() if "AF_UNIX" not in line and "+++" not in line]
+    assert not asked, asked[:5]
+    assert not list(home.rglob("*"))
 
 
 def test_telemetry_that_the_user_wants_is_left_on(monkeypatch):

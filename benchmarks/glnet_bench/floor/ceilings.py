@@ -18,7 +18,7 @@ from glnet_bench.machine.cuda import CudaDriver
 from glnet_bench.record.results import Ceilings, FloorTimes
 from glnet_infer.backends.onnxruntime import load_cuda
 from glnet_infer.errors import BackendError, first_line
-from glnet_infer.onnxruntime_sessions import import_onnxruntime
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 CPU_SIDES, GPU_SIDES = (512, 1024, 2048), (2048, 4096, 8192)
 """Sides of the square matrices; which is fastest depends on caches and clocks, so the best of them counts."""
@@ -86,9 +86,8 @@ def _cpu_product(matrices: list[Any], threads: int) -> tuple[Callable[[], None],
         left, right = matrices
         result = np.empty_like(left)
         return lambda: np.matmul(left, right, out=result), "NumPy"
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(_product_model(len(matrices[0]), half=False), options, ["CPUExecutionProvider"])
+    model = _product_model(len(matrices[0]), half=False)
+    session = onnxruntime.InferenceSession(model, session_options(threads), ["CPUExecutionProvider"])
     given = dict(zip("ab", matrices, strict=True))
     return lambda: session.run(None, given), "ONNX Runtime"
 
@@ -159,7 +158,7 @@ def _onnxruntime_product(side: int, half: bool) -> Callable[[], None]:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise BackendError("It is built without CUDA.")
     provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
-    session = onnxruntime.InferenceSession(_product_model(side, half), providers=[provider])
+    session = onnxruntime.InferenceSession(_product_model(side, half), session_options(), providers=[provider])
     if session.get_providers()[0] != provider[0]:  # it falls back to the CPU by itself
         raise BackendError("ONNX Runtime does not start CUDA.", why=missing)
     kind = np.float16 if half else np.float32

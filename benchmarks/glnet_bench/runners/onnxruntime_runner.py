@@ -15,7 +15,7 @@ from glnet_bench.runners.staged import StagedCalls
 from glnet_infer.backends import Outputs, open_backend
 from glnet_infer.backends.onnxruntime import PROVIDERS
 from glnet_infer.bundle import Bundle
-from glnet_infer.onnxruntime_sessions import import_onnxruntime
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
 
 NAME = "onnxruntime-cuda"
 
@@ -32,11 +32,9 @@ def open_cuda(bundle: Bundle, options: Options) -> Runner:
         stopwatch = CudaEvents(CudaDriver().start())
         opened.callback(stopwatch.close)
         provider, provider_options = PROVIDERS["cuda"]
-        session_options = onnxruntime.SessionOptions()
-        session_options.log_severity_level = 4
         session = onnxruntime.InferenceSession(
             bundle.graph_file.read(),
-            session_options,
+            session_options(options.threads),
             # Events must be on the stream that the kernels are on.
             providers=[(provider, {**provider_options, "user_compute_stream": str(stopwatch.stream)})],
         )

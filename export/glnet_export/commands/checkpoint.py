@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glnet_export.commands import options
-from glnet_export.commands.stages import ShownStages, clean_up_on_termination
+from glnet_export.commands.stages import ShownStages
 from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
@@ -116,7 +116,6 @@ def checkpoint_command(
         raise typer.BadParameter(f"{', '.join(about_halves)} is about mixed precision: add --mixed or --trt")
     engine = options.engine_options(about_engine) if trt else None
     half = options.half_options(about_halves) if trt or mixed else None
-    clean_up_on_termination()
     with errors_reported(as_json):
         with talk.status("starting"):
             try:

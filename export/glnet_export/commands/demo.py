@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from glnet_export.commands.checkpoint import export_to
-from glnet_export.commands.stages import clean_up_on_termination
 from glnet_infer.commands.console import errors_reported, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
@@ -21,7 +20,6 @@ def demo_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
 ) -> None:
     """Export the demonstration network: for trying, not for use (its model card says what to expect)."""
-    clean_up_on_termination()
     with errors_reported(as_json):
         with talk.status("starting"):
             try:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from glnet_export.commands import options
-from glnet_export.commands.stages import ShownStages, clean_up_on_termination
+from glnet_export.commands.stages import ShownStages
 from glnet_infer.commands.console import errors_reported, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line
 
@@ -38,7 +38,6 @@ def engine_command(
         timing_cache=timing_cache,
     )
     engine = options.engine_options(asked)
-    clean_up_on_termination()
     with errors_reported(as_json):
         with talk.status("starting"):
             try:

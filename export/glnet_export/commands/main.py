@@ -7,7 +7,7 @@ import typer.core
 from glnet_export.commands.checkpoint import checkpoint_command
 from glnet_export.commands.demo import demo_command
 from glnet_export.commands.engine import engine_command
-from glnet_infer.commands.console import new_app
+from glnet_infer.commands.console import new_app, start
 
 DEFAULT = "checkpoint"
 
@@ -27,4 +27,4 @@ app.command("demo")(demo_command)
 
 def main() -> None:
     """Entry point."""
-    app()
+    start(app)

@@ -1,11 +1,9 @@
 """The stages of an export, shown on a terminal."""
 
 import contextlib
-import signal
 import textwrap
 import time
 from collections.abc import Iterator
-from types import FrameType
 
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -60,12 +58,3 @@ class ShownStages:
             (task,) = bar.tasks
             name = task.description.partition(":")[0]
             bar.update(task.id, description=f"{name}: {phase.lower()}", total=1, completed=fraction)
-
-
-def clean_up_on_termination() -> None:
-    """Let SIGTERM clean up as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -46,8 +46,7 @@ def add_to_bundle(
         with bundle_under_construction(directory) as (beside, publish):
             for record in files:
                 _link_or_copy(directory / record.file, beside / record.file)
-            if (directory / CACHE_FOLDER).is_dir():
-                shutil.copytree(directory / CACHE_FOLDER, beside / CACHE_FOLDER)
+            _copy_cache(directory / CACHE_FOLDER, beside / CACHE_FOLDER)
             manifest.write(beside)
             judge = judge_by_reference(Bundle.open(beside))
             manifest = add_engine(beside, manifest, job, judge, stage, progress)
@@ -62,6 +61,16 @@ def add_to_bundle(
             fix="make room, or copy the bundle elsewhere",
         ) from error
     return manifest
+
+
+def _copy_cache(source: Path, target: Path) -> None:
+    """Copy compiled kernels. Nothing else of a bundle is unknown to its manifest: links and devices are left behind."""
+    if source.is_symlink() or not source.is_dir():
+        return
+    target.mkdir()
+    for entry in source.iterdir():
+        if not entry.is_symlink() and entry.is_file():
+            shutil.copyfile(entry, target / entry.name)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """From an ONNX graph to a TensorRT engine: one builder for classic TensorRT and TensorRT for RTX."""
 
 import functools
+import hashlib
 import os
 import time
 import warnings
@@ -20,8 +21,9 @@ from glnet_infer.bundle import record_file
 from glnet_infer.bundle.records import NOT_RUN, CropEngineRecord, EngineRecord, Flavor, Precision
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SMALLEST_FRAME, TensorSpec
 from glnet_infer.devices import gpus, newest_cuda
-from glnet_infer.errors import ExportError, OutputError, one_line, tested_versions
+from glnet_infer.errors import ExportError, OutputError, first_line, one_line, tested_versions
 from glnet_infer.files import replace_file
+from glnet_infer.onnx_files import OnnxContent
 
 Said = Callable[[], str]
 """What TensorRT said since the build began."""
@@ -42,6 +44,7 @@ def build(
     options: EngineOptions,
     *,
     half_layers: int,
+    sha256: str = "",
     progress: Progress = silent,
 ) -> EngineRecord:
     """Build an engine and write it into a directory, under a name that says what it is.
@@ -54,6 +57,7 @@ def build(
         toolkit: Builds it, and says for which GPUs.
         options: Options of the engine.
         half_layers: Convolutions and matrix products that must come out in half precision; 0 for a float32 graph.
+        sha256: SHA-256 of the graph, as it was recorded; empty where it was not.
         progress: Told of the builder's phases, from another thread.
 
     Returns:
@@ -63,7 +67,7 @@ def build(
         ExportError: TensorRT refuses the graph or fails, or types are not those that were meant.
         KeyboardInterrupt: The build was interrupted.
     """
-    wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers)
+    wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers, sha256)
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
     name = f"model.{_tag(toolkit, options)}.{plan.facts.precision}.engine"
     _write(directory / name, plan.data)
@@ -90,7 +94,13 @@ def build(
 
 
 def build_crop(
-    graph: Path, directory: Path, toolkit: Toolkit, options: EngineOptions, *, progress: Progress = silent
+    graph: Path,
+    directory: Path,
+    toolkit: Toolkit,
+    options: EngineOptions,
+    *,
+    sha256: str = "",
+    progress: Progress = silent,
 ) -> CropEngineRecord:
     """Build the engine that cuts crops out of frames, and write it into a directory, as :func:`build` does.
 
@@ -99,6 +109,7 @@ def build_crop(
         directory: Folder for the engine.
         toolkit: Builds it, and says for which GPUs.
         options: Options of the engine.
+        sha256: SHA-256 of the graph, as it was recorded; empty where it was not.
         progress: Told of the builder's phases, from another thread.
 
     Returns:
@@ -108,7 +119,8 @@ def build_crop(
         ExportError: TensorRT refuses the graph or fails.
         KeyboardInterrupt: The build was interrupted.
     """
-    wanted = _Wanted((*CROP_INPUTS, *CROP_OUTPUTS), 0, {CROP_INPUTS[0].name: frame_shapes(options.largest_frame)})
+    shapes = {CROP_INPUTS[0].name: frame_shapes(options.largest_frame)}
+    wanted = _Wanted((*CROP_INPUTS, *CROP_OUTPUTS), 0, sha256, shapes)
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
     path = directory / f"crop.{_tag(toolkit, options)}.engine"
     _write(path, plan.data)
@@ -141,10 +153,14 @@ def _tag(toolkit: Toolkit, options: EngineOptions) -> str:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What must come out: inputs and outputs, how many layers in half precision; and shapes of inputs without crops."""
+    """What must come out: inputs and outputs, how many layers in half precision; and shapes of inputs without crops.
+
+    The graph's SHA-256 must be the recorded one, where there is one.
+    """
 
     tensors: tuple[TensorSpec, ...]
     half_layers: int
+    sha256: str = ""
     shapes: dict[str, Shapes] = field(default_factory=dict)
 
 
@@ -180,7 +196,7 @@ def _compile(graph: Path, toolkit: Toolkit, options: EngineOptions, wanted: _Wan
     try:
         builder = _made(trt.Builder(log.logger), "a builder", toolkit, said)
         network = _made(builder.create_network(_network_flags(trt)), "a network", toolkit, said)
-        parse(toolkit, network, graph)
+        parse(toolkit, network, graph, wanted.sha256)
         facts = read_network(network)
         _check(facts, wanted, toolkit.product)
         config = _made(builder.create_builder_config(), "a configuration", toolkit, said)
@@ -210,16 +226,32 @@ def _network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def parse(toolkit: Toolkit, network: Any, graph: Path) -> None:
+def parse(toolkit: Toolkit, network: Any, graph: Path, sha256: str = "") -> None:
     """Read an ONNX file into a network.
 
+    Args:
+        toolkit: Has the parser.
+        network: Receives the graph.
+        graph: The file. It is read once: what is compared and looked through is what is parsed.
+        sha256: SHA-256 that it must have; empty where none was recorded.
+
     Raises:
-        ExportError: With the parser's words and the nodes that it does not take.
+        ExportError: With the parser's words and the nodes that it does not take; or the file is another one than was
+            recorded, names other files, or loops.
     """
+    try:
+        content = graph.read_bytes()
+        problem = OnnxContent.of(content).problem()
+    except ValueError as error:
+        problem = first_line(error)
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+        problem = "it is not the file that the manifest describes; it was changed meanwhile"
+    if problem:
+        raise ExportError(f"No engine is built from {graph.name}.", why=problem, fix="export the checkpoint again")
     log = log_of(toolkit.trt)
     mark = log.mark()
     parser = toolkit.trt.OnnxParser(network, log.logger)
-    if parser.parse_from_file(str(graph)):
+    if parser.parse(content):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     words = [f"{error.desc()}{_place(error)}" for error in errors]

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_export.engines.progress import StageReport
+from glnet_infer.archives import ArraySpec, read_archive
 from glnet_infer.backends import open_backend
 from glnet_infer.backends.base import Outputs
 from glnet_infer.backends.tensorrt import TensorRtBackend
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.records import ENGINES
-from glnet_infer.errors import BackendError, ExportError
+from glnet_infer.bundle.records import ENGINES, LARGEST_FILE, FileRecord
+from glnet_infer.errors import BackendError, BundleError, ExportError
+from glnet_infer.fields import quote
 from glnet_infer.results.formats import write_npz
 
 REFERENCE_NAME = "reference.npz"
@@ -58,6 +60,41 @@ def write_reference(path: Path, crops: NDArray[np.uint8], cameras: NDArray[np.fl
     write_npz(path, {"crops": crops, "cameras": cameras})
 
 
+def read_reference(bundle: Bundle, record: FileRecord) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The persons of a bundle: crops and cameras, as :func:`write_reference` takes them.
+
+    Raises:
+        BundleError: The file is not what the manifest records, or does not hold persons.
+    """
+    side = bundle.manifest.crop.size
+    arrays = read_archive(
+        io.BytesIO(bundle.read(record)),
+        {"crops": ArraySpec(("N", side, side, 3), "uint8"), "cameras": ArraySpec(("N", 4), "float32")},
+        BundleError,
+        what=f"{record.file} of the bundle was not read.",
+        fix="where PyTorch is, export the checkpoint again with --mixed",
+        limit=LARGEST_FILE,
+    )
+    return arrays["crops"], arrays["cameras"]
+
+
+def _bounds(bundle: Bundle) -> tuple[float, float]:
+    """What the graph's own comparison was judged by: most millimetres on average, least share of small effects."""
+    graph = bundle.manifest.graph_for(ENGINES)
+    bounds = {} if graph is None else graph.parity.get("bounds", {})
+    found = []
+    for name, default in (("vertices_mean_mm", MAX_MEAN_MM), ("small_effect", MIN_SMALL_EFFECT)):
+        value = bounds.get(name, default) if isinstance(bounds, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BundleError(
+                f"The bundle {bundle.directory} is damaged.",
+                why=f"the bound {name} of {'no graph' if graph is None else graph.file.file} is {quote(value)}",
+                fix="copy the bundle again, or export the checkpoint again",
+            )
+        found.append(float(value))
+    return found[0], found[1]
+
+
 def compare_outputs(expected: Outputs, found: Outputs) -> EngineReport:
     """Compare the outputs of two backends on the same crops."""
     relative = [outputs["vertices"] - outputs["joints"][:, :1] for outputs in (expected, found)]
@@ -82,14 +119,11 @@ def judge_by_reference(bundle: Bundle) -> Any:
         except BackendError as error:
             report.say(f"not compared with float32: {error.what}")
             return {}
-        with np.load(io.BytesIO(bundle.read(bundle.manifest.reference)), allow_pickle=False) as archive:
-            crops, cameras = archive["crops"], archive["cameras"]
+        crops, cameras = read_reference(bundle, bundle.manifest.reference)
         found = compare_outputs(float32.run(crops, cameras), _in_pieces(backend, crops, cameras))
         float32.close()
         report.say(str(found))
-        graph = bundle.manifest.graph_for(ENGINES)
-        bounds = {} if graph is None else graph.parity.get("bounds", {})
-        most, least = bounds.get("vertices_mean_mm", MAX_MEAN_MM), bounds.get("small_effect", MIN_SMALL_EFFECT)
+        most, least = _bounds(bundle)
         if bundle.manifest.network.weights == "random":
             report.say("random weights: not judged")
         elif not (found.vertices_mean_mm <= most and found.small_effect >= least):

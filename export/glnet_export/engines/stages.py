@@ -82,12 +82,24 @@ def add_engine(
             why="it was exported without --mixed or --trt, or by an earlier version",
             fix="where PyTorch is: glnet-export CHECKPOINT -o BUNDLE --mixed",
         )
+    if not manifest.cuts_as_defined(crop_graph.file.file):
+        raise ExportError(
+            f"The bundle's {crop_graph.file.file} cuts other crops than this version.",
+            why="an earlier version made it: it samples large persons without averaging",
+            fix="where PyTorch is: glnet-export CHECKPOINT -o BUNDLE --mixed",
+        )
     with stage("build") as report:
         report.say(str(toolkit))
         if options.timing_cache is not None and toolkit.product is RTX:
             report.say(f"{options.timing_cache} is not used: {RTX.title} measures nothing when it builds")
         record = build(
-            directory / graph.file.file, directory, toolkit, options, half_layers=graph.half_layers, progress=progress
+            directory / graph.file.file,
+            directory,
+            toolkit,
+            options,
+            half_layers=graph.half_layers,
+            sha256=graph.file.sha256,
+            progress=progress,
         )
         report.say(
             f"{record.file.file}, {record.file.bytes / 1e6:.0f} MB, {record.precision} precision "
@@ -95,7 +107,8 @@ def add_engine(
             f"batch {':'.join(map(str, record.profile))}"
         )
     with stage("crop") as report:
-        crop = build_crop(directory / crop_graph.file.file, directory, toolkit, options, progress=progress)
+        file = crop_graph.file
+        crop = build_crop(directory / file.file, directory, toolkit, options, sha256=file.sha256, progress=progress)
         record = replace(record, crop=crop)
         width, height = crop.largest_frame
         report.say(f"{crop.file.file}, {crop.file.bytes / 1e6:.1f} MB, frames up to {width} x {height}")

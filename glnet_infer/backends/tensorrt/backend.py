@@ -25,10 +25,10 @@ from glnet_infer.backends.tensorrt.tensors import EngineTensor
 from glnet_infer.bundle import Bundle
 from glnet_infer.device_arrays import DeviceArray, DeviceFrame, DeviceMeshes, Lease
 from glnet_infer.errors import BackendError
-from glnet_infer.forks import HomeProcess, keep_for_ever
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_for_ever
 
 
-class TensorRtBackend:
+class TensorRtBackend(OfThisProcess):
     """Runs the bundle's engine for this machine's first GPU.
 
     A batch is padded to the next bucket (1, 2, 4, ... and the most that the engine takes) and the results cut; a larger
@@ -109,7 +109,7 @@ class TensorRtBackend:
     def frame_obstacle(self, width: int, height: int) -> str:
         """See :class:`glnet_infer.backends.base.FrameBackend`."""
         if self._cropper is None:
-            return "the bundle has no crop engine: an earlier glnet-export made it"
+            return self._engine.crop_obstacle
         return self._cropper.obstacle(width, height)
 
     def view(self, array: Any) -> DeviceFrame:

@@ -60,6 +60,9 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
             refusals.append(error)
             continue
         _warn_of_another_model(record, found[0], bundle.directory)
+        obstacle = obstacle_to_cropping(bundle, record)
+        if record.crop is not None and obstacle:
+            warnings.warn(f"crops are cut on the CPU: {obstacle}", RuntimeWarning, stacklevel=2)
         return EngineChoice(record, module, found[0])
     if len(refusals) == 1:
         raise refusals[0]
@@ -70,6 +73,18 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
         ),
         fix="; or ".join(dict.fromkeys(error.fix for error in refusals)),
     ) from refusals[0]
+
+
+def obstacle_to_cropping(bundle: Bundle, record: EngineRecord) -> str:
+    """Why an engine's crops cannot be cut on the GPU; empty where nothing shows against it."""
+    if record.crop is None:
+        return "the bundle has no crop engine: an earlier glnet-export made it"
+    if not bundle.manifest.cuts_as_defined(record.crop.graph):
+        return (
+            f"{record.crop.file.file} of {bundle.directory} samples large persons without averaging, as earlier versions "
+            "did; export the checkpoint again"
+        )
+    return ""
 
 
 def describe_runtimes() -> str:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from glnet_infer.backends.tensorrt.choice import EngineChoice, build_command
+from glnet_infer.backends.tensorrt.choice import EngineChoice, build_command, obstacle_to_cropping
 from glnet_infer.backends.tensorrt.kernel_cache import RuntimeCacheFile
 from glnet_infer.backends.tensorrt.products import PRODUCTS, log_of
 from glnet_infer.backends.tensorrt.tensors import EngineFile, crop_engine, main_engine, problems_of
@@ -159,6 +159,7 @@ class EnginePair:
         record: The engine's record in the manifest.
         main: Runs the graph.
         crop: Cuts crops out of frames; None in bundles of earlier versions.
+        crop_obstacle: Why there is none; empty where there is one.
     """
 
     def __init__(
@@ -186,6 +187,7 @@ class EnginePair:
         # A handful of kernels on frames of changing sizes and addresses: nothing that a CUDA graph would make faster, and
         # a folder of photographs would have kernels compiled, and kept, for each size.
         self.crop = None if crop is None else load(crop, False, False)
+        self.crop_obstacle = obstacle_to_cropping(bundle, self.record)
 
     def share(self) -> None:
         """One user more.

@@ -12,13 +12,14 @@ from glnet_infer.backends.tensorrt.contexts import bind_shapes, new_context, set
 from glnet_infer.backends.tensorrt.device_memory import DeviceMemory
 from glnet_infer.backends.tensorrt.engines import LoadedEngine
 from glnet_infer.backends.tensorrt.tensors import Shape
+from glnet_infer.contract import CROP_REDUCTIONS, NO_SQUARE
 from glnet_infer.device_arrays import DeviceFrame
 
 ALIGNMENT = 256
 """Bytes that TensorRT asks of addresses (IExecutionContext::setTensorAddress)."""
 
-WHOLE_FRAME = (0, 0, 1, 1)
-"""The square of padding before it holds any crop's: middle and half sides of the frame itself."""
+WHOLE_FRAME = ((0, 0, 1, 1), *(NO_SQUARE for _ in CROP_REDUCTIONS[1:]))
+"""The square of padding before it holds any crop's: middle and half sides of the frame itself, which is not reduced."""
 
 
 class FrameCropper:
@@ -52,7 +53,7 @@ class FrameCropper:
         self.crops = memory.allocate(max(self._crops.size(most), reach))
         self._device_squares = memory.allocate(self._squares.size(most))
         self._host_squares, data = memory.allocate_staging(self._squares.size(most))
-        self.squares: NDArray[np.float32] = data.view(np.float32).reshape(most, 4)
+        self.squares: NDArray[np.float32] = data.view(np.float32).reshape(most, *self._squares.row)
         self.squares[:] = WHOLE_FRAME
         self._staging: tuple[Any, NDArray[np.uint8]] | None = None
         self._device_frame: Any = None
@@ -112,7 +113,7 @@ class FrameCropper:
         if self._bound == (size, frame):
             return
         self._bound = None
-        shapes = {"frame": frame, "squares": (size, 4), "crops": (size, *self._crops.row)}
+        shapes = {"frame": frame, "squares": (size, *self._squares.row), "crops": (size, *self._crops.row)}
         bind_shapes(self._engine, self._context, size, shapes)
         self._bound = size, frame
 

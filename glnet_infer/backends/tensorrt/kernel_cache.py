@@ -12,8 +12,11 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.manifest import CACHE_FOLDER
 from glnet_infer.bundle.records import FileRecord
 from glnet_infer.devices import Gpu
-from glnet_infer.errors import OutputError
-from glnet_infer.files import make_directory, replace_file
+from glnet_infer.errors import BackendError, OutputError
+from glnet_infer.files import make_directory, read_file, replace_file
+
+LARGEST_CACHE = 1 << 30
+"""Bytes. The kernels of an engine take some millions."""
 
 
 class RuntimeCacheFile:
@@ -31,14 +34,15 @@ class RuntimeCacheFile:
         # Engine and GPU are in the name, so that two GPUs on one bundle do not take turns in replacing each other's file.
         gpu_name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
         self._name = f"{engine.sha256[:16]}.{gpu_name}.cache"
-        self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, _users_cache()]
+        self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, *_users_cache()]
         self._known = b""
 
     def read(self) -> bytes:
         """The content, empty where there is none."""
         for directory in self._directories:
-            with contextlib.suppress(OSError):
-                self._known = (directory / self._name).read_bytes()
+            path = directory / self._name
+            with contextlib.suppress(BackendError):
+                self._known = read_file(path, BackendError, what=f"{path} was not read.", fix="", largest=LARGEST_CACHE)
                 break
         return self._known
 
@@ -50,6 +54,8 @@ class RuntimeCacheFile:
         for directory in self._directories:
             try:
                 make_directory(directory)
+                if directory.is_symlink() or (directory / self._name).is_symlink():
+                    raise OutputError("Kernels are not kept behind a link.", why="it is a link, and may lead anywhere")
                 replace_file(directory / self._name, content)
             except OutputError as error:
                 reasons.append(f"{directory}: {error.why}")
@@ -63,6 +69,9 @@ class RuntimeCacheFile:
         )
 
 
-def _users_cache() -> Path:
+def _users_cache() -> list[Path]:
+    """The user's cache directory; none where there is no HOME, and no entry in passwd."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path("~/.cache").expanduser()) / "glnet-infer"
+    with contextlib.suppress(RuntimeError):
+        return [(Path(root) if root else Path.home() / ".cache") / "glnet-infer"]
+    return []

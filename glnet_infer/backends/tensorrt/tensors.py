@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from glnet_infer.backends.tensorrt.choice import obstacle_to_cropping
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.records import EngineRecord, FileRecord
 from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, SMALLEST_FRAME, TensorSpec
@@ -80,8 +81,8 @@ def main_engine(bundle: Bundle, record: EngineRecord) -> EngineFile:
 
 
 def crop_engine(bundle: Bundle, record: EngineRecord) -> EngineFile | None:
-    """The engine that cuts crops; None where the bundle has none."""
-    if record.crop is None:
+    """The engine that cuts crops; None where the bundle has none that cuts as ``glnet_infer.crops`` does."""
+    if record.crop is None or obstacle_to_cropping(bundle, record):
         return None
     return EngineFile(record.crop.file, _tensors(bundle, record, CROP_INPUTS, CROP_OUTPUTS), record.profile[2])
 

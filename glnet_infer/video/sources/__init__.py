@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from math import isfinite
 from os import PathLike
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from glnet_infer.errors import InputError
+from glnet_infer.files import is_directory, open_regular
+from glnet_infer.numbers import is_number
 from glnet_infer.video.sources.base import Reader, Sound, Source, SourceFacts, VideoFrame, Window, WindowedSource
 from glnet_infer.video.sources.images import ImageReader, is_pattern
 from glnet_infer.video.sources.opencv import OpenCvReader
@@ -68,7 +69,7 @@ def open_source(
     window.check()
     text = str(spec)
     if fps is not None:
-        if not (isfinite(fps) and 0.001 <= fps <= 10_000):
+        if not (is_number(fps) and 0.001 <= fps <= 10_000):
             raise InputError(f"{fps} frames per second cannot be.", fix="use a number such as 30")
         if not _is_images(text):
             raise InputError(
@@ -97,7 +98,7 @@ def is_video(spec: str | PathLike[str]) -> bool:
 
 
 def _is_images(text: str) -> bool:
-    return not is_live(text) and (Path(text).is_dir() or is_pattern(text))
+    return not is_live(text) and (is_directory(text) or is_pattern(text))
 
 
 def _reader(text: str, start: float | None, fps: float | None) -> Reader:
@@ -126,11 +127,13 @@ def _check_file(path: Path) -> None:
         InputError: The path is no file with content that may be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             empty = not file.read(1)
     except OSError as error:
         raise InputError(
-            f"The video {path} was not read.", why=str(error.strerror or error), fix="check the path and its permissions"
+            f"The video {path} was not read.",
+            why=str(error.strerror or error),
+            fix="check the path and its permissions; a webcam is given by its number",
         ) from error
     except ValueError as error:  # a null byte in the name
         raise InputError(f"The video {str(path)!r} was not read.", why=str(error), fix="check the path") from error

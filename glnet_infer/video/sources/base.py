@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError
-
-LARGEST_IMAGE = 100_000_000
-"""Pixels. Three times an 8K picture, and 300 megabytes a frame."""
+from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
+from glnet_infer.images import LARGEST_IMAGE
+from glnet_infer.numbers import is_number
 
 READABLE = "convert it, for example to H.264 in MP4; or copy it again, if it is damaged"
 
@@ -173,18 +173,18 @@ class Window(NamedTuple):
             InputError: A time is negative or no number, the end is not after the start, or the stride is not positive.
         """
         for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if value is not None and not (is_number(value) and value >= 0):
                 raise InputError(f"The {name} is {value}.", why="it counts seconds from the beginning", fix="use 0 or more")
         if self.end is not None and self.end <= (self.start or 0):
             raise InputError(
                 f"The end, {self.end:g} s, is not after the start, {self.start or 0:g} s.",
                 fix="give the end in seconds from the video's beginning, too",
             )
-        if self.every < 1:
+        if type(self.every) is not int or self.every < 1:
             raise InputError(f"Every {self.every} frames is not a stride.", fix="use 1 for all frames, 2 for every second")
 
 
-class WindowedSource:
+class WindowedSource(OfThisProcess):
     """A reader's frames inside a window. The first is read at once, so that what is wrong shows when a source is opened.
 
     Args:
@@ -197,6 +197,8 @@ class WindowedSource:
 
     def __init__(self, reader: Reader, window: Window) -> None:
         self._reader, self._window = reader, window
+        self._home = HomeProcess()
+        keep_through_forks(self)  # decoders have threads, for which their end waits
         self._skipped, self._ended_early = 0, ""
         self._frames = self._inside()
         try:
@@ -248,13 +250,22 @@ class WindowedSource:
         return self._ended_early or self._reader.ended_early
 
     def __iter__(self) -> Iterator[VideoFrame]:
+        self._check_home()
         if self._first is not None:
             first, self._first = self._first, None
             yield first
-        yield from self._frames
+            self._check_home()
+        for frame in self._frames:
+            yield frame
+            self._check_home()
+
+    def _check_home(self) -> None:
+        self._home.check("video", "open it after the fork")
 
     def close(self) -> None:
-        """Let go of the file, camera or connection."""
+        """Let go of the file, camera or connection. In a forked process it does nothing: they are the parent's."""
+        if not self._home.is_here:
+            return
         self._frames.close()
         self._reader.close()
 

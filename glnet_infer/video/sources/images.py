@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, first_line
-from glnet_infer.images import IMAGE_SUFFIXES, read_image
+from glnet_infer.files import is_directory, is_file, is_there
+from glnet_infer.image_files import is_image_name, read_image
 from glnet_infer.video.sources.base import RawFrame, SourceFacts, check_size
 
 USUAL_RATE = 30.0
@@ -24,7 +24,7 @@ PATTERN = re.compile(r"%(?:0(\d+))?d")
 
 def is_pattern(spec: str) -> bool:
     """Whether a path's name has one number left open, as in ``frame_%04d.png``, and nothing is there by that very name."""
-    return len(PATTERN.findall(Path(spec).name)) == 1 and not os.path.exists(spec)  # noqa: PTH110 - Path.exists may raise
+    return len(PATTERN.findall(Path(spec).name)) == 1 and not is_there(spec)
 
 
 class ImageReader:
@@ -42,7 +42,7 @@ class ImageReader:
         self._files = _matching(Path(spec)) if is_pattern(spec) else _numbered(Path(spec))
         if not self._files:
             raise InputError(
-                f"There are no numbered images in {spec}." if Path(spec).is_dir() else f"No image fits {spec}.",
+                f"There are no numbered images in {spec}." if is_directory(spec) else f"No image fits {spec}.",
                 fix="give a folder of images, or a pattern such as frame_%04d.png",
             )
         self._step = 1 / Fraction(rate or USUAL_RATE).limit_denominator(1001)
@@ -98,7 +98,7 @@ def _matching(pattern: Path) -> list[tuple[int, Path]]:
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """The images of a folder: by the number where their names differ in nothing else, else in the order of their names."""
-    paths = [path for path in _listed(folder) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    paths = [path for path in _listed(folder) if is_image_name(path.name) and is_file(path)]
     split = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.name.removesuffix(path.suffix)) for path in paths]
     if all(split) and len({(match.group(1), match.group(3)) for match in split if match}) == 1:
         numbers = [int(match.group(2)) for match in split if match]

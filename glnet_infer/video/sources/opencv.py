@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from threading import Lock
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, install_hint
+from glnet_infer.native_messages import quiet
 from glnet_infer.video.sources.base import READABLE, Clock, RawFrame, SourceFacts, check_size
 
 OPEN_MILLISECONDS, READ_MILLISECONDS = 15_000, 10_000
@@ -129,31 +128,3 @@ def _unreadable(location: int | Path | str, name: str) -> InputError:
     return InputError(
         f"{name} is not a video that can be read.", why="OpenCV finds no picture that it can decode", fix=READABLE
     )
-
-
-class _Quiet:
-    """Keeps OpenCV and its copy of libav from writing to stderr. What went wrong is said once, by an error.
-
-    OpenCV has one level for all threads: it comes back when the last of them leaves.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._level = Lock(), 0, 0
-
-    def __enter__(self) -> None:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET, read when the first video is opened
-        with self._lock:
-            if not self._inside:
-                self._level = cv2.utils.logging.getLogLevel()
-                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                cv2.utils.logging.setLogLevel(self._level)
-
-
-quiet = _Quiet()
-"""``with quiet:`` around what OpenCV does with a video."""

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, first_line
-from glnet_infer.video.sources.base import LARGEST_IMAGE, READABLE, Clock, RawFrame, Sound, SourceFacts, check_size
+from glnet_infer.images import LARGEST_IMAGE
+from glnet_infer.video.sources.base import READABLE, Clock, RawFrame, Sound, SourceFacts, check_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer

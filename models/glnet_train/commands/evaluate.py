@@ -71,7 +71,7 @@ def evaluate_command(
         from glnet.recovery import MeshRecovery
         from glnet_infer.backends import open_backend
         from glnet_infer.bundle import Bundle
-        from glnet_infer.images import check_image_path
+        from glnet_infer.image_files import check_image_path
         from glnet_render import Spread
         from glnet_train.scores import EvaluationProtocol, evaluate, load_regressor
 
@@ -183,7 +183,7 @@ def _actor_body(file: Path, neutral: "Body") -> "Body":
 
 def _draw(result: "Evaluation", faces: "NDArray[np.int32]", path: Path) -> None:
     """Write a picture of the crops of least, middle and greatest error with their meshes."""
-    from glnet_infer.images import write_image
+    from glnet_infer.image_files import write_image
     from glnet_train.scores.pictures import best_median_worst, sheet
 
     rows = best_median_worst(result.scores.values("mpjpe_mm").numpy())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from glnet_infer.commands.console import errors_reported, new_app, print_result
+from glnet_infer.commands.console import errors_reported, new_app, print_result, start
 from glnet_infer.errors import TrainingError, tested_versions
 from glnet_train.commands.compare import compare_command
 from glnet_train.commands.evaluate import evaluate_command
@@ -74,4 +74,4 @@ def smoke(
 
 def main() -> None:
     """Entry point."""
-    app()
+    start(app)

@@ -32,7 +32,7 @@ def sheet_command(
     with errors_reported():
         check_installed()
         from glnet_infer.contract import CropSpec
-        from glnet_infer.images import write_image
+        from glnet_infer.image_files import write_image
         from glnet_render import Spread, SyntheticSource
         from glnet_render.contact_sheet import contact_sheet, draw_keypoints
 

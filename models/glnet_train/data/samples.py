@@ -15,7 +15,8 @@ from glnet.estimate import MINIMUM_DEPTH, estimate_from_joints
 from glnet.rotations import rotation_to_6d
 from glnet_infer.contract import DEFAULT_CAMERA, CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.images import check_boxes, read_image
+from glnet_infer.image_files import read_image
+from glnet_infer.images import check_boxes
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 from glnet_render.targets import Targets, unknown_surface
 from glnet_train.data.annotation import Annotation

@@ -29,7 +29,7 @@ from glnet.rotations import rotation_from_vector
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError
-from glnet_infer.images import read_image
+from glnet_infer.image_files import read_image
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
 from glnet_train.data.annotation import LABEL_MASKS, Annotation, LabelMask, gender_of
 from glnet_train.data.dataset import AnnotatedImages

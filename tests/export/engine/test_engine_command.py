@@ -18,10 +18,11 @@ import pytest
 
 from glnet_export.engines.add import STAGES, add_to_bundle
 from glnet_export.engines.progress import StageReport, quietly
-from glnet_export.engines.reference import compare_outputs, judge_by_reference
+from glnet_export.engines.reference import _bounds, compare_outputs, judge_by_reference, read_reference
 from glnet_infer import BackendError, BundleError, ExportError
 from glnet_infer.backends import open_backend
-from glnet_infer.bundle import Bundle, check_all_files
+from glnet_infer.bundle import Bundle, check_all_files, record_file
+from glnet_infer.contract import CROP_REDUCTIONS
 
 # No torch, no onnx, nothing of the network: what a production machine has.
 REFUSES = """
@@ -117,12 +118,74 @@ def test_a_new_engine_takes_the_files_of_the_bundle_without_copying(exported, ad
     assert seen == [case == "linked"] and check_all_files(path)
 
 
+def test_of_the_cache_nothing_but_files_is_copied(exported, ada, tmp_path):
+    path = shutil.copytree(exported[0], tmp_path / "small")
+    (path / "cache").mkdir()
+    (path / "cache" / "kernels").write_bytes(b"compiled")
+    (path / "cache" / "secret").symlink_to("/etc/hostname")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path / "cache" / "pipe")
+    seen = []
+
+    def stage(name):
+        if name == "build":
+            (beside,) = tmp_path.glob(".small.partial-*")
+            seen.extend(each.name for each in (beside / "cache").iterdir())
+            raise KeyboardInterrupt
+        return quietly(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        add_to_bundle(path, ada, stage=stage)
+    assert seen == ["kernels"]
+
+
+@pytest.mark.parametrize(
+    "arrays, why",
+    [
+        ({"crops": np.zeros((2, 8, 8, 3), np.uint8), "cameras": np.ones((2, 4), np.float32)}, "crops is (2, 8, 8, 3)"),
+        ({"crops": np.zeros((2, 256, 256, 3), np.uint8), "cameras": np.ones((3, 4), np.float32)}, "cameras is (3, 4)"),
+        ({"crops": np.zeros((2, 256, 256, 3), np.uint8)}, "lacks cameras"),
+    ],
+)
+def test_persons_to_compare_on_are_checked(exported, tmp_path, arrays, why):
+    path = shutil.copytree(exported[0], tmp_path / "small")
+    np.savez(path / "reference.npz", **arrays)
+    bundle = Bundle.open(path)
+    with pytest.raises(BundleError, match="was not read") as error:
+        read_reference(bundle, record_file(path / "reference.npz"))
+    assert why in error.value.why
+
+
+def test_a_bound_that_is_no_number_is_damage(exported, tmp_path):
+    path = shutil.copytree(exported[0], tmp_path / "small")
+    document = json.loads((path / "manifest.json").read_text())
+    for graph in document["graphs"]:
+        graph["parity"] = {"bounds": {"vertices_mean_mm": "many"}}
+    (path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match="is damaged") as error:
+        _bounds(Bundle.open(path))
+    assert "'many'" in error.value.why
+
+
 def test_a_bundle_without_graphs_for_engines_says_how_to_get_them(shared_bundle, tmp_path):
     path = shutil.copytree(shared_bundle, tmp_path / "small")
     done = engine(path, "--sm", "89")
     assert done.returncode == ExportError.exit_code == 7
     assert "no graphs that engines are built from" in done.stderr and "--mixed" in done.stderr
     assert sorted(each.name for each in tmp_path.iterdir()) == ["small"]
+
+
+def test_a_crop_graph_of_an_earlier_version_is_refused(without_engine, content):
+    path = without_engine / "manifest.json"
+    document = json.loads(path.read_text())
+    (crops,) = (graph for graph in document["graphs"] if graph["purpose"] == "crops")
+    assert crops.pop("reductions") == list(CROP_REDUCTIONS)
+    path.write_text(json.dumps(document))
+    before = content(without_engine)
+    done = engine(without_engine, "--sm", "89")
+    assert done.returncode == ExportError.exit_code
+    assert "crop.onnx cuts other crops" in done.stderr and "averaging" in done.stderr and "--mixed" in done.stderr
+    assert content(without_engine) == before
 
 
 def test_a_damaged_bundle_is_refused_untouched(without_engine, content):
@@ -208,3 +271,4 @@ def test_hints_of_the_runtime_name_this_command(exported, monkeypatch):
 def test_the_graph_that_cuts_crops_is_in_the_bundle(exported):
     session = onnxruntime.InferenceSession(exported[0] / "crop.onnx", providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["frame", "squares"]
+    assert session.get_inputs()[1].shape[1:] == [len(CROP_REDUCTIONS), 4]

@@ -1,5 +1,6 @@
 """Graphs that TensorRT is given: what it refuses, what is noticed, and how bytes are cast."""
 
+import hashlib
 import types
 from collections import Counter
 
@@ -71,6 +72,23 @@ def test_the_parsers_words_and_the_node_are_in_the_error(toolkit, mixed, tmp_pat
     with pytest.raises(ExportError, match=r"does not read bytes\.onnx") as error:
         build(tmp_path / "bytes.onnx", tmp_path, toolkit, ada, half_layers=0)
     assert "UINT8" in error.value.why.upper() and "turn" in error.value.why
+
+
+def test_a_graph_is_built_from_as_it_was_recorded_and_from_one_file(toolkit, mixed, tmp_path, ada):
+    content = mixed.read_bytes()
+    (tmp_path / "graph.onnx").write_bytes(content)
+    recorded = hashlib.sha256(content).hexdigest()
+    model = onnx.load(mixed)
+    model.graph.node[0].name += "_other"
+    onnx.save(model, tmp_path / "graph.onnx")
+    with pytest.raises(ExportError, match=r"No engine is built from graph\.onnx") as error:
+        build(tmp_path / "graph.onnx", tmp_path, toolkit, ada, half_layers=0, sha256=recorded)
+    assert "changed meanwhile" in error.value.why
+    model.graph.initializer[0].external_data.add(key="location", value="/etc/hostname")
+    onnx.save(model, tmp_path / "graph.onnx")
+    with pytest.raises(ExportError, match="No engine is built") as error:
+        build(tmp_path / "graph.onnx", tmp_path, toolkit, ada, half_layers=0)
+    assert "other files" in error.value.why
 
 
 def test_other_outputs_than_promised_are_refused(toolkit, mixed, tmp_path, ada):

@@ -1,6 +1,7 @@
 """Engines are run and judged: the float32 module plays one on a GPU; what half precision costs."""
 
 import dataclasses
+import functools
 import sys
 import types
 
@@ -16,7 +17,7 @@ from glnet_export.engines.stages import obstacle_to
 from glnet_export.pipeline import Source, export
 from glnet_infer import ExportError
 from glnet_infer.bundle import Bundle
-from glnet_infer.contract import CropSpec
+from glnet_infer.contract import CROP_REDUCTIONS, CropSpec
 from glnet_infer.devices import Gpu
 
 # With a GPU, the engine is run
@@ -83,7 +84,11 @@ def test_an_engine_that_runs_is_compared(run_engine, half, tmp_path):
     assert found["crops"] == half.crops and found["vertices_max_mm"] == 0 and found["pixel_agreement"] == 1
     assert found["bounds"] == graph_of(tmp_path).parity["bounds"]
     cut = engine.parity["crop"]
-    assert cut["crops"] == 7 and cut["frame"] == [1280, 720] and cut["largest_difference"] <= cut["bound"] == 1
+    assert (
+        cut["crops"] == 7 + len(CROP_REDUCTIONS)
+        and cut["frame"] == [1280, 720]
+        and cut["largest_difference"] <= cut["bound"] == 1
+    )
     assert 0.99 < cut["equal"] <= 1
 
 
@@ -104,10 +109,20 @@ def test_an_engine_whose_runtime_is_not_installed_is_not_run(machine, monkeypatc
     assert "11.4.0.106" in obstacle_to(lean, exported[0])  # another version than the one that built
 
 
+def brighter(row, crops):
+    crops[row] |= 3
+    return crops
+
+
 @pytest.mark.parametrize(
     "change",
-    [lambda crops: np.roll(crops, 1, axis=2), lambda crops: crops[..., ::-1], lambda crops: crops[::-1]],
-    ids=["a pixel aside", "BGR", "other squares"],
+    [
+        lambda crops: np.roll(crops, 1, axis=2),
+        lambda crops: crops[..., ::-1],
+        lambda crops: crops[::-1],
+        *(functools.partial(brighter, row) for row in range(-len(CROP_REDUCTIONS), 0)),
+    ],
+    ids=["a pixel aside", "BGR", "other squares", *(f"reduction {reduction}" for reduction in CROP_REDUCTIONS)],
 )
 def test_a_crop_engine_that_cuts_other_crops_is_refused(run_engine, tmp_path, change):
     with pytest.raises(ExportError, match="crops that training saw") as caught:

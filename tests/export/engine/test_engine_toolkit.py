@@ -165,7 +165,7 @@ class StandIn(types.ModuleType):
             def __init__(self, network, logger):
                 pass
 
-            def parse_from_file(self, path):
+            def parse(self, content):
                 return True
 
         class Runtime:
@@ -190,14 +190,17 @@ H200 = Gpu("NVIDIA H200", "9.0")
 
 
 @pytest.fixture
-def classic(machine, monkeypatch, tmp_path):
+def classic(machine, monkeypatch, tmp_path, tmp_path_factory):
     """Builds with a stand-in: returns the record and what the stand-in was told."""
     machine(H200)
     monkeypatch.setattr("glnet_export.engines.build.newest_cuda", lambda: "13.0")
 
+    graph = tmp_path_factory.mktemp("graph") / "g.onnx"
+    graph.touch()  # the stand-in takes anything
+
     def run(stand_in, **options):
         toolkit = Toolkit(TENSORRT, stand_in, ("9.0",), H200.name, "")
-        return build(tmp_path / "g.onnx", tmp_path, toolkit, EngineOptions(**options), half_layers=1), stand_in.told
+        return build(graph, tmp_path, toolkit, EngineOptions(**options), half_layers=1), stand_in.told
 
     return run
 

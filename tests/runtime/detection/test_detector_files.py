@@ -1,5 +1,6 @@
 """Files that are no detectors, or hostile ones: refused with what was found and what is known, never with a traceback."""
 
+import os
 import sys
 
 import numpy as np
@@ -10,8 +11,8 @@ from onnx import TensorProto, helper
 
 from glnet_infer import BackendError, GlnetError, InputError, forks
 from glnet_infer.detection import onnx_file, open_detector
-from glnet_infer.detection.external_data import names_other_files
 from glnet_infer.detection.nanodet import WEIGHTS
+from glnet_infer.onnx_files import MOST_NODES, OnnxContent
 
 IMAGE = np.zeros((48, 64, 3), np.uint8)
 SQUARE = (FLOAT, [1, 3, 64, 64])
@@ -77,7 +78,7 @@ def onnx_path(folder):
 def test_a_file_beyond_what_onnx_can_be_is_not_read(tmp_path):
     with (tmp_path / "large.onnx").open("wb") as file:
         file.truncate(onnx_file.LARGEST_FILE + 1)  # takes no room
-    with pytest.raises(InputError, match="is not an ONNX file that is taken") as error:
+    with pytest.raises(InputError, match="was not read") as error:
         open_detector(tmp_path / "large.onnx")
     assert str(onnx_file.LARGEST_FILE) in error.value.why
 
@@ -167,7 +168,7 @@ GRAPHS = helper.make_node("Thing", [], ["c"], graphs=[helper.make_graph([constan
     ],
 )
 def test_weights_in_other_files_are_refused_before_they_are_loaded(tmp_path, monkeypatch, hostile):
-    assert names_other_files(hostile.SerializeToString())
+    assert OnnxContent.of(hostile.SerializeToString()).names_other_files
     (tmp_path / "hostile.onnx").write_bytes(hostile.SerializeToString())
     monkeypatch.setattr(onnx_file, "import_onnxruntime", lambda: pytest.fail("it was loaded"))
     with pytest.raises(InputError) as error:
@@ -176,10 +177,95 @@ def test_weights_in_other_files_are_refused_before_they_are_loaded(tmp_path, mon
 
 
 def test_an_honest_file_names_no_others():
-    assert not names_other_files(WEIGHTS.read_bytes())
+    assert not OnnxContent.of(WEIGHTS.read_bytes()).problem()
     everything = onnx.load(WEIGHTS)
     everything.graph.initializer[-1].external_data.add(key="location", value="x")
-    assert names_other_files(everything.SerializeToString())
+    assert OnnxContent.of(everything.SerializeToString()).names_other_files
+
+
+def looping(operator):
+    """A detector with an operator that holds a graph; its answer does not depend on it."""
+    found = constant_graph({"input": SQUARE}, QUERIES)
+    body = helper.make_graph([helper.make_node("Identity", ["dets_value"], ["inner"])], "body", [], [])
+    holder = helper.make_node(operator, ["dets_value"], ["unused"], body=body)
+    found.graph.node.append(holder)
+    return found
+
+
+@pytest.mark.parametrize("operator", ["Loop", "Scan", "SequenceMap"])
+@pytest.mark.parametrize("place", ["graph", "branch", "function"])
+def test_loops_are_refused_before_they_can_run(tmp_path, monkeypatch, operator, place):
+    found = looping(operator)
+    loop = found.graph.node.pop()
+    if place == "graph":
+        found.graph.node.append(loop)
+    elif place == "branch":
+        inside = helper.make_graph([loop], "inside", [], [])
+        found.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=inside, else_branch=inside))
+    else:
+        found.functions.append(helper.make_function("own", "f", [], [], [loop], [helper.make_opsetid("", 17)]))
+    (tmp_path / "endless.onnx").write_bytes(found.SerializeToString())
+    monkeypatch.setattr(onnx_file, "import_onnxruntime", lambda: pytest.fail("it was loaded"))
+    with pytest.raises(InputError, match="is not an ONNX file that is taken") as error:
+        open_detector(tmp_path / "endless.onnx")
+    assert operator in error.value.why and "without loops" in error.value.fix
+
+
+def test_a_detector_with_branches_is_taken(tmp_path):
+    # Exporters write one where a dimension may be 1.
+    found = constant_graph({"input": SQUARE}, QUERIES)
+    found.graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["dets_value"], ["inner"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", FLOAT, None)],
+    )
+    del found.graph.node[0]
+    found.graph.node.append(helper.make_node("If", ["yes"], ["dets"], then_branch=branch, else_branch=branch))
+    onnx.save(found, tmp_path / "branches.onnx")
+    assert len(open_detector(tmp_path / "branches.onnx", threshold=0.1)(IMAGE)) > 0
+
+
+def nested_functions(depth, closed=False):
+    """Functions that each call the next one twice; the last one the first, where it is closed."""
+    functions = []
+    for place in range(depth):
+        called = f"f{place + 1}" if place + 1 < depth else "f0" if closed else "Neg"
+        domain = "own" if called.startswith("f") else ""
+        calls = [helper.make_node(called, ["x"], [name], domain=domain) for name in ("y", "z")]
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+        functions.append(helper.make_function("own", f"f{place}", ["x"], ["y"], calls, opsets))
+    start = helper.make_node("f0", ["x"], ["y"], domain="own")
+    return helper.make_model(helper.make_graph([start], "g", [], []), functions=functions)
+
+
+def test_functions_are_counted_where_they_are_called(tmp_path):
+    assert OnnxContent.of(nested_functions(5).SerializeToString()).nodes == 2**5
+    for endless in (nested_functions(40), nested_functions(3, closed=True)):
+        assert OnnxContent.of(endless.SerializeToString()).nodes == MOST_NODES + 1
+        (tmp_path / "unfolding.onnx").write_bytes(endless.SerializeToString())
+        with pytest.raises(InputError) as error:
+            open_detector(tmp_path / "unfolding.onnx")
+        assert "unfolds" in error.value.why
+
+
+def test_a_number_of_a_field_that_parsers_cut_off_is_refused():
+    # 1 << 32 more is the same field to a parser of 32 bits, and another one to who keeps all bits.
+    tensor = outside().SerializeToString()
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    key = (7 << 3 | 2) | 1 << 32
+    hidden = bytes([key & 127 | 128, key >> 7 & 127 | 128, key >> 14 & 127 | 128, key >> 21 & 127 | 128, key >> 28])
+    with pytest.raises(ValueError, match="too large"):
+        OnnxContent.of(hidden + bytes([len(graph)]) + graph)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InputError, match="was not read"):
+        open_detector(tmp_path / "pipe.onnx")
 
 
 def test_a_graph_that_fails_is_refused(tmp_path):

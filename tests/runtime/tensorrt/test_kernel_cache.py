@@ -1,5 +1,6 @@
 """Kernels that TensorRT for RTX keeps: where they lie, when they are written, and what is said where they cannot be."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,32 @@ def test_only_the_last_clone_writes_the_kernels(rtx):
 def test_tensorrt_keeps_nothing(classic):
     run_once(classic)
     assert not (classic.directory / "cache").exists()
+
+
+@pytest.mark.parametrize("linked", ["folder", "file"])
+def test_kernels_are_not_written_through_links(rtx, machine, tmp_path, linked):
+    run_once(rtx)
+    [file] = (rtx.directory / "cache").iterdir()
+    name = file.name
+    file.unlink()
+    victim = tmp_path / "elsewhere" / name
+    victim.parent.mkdir()
+    victim.write_bytes(b"years of work")
+    if linked == "folder":
+        (rtx.directory / "cache").rmdir()
+        (rtx.directory / "cache").symlink_to(victim.parent)
+    else:
+        (rtx.directory / "cache" / name).symlink_to(victim)
+    run_once(rtx)
+    assert victim.read_bytes() == b"years of work"
+    assert (tmp_path / "user-cache/glnet-infer" / name).read_bytes().startswith(b"kernels")  # where else they go
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_kernels_are_not_waited_for(rtx, machine):
+    run_once(rtx)
+    [file] = (rtx.directory / "cache").iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    with TensorRtBackend(rtx):
+        assert machine.configs[-1]._cache._kernels == b""

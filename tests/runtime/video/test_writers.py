@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from glnet_infer import InputError, OutputError
+from glnet_infer import InputError, OutputError, files
 from glnet_infer.video import encoders
 from glnet_infer.video.sources import open_source
 from glnet_infer.video.writers import VideoWriter
@@ -241,7 +241,7 @@ def test_places_that_cannot_be_written(tmp_path, either_writer, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(type(tmp_path), "open", refuse)  # a folder that takes no files, for root too
+    monkeypatch.setattr(files, "claimed_file", refuse)  # a folder that takes no files, for root too
     with pytest.raises(OutputError, match="Permission denied"):
         VideoWriter(tmp_path / "x.mp4", width=64, height=48)
     monkeypatch.undo()

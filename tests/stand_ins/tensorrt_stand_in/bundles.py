@@ -8,6 +8,7 @@ import numpy as np
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.bundle.records import (
+    CROPS,
     RUNTIME,
     BodyRecord,
     CropEngineRecord,
@@ -16,10 +17,11 @@ from glnet_infer.bundle.records import (
     GraphRecord,
     NetworkRecord,
 )
-from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, GRAPH_INPUTS, CropSpec
-from tensorrt_stand_in.computing import FRAME, OUTPUTS, SHAPES, SIDE, VERTICES
+from glnet_infer.contract import CROP_INPUTS, CROP_OUTPUTS, CROP_REDUCTIONS, GRAPH_INPUTS, CropSpec
+from tensorrt_stand_in.computing import FRAME, OUTPUTS, SHAPES, SIDE, SQUARE, VERTICES
 from tensorrt_stand_in.trt import RTX_VERSION, VERSION
 
+CROP_GRAPH = "crop.onnx"
 TYPES = {"uint8": "UINT8", "float32": "FLOAT", "int32": "INT32"}
 
 
@@ -50,7 +52,7 @@ def crop_plan(profile=(1, 4, 6), largest=FRAME, **changes):
     (width, height), crops = largest, _told(profile)
     shapes = {
         "frame": ([-1, -1, 3], [[16, 16, 3], [min(height, 20), min(width, 20), 3], [height, width, 3]]),
-        "squares": ([crops, 4], [[n, 4] for n in profile]),
+        "squares": ([crops, *SQUARE], [[n, *SQUARE] for n in profile]),
         "crops": ([crops, SIDE, SIDE, 3], []),
     }
     tensors = []
@@ -66,7 +68,7 @@ def crop_record(directory, content=None, profile=(1, 4, 6), largest=FRAME, flavo
     """Write a crop engine into a directory; its record."""
     path = directory / f"crop.{flavor}.engine"
     path.write_bytes(crop_plan(profile, largest) if content is None else content)
-    return CropEngineRecord(record_file(path), largest)
+    return CropEngineRecord(record_file(path), largest, CROP_GRAPH)
 
 
 def engine_record(directory, content=None, profile=(1, 4, 6), **values):
@@ -91,10 +93,11 @@ def engine_record(directory, content=None, profile=(1, 4, 6), **values):
     return EngineRecord(**{**default, **values})
 
 
-def make_bundle(directory, *records):
+def make_bundle(directory, *records, reductions=CROP_REDUCTIONS):
     """A bundle without a graph that could be run: its files and its manifest agree, which is all that opening it asks."""
     directory.mkdir(exist_ok=True)
-    (directory / "model.onnx").write_bytes(b"no graph")
+    for name in ("model.onnx", CROP_GRAPH):
+        (directory / name).write_bytes(b"no graph")
     np.savez(directory / "topology.npz", faces=np.zeros((1, 3), np.int32))
     nothing = FileRecord("body.npz", hashlib.sha256(b"").hexdigest(), 0)
     manifest = Manifest(
@@ -103,7 +106,10 @@ def make_bundle(directory, *records):
         network=NetworkRecord("small", "random", "3", "", {}),
         body=BodyRecord("demo", VERTICES, nothing, record_file(directory / "topology.npz")),
         crop=CropSpec(size=SIDE),
-        graphs=(GraphRecord(record_file(directory / "model.onnx"), RUNTIME, "mixed", 20, 1),),
+        graphs=(
+            GraphRecord(record_file(directory / "model.onnx"), RUNTIME, "mixed", 20, 1),
+            GraphRecord(record_file(directory / CROP_GRAPH), CROPS, "fp32", 20, 1, reductions=reductions),
+        ),
         engines=records,
         outputs=OUTPUTS,
     )
@@ -111,9 +117,9 @@ def make_bundle(directory, *records):
     return Bundle.open(directory)
 
 
-def bundle_of(directory, flavor="tensorrt", crop=True, **values):
+def bundle_of(directory, flavor="tensorrt", crop=True, reductions=CROP_REDUCTIONS, **values):
     """A bundle in a new directory, with an engine and, unless crop is False, its crop engine."""
     directory.mkdir()
     if crop:
         values["crop"] = crop_record(directory, None if crop is True else crop, flavor=flavor)
-    return make_bundle(directory, engine_record(directory, flavor=flavor, **values))
+    return make_bundle(directory, engine_record(directory, flavor=flavor, **values), reductions=reductions)

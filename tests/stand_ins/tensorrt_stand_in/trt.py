@@ -7,7 +7,7 @@ import types
 import numpy as np
 
 from glnet_infer.contract import GRAPH_INPUTS
-from tensorrt_stand_in.computing import OUTPUTS, SHAPES, cut, results
+from tensorrt_stand_in.computing import OUTPUTS, SHAPES, SQUARE, cut, results
 
 VERSION, RTX_VERSION = "10.16.1.11", "1.7.1.116"
 SCRATCH = 4096  # bytes that a context works in
@@ -277,7 +277,11 @@ def tensorrt(machine, name="tensorrt", version=VERSION):
             def work():
                 frame = machine.at(addresses["frame"], int(np.prod(shapes["frame"]))).reshape(shapes["frame"])
                 count = shapes["squares"][0]
-                squares = machine.at(addresses["squares"], count * 16).view(np.float32).reshape(count, 4)
+                squares = (
+                    machine.at(addresses["squares"], count * int(np.prod(SQUARE)) * 4)
+                    .view(np.float32)
+                    .reshape(count, *SQUARE)
+                )
                 room = machine.at(addresses["crops"], max(self.get_max_output_size("crops"), 0))
                 room[:] = 0xEE
                 crops = cut(frame, squares)

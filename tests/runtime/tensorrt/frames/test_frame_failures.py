@@ -15,7 +15,7 @@ from glnet_infer.backends.tensorrt import TensorRtBackend
     [
         ("cut", ["does not cut 4 crops", "cut was told to fail"]),
         ("set_input_shape of frame", ["refuses frame of shape (64, 96, 3)", "was told to fail"]),
-        ("set_input_shape of squares", ["refuses squares of shape (4, 4)", "was told to fail"]),
+        ("set_input_shape of squares", ["refuses squares of shape (4, 5, 4)", "was told to fail"]),
         ("set_tensor_address", ["refuses the buffer of frame", "was told to fail"]),
         ("infer_shapes raises", ["no shapes for 4 crops", "the very words"]),
         ("execute_async_v3", ["execute_async_v3 was told to fail"]),
@@ -55,7 +55,7 @@ def test_what_is_refused_at_the_start_leaves_nothing(either, machine, trouble):
         ({"squares": {"mode": "OUTPUT"}}, ["squares is not an input"]),
         ({"crops": {"shape": [-1, 64, 64, 3]}}, ["crops is (-1, 64, 64, 3), not (-1, 32, 32, 3)"]),
         ({"largest": (640, 480)}, ["its profile of frame is (16, 16, 3) to (480, 640, 3)", "to (64, 96, 3)"]),
-        ({"profile": (1, 4, 8)}, ["its profile of squares is (1, 4) to (8, 4)", "(1, 4) to (6, 4)"]),
+        ({"profile": (1, 4, 8)}, ["its profile of squares is (1, 5, 4) to (8, 5, 4)", "(1, 5, 4) to (6, 5, 4)"]),
     ],
 )
 def test_a_crop_engine_of_another_bundle(machine, tmp_path, changes, words):
@@ -76,13 +76,13 @@ def test_a_damaged_crop_engine_is_not_given_to_tensorrt(classic, machine, damage
 @pytest.mark.parametrize(
     "frame, squares, cameras, words",
     [
-        (np.zeros((64, 96, 4), np.uint8), np.ones((2, 4), np.float32), np.ones((2, 4), np.float32), ["(64, 96, 4)"]),
-        (np.zeros((64, 96, 3), np.float32), np.ones((2, 4), np.float32), np.ones((2, 4), np.float32), ["float32 (64"]),
-        (np.zeros((64, 97, 3), np.uint8), np.ones((2, 4), np.float32), np.ones((2, 4), np.float32), ["up to 96 x 64"]),
-        (np.zeros((64, 15, 3), np.uint8), np.ones((2, 4), np.float32), np.ones((2, 4), np.float32), ["from 16 on"]),
-        (frame_of(), np.ones((2, 4)), np.ones((2, 4), np.float32), ["squares is float64"]),
-        (frame_of(), np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), ["squares is float32 (2, 3)"]),
-        (frame_of(), np.ones((2, 4), np.float32), np.ones((3, 4), np.float32), ["cameras is float32 (3, 4)"]),
+        (np.zeros((64, 96, 4), np.uint8), np.ones((2, 5, 4), np.float32), np.ones((2, 4), np.float32), ["(64, 96, 4)"]),
+        (np.zeros((64, 96, 3), np.float32), np.ones((2, 5, 4), np.float32), np.ones((2, 4), np.float32), ["float32 (64"]),
+        (np.zeros((64, 97, 3), np.uint8), np.ones((2, 5, 4), np.float32), np.ones((2, 4), np.float32), ["up to 96 x 64"]),
+        (np.zeros((64, 15, 3), np.uint8), np.ones((2, 5, 4), np.float32), np.ones((2, 4), np.float32), ["from 16 on"]),
+        (frame_of(), np.ones((2, 5, 4)), np.ones((2, 4), np.float32), ["squares is float64"]),
+        (frame_of(), np.ones((2, 4), np.float32), np.ones((2, 4), np.float32), ["squares is float32 (2, 4)", "N x 5 x 4"]),
+        (frame_of(), np.ones((2, 5, 4), np.float32), np.ones((3, 4), np.float32), ["cameras is float32 (3, 4)"]),
     ],
 )
 def test_arrays_that_are_not_the_crop_engines_inputs(classic, machine, frame, squares, cameras, words):

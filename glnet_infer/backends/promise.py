@@ -1,0 +1,115 @@
+"""What a bundle's manifest promises of its graph, compared with the graph itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_infer.bundle import Bundle
+from glnet_infer.contract import TensorSpec
+from glnet_infer.errors import BundleError, first_line
+from glnet_infer.fields import quote
+from glnet_infer.onnx_files import OnnxContent
+
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(float)": "float32"}
+"""NumPy's names of ONNX Runtime's types, those that the contract has."""
+
+_FIX = "copy the bundle again, or export the checkpoint again; files of two bundles do not mix"
+
+
+def check_content(content: bytes, path: Path) -> None:
+    """Refuse a graph that opens other files, loops, or unfolds without end, before a runtime reads it.
+
+    Args:
+        content: The ONNX file.
+        path: Its path, for messages.
+
+    Raises:
+        BundleError: It is such a graph, or no ONNX file.
+    """
+    try:
+        problem = OnnxContent.of(content).problem()
+    except ValueError as error:
+        problem = first_line(error)
+    if problem:
+        raise BundleError(f"{path} is not a graph that is run.", why=problem, fix="export the checkpoint again")
+
+
+class Promise:
+    """The inputs and outputs that a bundle's manifest names.
+
+    Args:
+        bundle: The opened bundle.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._path, self._manifest = bundle.graph, bundle.manifest
+        self._rows = [
+            (spec.name, np.dtype(spec.dtype), tuple(self._side(side) for side in spec.shape[1:]))
+            for spec in self._manifest.outputs
+        ]
+
+    def check_session(self, session: Any) -> None:
+        """Compare names, types and shapes with those of a session of ONNX Runtime.
+
+        Sides that the graph leaves open are compared when it runs.
+
+        Raises:
+            BundleError: They differ.
+        """
+        problems = [
+            *self._differences(self._manifest.inputs, session.get_inputs(), "input"),
+            *self._differences(self._manifest.outputs, session.get_outputs(), "output"),
+        ]
+        if problems:
+            raise BundleError(
+                f"{self._path} is not the graph that the manifest describes.", why="; ".join(problems), fix=_FIX
+            )
+
+    def check_outputs(self, arrays: Sequence[NDArray[Any]], crops: int) -> None:
+        """Compare what the graph gave for so many crops; in the manifest's order of outputs.
+
+        Raises:
+            BundleError: An array has another type or shape.
+        """
+        for (name, dtype, row), array in zip(self._rows, arrays, strict=True):
+            found = getattr(array, "shape", None), getattr(array, "dtype", None)
+            if found != ((crops, *row), dtype):
+                wanted = f"{dtype} {(crops, *row)}"
+                raise self._another(f"for {crops} crops, {name} is {found[1]} {found[0]}, not {wanted}")
+
+    def _another(self, why: str) -> BundleError:
+        return BundleError(f"{self._path} is not the graph that the manifest describes.", why=why, fix=_FIX)
+
+    def _side(self, side: str | int) -> Any:
+        return self._manifest.crop.size if side == "C" else side
+
+    def _differences(self, specs: tuple[TensorSpec, ...], found: Sequence[Any], what: str) -> list[str]:
+        problems = []
+        by_name = {each.name: each for each in found}
+        strangers = sorted(set(by_name) - {spec.name for spec in specs})
+        # One more output costs time and harms nobody; one more input has no value.
+        if strangers and what == "input":
+            problems.append(f"it takes {quote(strangers[0])}, which the manifest does not name")
+        for spec in specs:
+            each = by_name.get(spec.name)
+            if each is None:
+                problems.append(f"it has no {what} {spec.name}")
+                continue
+            if _DTYPES.get(each.type) != spec.dtype:
+                problems.append(f"{spec.name} is {each.type}, not {spec.dtype}")
+            wanted, shape = [self._side(side) for side in spec.shape], list(each.shape)
+            fits = len(shape) == len(wanted) and all(
+                not isinstance(theirs, int) or theirs == ours for theirs, ours in zip(shape, wanted, strict=True)
+            )
+            if not fits:
+                problems.append(f"{spec.name} is {_shown(shape)}, not {_shown(wanted)}")
+        return problems
+
+
+def _shown(sides: Sequence[Any]) -> str:
+    return " x ".join("?" if side is None else str(side)[:20] for side in sides) or "a single number"
