@@ -267,6 +267,8 @@ def _check_work(path: str | PathLike[str], header: _Header, content: bytes) -> N
     passes = content.count(b"\xff\xda") if header.kind == "JPEG" else 1
     if passes * width * height > _MOST_WORK:
         raise _too_large(path, f"it has {width} x {height} pixels in {passes} passes")
+    if header.kind == "PNG" and not _chunks_fit(content):
+        raise _damaged(path, "one of its parts is longer than the file")
     if header.kind == "JPEG2000":
         # The stream inside has a size of its own, which the box around it need not repeat.
         at = content.find(b"\xff\x4f\xff\x51")
@@ -276,6 +278,17 @@ def _check_work(path: str | PathLike[str], header: _Header, content: bytes) -> N
         right, lower, left, upper, *_, components = struct.unpack(">8IH", stream)
         if (right - left, lower - upper) != (width, height) or components > 4:
             raise _damaged(path, "its parts differ in its size")
+
+
+def _chunks_fit(content: bytes) -> bool:
+    """Whether every chunk of a PNG ends inside it: OpenCV makes room for what a chunk says of its length."""
+    at, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        at += 12 + length
+        if at > len(content):
+            return False
+    return True
 
 
 def _blended(path: str | PathLike[str], header: _Header, oriented: bool) -> Picture | None:

@@ -308,22 +308,6 @@ def test_help_explains_the_options():
         assert option in result.stdout
 
 
-def test_a_checkpoint_that_changes_while_it_is_read_is_refused(small_checkpoint, tmp_path, monkeypatch):
-    path = tmp_path / "training.pth"
-    path.write_bytes(small_checkpoint.read_bytes())
-    load = Checkpoint.load
-
-    def while_training(*arguments):
-        found = load(*arguments)
-        with path.open("ab") as other:
-            other.write(b"the next step's")
-        return found
-
-    monkeypatch.setattr(Checkpoint, "load", while_training)
-    with pytest.raises(ExportError, match="changed while it was read"):
-        Source(path).load()
-
-
 # What is said of weights and bodies
 
 
@@ -375,3 +359,19 @@ def test_the_stage_of_loading_says_where_weights_were_found(small_checkpoint, tm
     assert "'_orig_mod.' taken off their names" in report.lines
     failed(run(tmp_path / "compiled.pth", "--weights-key", "ema"), CheckpointError, "'ema'")
     usage_error(run("--random-init", "demo", "--weights-key", "ema"), "--weights-key")
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(small_checkpoint, tmp_path, monkeypatch):
+    path = tmp_path / "training.pth"
+    path.write_bytes(small_checkpoint.read_bytes())
+    load = Checkpoint.load
+
+    def while_training(*arguments):
+        found = load(*arguments)
+        with path.open("ab") as other:
+            other.write(b"the next step's")
+        return found
+
+    monkeypatch.setattr(Checkpoint, "load", while_training)
+    with pytest.raises(ExportError, match="changed while it was read"):
+        Source(path).load()

@@ -1,5 +1,6 @@
 """What command lines say reaches the reader as it was written, whatever the width of his terminal."""
 
+import io
 import os
 import re
 import signal
@@ -8,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from glnet_infer import InputError
+from glnet_infer import InputError, OutputError
 from glnet_infer.commands import console
 from glnet_infer.commands.console import errors_reported
 from glnet_infer.commands.infer import app
@@ -88,3 +90,106 @@ def test_what_sigterm_did_before_it_does_afterwards():
     with errors_reported():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+
+
+def run(*command, stdout=subprocess.PIPE, **options):
+    """An installed command; nothing of Python's own is taken for its words."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *map(str, command[1:])],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+@FULL
+@pytest.mark.parametrize(
+    "code, command",
+    [
+        (9, ["glnet-doctor", "--help"]),
+        (9, ["glnet-doctor", "--version"]),
+        (9, ["glnet-doctor"]),
+        (9, ["glnet-doctor", "--json"]),
+        (4, ["glnet-doctor", "no-bundle", "--json"]),
+        (9, ["glnet-infer", "--help"]),
+        (3, ["glnet-infer", "no-photo.jpg", "-b", "no-bundle", "--json"]),
+        (9, ["glnet-export", "--help"]),
+        (9, ["glnet-train", "--help"]),
+        (9, ["glnet-bench", "--help"]),
+    ],
+)
+def test_a_full_disk_behind_stdout_is_an_error_in_words(code, command):
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        result = run(*command, stdout=full)
+    assert "Traceback" not in result.stderr and "Exception ignored" not in result.stderr
+    assert "error: " in result.stderr and result.returncode == code
+
+
+@pytest.mark.parametrize("options", [["--help"], ["--version"], [], ["--json"]])
+def test_a_closed_stdout_is_an_error_in_words(options):
+    command = " ".join([f'"{Path(sys.executable).parent / "glnet-doctor"}"', *options, ">&-"])
+    result = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=120)
+    assert "Traceback" not in result.stderr
+    assert result.returncode == (0 if "--help" in options else 9)  # click prints no help where nobody hears it
+
+
+def test_an_error_of_the_system_elsewhere_is_not_taken_for_one_of_stdout(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fails"])
+    app = typer.Typer()
+
+    @app.command()
+    def fails():
+        raise PermissionError(13, "elsewhere")
+
+    with pytest.raises(PermissionError):
+        console.start(app)
+
+
+class Terminal(io.StringIO):
+    def __init__(self, terminal, encoding="utf-8"):
+        super().__init__()
+        self.terminal, self.codec = terminal, encoding
+
+    encoding = property(lambda self: self.codec)
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        text.encode(self.codec)
+        return super().write(text)
+
+
+OBEYED = "a\x1b[2Jb\x9bc\rd"
+
+
+def test_a_terminal_gets_names_escaped_and_programs_get_them_as_they_are(monkeypatch):
+    for terminal, expected in ((True, r"a\x1b[2Jb\x9bc\rd"), (False, OBEYED)):
+        monkeypatch.setattr(sys, "stdout", Terminal(terminal))
+        console.print_result(OBEYED)
+        assert sys.stdout.getvalue() == f"{expected}\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_names_that_are_no_text_are_printed(monkeypatch, encoding):
+    monkeypatch.setattr(sys, "stdout", Terminal(False, encoding))
+    console.print_result("photo-\udcff-日.npz")
+    assert sys.stdout.getvalue().startswith("photo-\\udcff-")
+
+
+def test_messages_hold_nothing_that_a_terminal_obeys(capsys):
+    console.say(OBEYED)
+    console.print_error(InputError(OBEYED))
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and "\x9b" not in said and "\r" not in said
+
+
+def test_results_for_a_closed_stdout_are_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OutputError, match="closed"):
+        console.print_result("a line")

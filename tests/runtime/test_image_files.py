@@ -238,6 +238,7 @@ def jp2_of(outer, inner):
         (png_of(5_657, 5_657, colour=6), "at most 32 million"),
         (png_of(1_000_001, 1), "1000001 x 1 pixels"),
         (png_of(0, 8), "cannot be decoded"),
+        (png_of(8, 8).replace(struct.pack(">I", 17) + b"IDAT", b"\xff\0\0\0IDAT"), "longer than the file"),
         (jpeg_of(10_001, 10_000), "10001 x 10000 pixels, and at most 100 million"),
         (jpeg_of(8_000, 8_000, passes=40), "passes"),
         (b"BM" + struct.pack("<IHHIIIIHHIIIIII", 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0), "100 million"),
