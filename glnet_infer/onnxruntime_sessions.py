@@ -1,4 +1,4 @@
-"""ONNX Runtime, imported without its telemetry."""
+"""ONNX Runtime, imported without its telemetry; options of its sessions."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from glnet_infer.backends import Frame
 from glnet_infer.camera import Intrinsics
 from glnet_infer.crops import CropSquares
+from glnet_infer.detection import Detector, find_persons
+from glnet_infer.device_arrays import COPY_TO_HOST
 from glnet_infer.errors import InputError
 
 
@@ -72,3 +74,19 @@ def with_boxes(images: Iterable[Any], boxes: Iterable[ArrayLike | None]) -> Iter
             why=str(error),
             fix="give one list of boxes for each image; an empty one where nobody is",
         ) from error
+
+
+def found_boxes(frame: Frame, detector: Detector) -> NDArray[np.float64]:
+    """Boxes of the persons that a detector finds in an image, N x 4.
+
+    Raises:
+        InputError: The image lies on the GPU.
+        BackendError: The detector failed.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise InputError(
+            "The image on the GPU came without boxes.",
+            why="the detector takes images of the host",
+            fix=f"give the persons' boxes, or {COPY_TO_HOST}",
+        )
+    return find_persons(detector, frame).boxes

@@ -26,12 +26,12 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import GRID_STRIDE
 from glnet_infer.crops import CropSquares, cut_crops
-from glnet_infer.detection import DEFAULT_DETECTOR, Detector, find_persons, open_detector
+from glnet_infer.detection import DEFAULT_DETECTOR, Detector, open_detector
 from glnet_infer.device_arrays import COPY_TO_HOST, DeviceMeshes, is_device_array
 from glnet_infer.errors import BackendError, InputError
 from glnet_infer.forks import OfThisProcess
 from glnet_infer.images import check_boxes, check_device_image, check_image
-from glnet_infer.persons import Persons, in_groups, with_boxes
+from glnet_infer.persons import Persons, found_boxes, in_groups, with_boxes
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.results.skin import Skin
 
@@ -245,7 +245,7 @@ class MeshRecoverer(OfThisProcess):
         frame = self._frame(image)
         height, width = frame.shape[:2]
         if boxes is None and self.detector is not None:
-            boxes = self._found(frame, self.detector)
+            boxes = found_boxes(frame, self.detector)
         checked = check_boxes(boxes, width, height)
         if intrinsics is None:
             intrinsics = Intrinsics.guess(width, height)
@@ -342,22 +342,6 @@ class MeshRecoverer(OfThisProcess):
                 fix=f"{COPY_TO_HOST}; for larger frames, glnet-export engine BUNDLE --frame WIDTHxHEIGHT",
             )
         return frame
-
-    @staticmethod
-    def _found(frame: Frame, detector: Detector) -> ArrayLike:
-        """Boxes of the persons that a detector finds.
-
-        Raises:
-            InputError: The image lies on the GPU.
-            BackendError: The detector failed.
-        """
-        if not isinstance(frame, np.ndarray):
-            raise InputError(
-                "The image on the GPU came without boxes.",
-                why="the detector takes images of the host",
-                fix=f"give the persons' boxes, or {COPY_TO_HOST}",
-            )
-        return find_persons(detector, frame).boxes
 
     def _run_frame(self, persons: Persons) -> Outputs:
         """Outputs of the crops that the backend cuts out of a frame, all at once."""

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "viewer": GROUND | PIXELS | {"results"},
     "backends": GROUND | {"bundle", "device_arrays"},
     "detection": GROUND | PIXELS,
-    "persons": GROUND | PIXELS | {"backends"},
+    "persons": GROUND | PIXELS | {"backends", "detection"},
     "video": GROUND | PIXELS | {"results", "detection"},  # it follows with whatever recovers persons
     "recoverer": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "video"},
     "jobs": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer", "video"},

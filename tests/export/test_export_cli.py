@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from glnet.checkpoint import Checkpoint
 from glnet.random_init import random_recovery
+from glnet_export import pipeline
 from glnet_export.commands.main import app
 from glnet_export.engines.progress import StageReport
 from glnet_export.pipeline import STAGES, Source, export
@@ -304,6 +305,59 @@ def test_help_explains_the_options():
     assert result.exit_code == 0
     for option in ("--output", "--config", "--random-init", "--body", "--max-vertex-error", "--json"):
         assert option in result.stdout
+
+
+# What is said of weights and bodies
+
+
+@pytest.fixture
+def smpl_sized_body(tmp_path):
+    """Makes a body file with as many vertices as SMPL's, under a name of SMPL's."""
+
+    def make(name):
+        vertices = 6890
+        arrays = {
+            "v_template": np.random.default_rng(3).normal(scale=0.3, size=(vertices, 3)),
+            "shapedirs": np.zeros((vertices, 3, 10)),
+            "J_regressor": np.full((24, vertices), 1 / vertices),
+            "weights": np.full((vertices, 24), 1 / 24),
+            "f": np.zeros((2, 3), np.uint32),
+        }
+        np.savez(tmp_path / name, **arrays)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.mark.parametrize("file, name", [("SMPL_MALE.npz", "smpl-male"), ("SMPL_NEUTRAL.npz", "smpl")])
+@pytest.mark.parametrize("bare", [True, False])
+def test_smpls_male_body_is_warned_of_where_the_network_knows_the_neutral_one(
+    small_checkpoint, smpl_sized_body, tmp_path, file, name, bare
+):
+    document = torch.load(small_checkpoint, weights_only=True)
+    document["config"]["body"] = "smpl"
+    (tmp_path / "config.json").write_text(json.dumps(document["config"]))
+    torch.save(document["state_dict"] if bare else document, tmp_path / "trained.pth")
+    config = str(tmp_path / "config.json") if bare else None
+    source = Source(tmp_path / "trained.pth", config, body=str(smpl_sized_body(file)))
+    loaded, report = source.load(), StageReport()
+    assert loaded.recovery.decoder.body.data.name == name
+    pipeline._load(source, report)
+    said = "; ".join(report.lines)
+    assert ("smpl-male" in said) == (name == "smpl-male")
+    assert ("neutral" in said or "trained with the body 'smpl'" in said) == (name == "smpl-male")
+    assert "WARNING: the body is odd: " in said  # a cloud of points has no head
+
+
+def test_the_stage_of_loading_says_where_weights_were_found(small_checkpoint, tmp_path):
+    document = torch.load(small_checkpoint, weights_only=True)
+    state = {f"_orig_mod.{name}": value for name, value in document["state_dict"].items()}
+    torch.save({**document, "state_dict": state}, tmp_path / "compiled.pth")
+    report = StageReport()
+    pipeline._load(Source(tmp_path / "compiled.pth"), report)
+    assert "'_orig_mod.' taken off their names" in report.lines
+    failed(run(tmp_path / "compiled.pth", "--weights-key", "ema"), CheckpointError, "'ema'")
+    usage_error(run("--random-init", "demo", "--weights-key", "ema"), "--weights-key")
 
 
 def test_a_checkpoint_that_changes_while_it_is_read_is_refused(small_checkpoint, tmp_path, monkeypatch):

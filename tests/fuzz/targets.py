@@ -193,6 +193,12 @@ def checkpoint_seeds() -> list[bytes]:
     return files
 
 
+def safetensors_seeds() -> list[bytes]:
+    from safetensors.torch import save
+
+    return [save({f"module.{name}": value.contiguous() for name, value in tiny_network().state_dict().items()})]
+
+
 def read_checkpoint(path: Path) -> None:
     from glnet.checkpoint import Checkpoint
     from glnet_infer.errors import CheckpointError
@@ -300,7 +306,7 @@ def image_seeds() -> list[bytes]:
     small = IMAGE[:20, :24]
     kinds = {
         ".jpg": small, ".png": small, ".tif": small, ".webp": small, ".bmp": small, ".ppm": small, ".pgm": small[..., 0],
-        ".jp2": small, ".gif": small, ".avif": small,
+        ".jp2": IMAGE, ".gif": small, ".avif": IMAGE,
     }  # fmt: skip
     found = []
     for suffix, image in kinds.items():
@@ -578,6 +584,7 @@ def _targets() -> list[Target]:
         "graph": (graph_seeds, change_bytes, ".onnx", read_graph),
         "config": (config_seeds, change_json, ".json", read_config),
         "checkpoint": (checkpoint_seeds, change_zip_of_pickle, ".pth", read_checkpoint),
+        "safetensors": (safetensors_seeds, change_bytes, ".safetensors", read_checkpoint),
         "body-pickle": (body_pickles, change_pickle, ".pkl", read_body),
         "body-npz": (lambda: [saved_npz(body_arrays())], change_npz, ".npz", read_body),
         "boxes": (boxes_seeds, change_json, ".json", read_boxes),

@@ -24,6 +24,7 @@ CASES = {"graph": 60, "3dpw": 100, "hybrik": 100}
 NAMES = (
     "manifest", "topology", "skin", "graph", "config", "checkpoint", "body-pickle", "body-npz", "boxes", "arguments",
     "image", "detector", "video", "meshes", "motion-npz", "motion-json", "bench", "coco", "hybrik", "3dpw",
+    "safetensors",
 )  # fmt: skip
 
 

@@ -14,8 +14,18 @@ from glnet_infer.bodies import BODY_DIRECTORY_VARIABLE, SMPL_FILE_NAMES, body_se
 from glnet_infer.errors import BodyError, first_line
 
 GENDERED_NAMES = {
-    "smpl-male": ("SMPL_MALE.npz", "SMPL_MALE.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl"),
-    "smpl-female": ("SMPL_FEMALE.npz", "SMPL_FEMALE.pkl", "basicmodel_f_lbs_10_207_0_v1.1.0.pkl"),
+    "smpl-male": (
+        "SMPL_MALE.npz",
+        "SMPL_MALE.pkl",
+        "basicmodel_m_lbs_10_207_0_v1.1.0.pkl",
+        "basicmodel_m_lbs_10_207_0_v1.0.0.pkl",
+    ),
+    "smpl-female": (
+        "SMPL_FEMALE.npz",
+        "SMPL_FEMALE.pkl",
+        "basicmodel_f_lbs_10_207_0_v1.1.0.pkl",
+        "basicModel_f_lbs_10_207_0_v1.0.0.pkl",
+    ),
 }
 """Names under which SMPL's other two bodies are handed out."""
 

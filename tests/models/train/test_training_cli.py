@@ -35,6 +35,23 @@ def test_compact_checkpoints_are_half_as_large_and_recover_the_same(small_checkp
         huge.compact()
 
 
+def test_a_command_says_which_weights_it_took_and_takes_those_that_are_named(small_checkpoint, tmp_path):
+    document = torch.load(small_checkpoint, weights_only=True)
+    document["state_dict_ema"] = {f"module.{name}": value * 0 for name, value in document["state_dict"].items()}
+    torch.save(document, tmp_path / "both.pth")
+    arguments = ["compact", str(tmp_path / "both.pth"), "-o", str(tmp_path / "small.pth")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "weights of 'state_dict'" in result.stderr
+    assert "'state_dict_ema.module' would fit too: --weights-key chooses" in result.stderr
+    assert Checkpoint.load(tmp_path / "small.pth").state["coarse.bias"].any()
+    result = CliRunner().invoke(app, [*arguments, "--weights-key", "state_dict_ema"])
+    assert result.exit_code == 0, result.output
+    assert "'module.' taken off" in result.stderr
+    assert not Checkpoint.load(tmp_path / "small.pth").state["coarse.bias"].any()
+    assert CliRunner().invoke(app, [*arguments, "--weights-key", "ema"]).exit_code == CheckpointError.exit_code
+
+
 def test_pictures_of_an_evaluation_are_written(small_checkpoint, tmp_path):
     arguments = ["eval", str(small_checkpoint), "--crops", "4", "--pictures"]
     result = CliRunner().invoke(app, [*arguments, str(tmp_path / "sheet.png")])

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+from datetime import date
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -307,3 +309,18 @@ def test_targets_decode_to_the_labelled_body(sequence, write_3dpw, body):
     torch.testing.assert_close(targets.estimate.keypoints[:, :29], labels.keypoints, atol=1e-4, rtol=0)
     torch.testing.assert_close(targets.estimate.depths[:, :29], labels.depths, atol=1e-4, rtol=0)
     torch.testing.assert_close(targets.estimate.scale, labels.scale, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "value", [b"]q\x00h\x00ah\x00a", b"](L" + b"9" * 400 + b"L\ne", b"ca.b\nC\n)R"], ids=["endless", "huge", "foreign"]
+)
+def test_3dpw_values_that_are_no_labels_are_refused_at_once(write_3dpw, sequence, body, value):
+    root = write_3dpw(sequence[0])
+    (root / "sequenceFiles" / "train" / "fabricated_00.pkl").write_bytes(b"}U\x05poses" + value + b"s.")
+    with pytest.raises(InputError, match=r"fabricated_00\.pkl"):
+        read_3dpw(root, "train", body)
+
+
+def test_3dpw_objects_of_other_classes_are_left_aside(write_3dpw, sequence, body):
+    content = {**sequence[0], "v_template_clothed": [Fraction(1, 2)], "made": date(2018, 9, 8)}
+    assert len(read_3dpw(write_3dpw(content), "train", body)) == len(read_3dpw(write_3dpw(sequence[0]), "train", body))

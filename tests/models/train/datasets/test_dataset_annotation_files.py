@@ -175,3 +175,83 @@ def test_bodies_in_another_unit_are_noticed(h36m, write_json, factor):
     record["smpl_joints"] = (np.array(record["smpl_joints"]) * factor).tolist()
     with pytest.raises(InputError, match="millimetres"):
         read_h36m(*write_json(h36m))
+
+
+# Labels as joined, exported and damaged files have them
+
+
+def test_coco_persons_without_keypoints_are_left_out_and_counted(coco, write_json):
+    person = coco["annotations"][0]
+    bare = {key: value for key, value in person.items() if key != "keypoints"}
+    coco["annotations"] += [bare, {**bare, "keypoints": []}, {**bare, "keypoints": None}, {**person, "bbox": None}]
+    found = read_coco(*write_json(coco))
+    assert len(found) == 1
+    assert found.left_out == {"no keypoints": 3, "no bbox": 1}
+
+
+def test_a_coco_file_of_boxes_alone_is_told_what_it_lacks(coco, write_json):
+    del coco["annotations"][0]["keypoints"]
+    with pytest.raises(InputError, match="lacks keypoints"):
+        read_coco(*write_json(coco))
+
+
+def test_coco_areas_may_be_unknown(coco, write_json):
+    coco["annotations"][0]["area"] = None
+    (annotation,) = read_coco(*write_json(coco))
+    assert annotation.area is None
+
+
+@pytest.mark.parametrize("name, label", [("h36m", "thetas"), ("h36m", "bbox"), ("mpi_inf_3dhp", "keypoints_cam")])
+def test_persons_whose_labels_are_null_are_left_out_and_counted(name, label, request, write_json):
+    content = request.getfixturevalue(name)
+    content["images"].append(content["images"][0])
+    content["annotations"].append({**content["annotations"][0], label: None})
+    found = READERS[name](*write_json(content))
+    assert len(found) == 1
+    assert found.left_out == {f"no {label}": 1}
+
+
+@pytest.mark.parametrize("label", ["angle_twist", "h36m_joints"])
+def test_labels_that_a_file_need_not_have_may_be_null(h36m, write_json, label):
+    h36m["annotations"][0][label] = None
+    (annotation,) = read_h36m(*write_json(h36m))
+    assert (annotation.twists if label == "angle_twist" else annotation.h36m_joints) is None
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    "name, part, key, value",
+    [
+        ("coco", "annotations", "area", [1, 2]),
+        ("coco", "annotations", "area", "large"),
+        ("coco", "annotations", "area", HUGE),
+        ("coco", "annotations", "image_id", [1]),
+        ("coco", "annotations", "image_id", {"a": 1}),
+        ("coco", "annotations", "image_id", 1.5),
+        ("coco", "annotations", "bbox", [HUGE, 0, 1, 1]),
+        ("coco", "annotations", "keypoints", [1e300] * 51),
+        ("coco", "annotations", "keypoints", [[[]]]),
+        ("coco", "images", "id", [1]),
+        ("coco", "images", "width", None),
+        ("coco", "images", "height", HUGE),
+        ("h36m", "annotations", "thetas", [[1, 2], [3]]),
+        ("h36m", "annotations", "thetas", {"x": 1}),
+        ("h36m", "annotations", "betas", [HUGE] * 10),
+        ("h36m", "annotations", "smpl_joints", [1e300] * 87),
+        ("h36m", "annotations", "angle_twist", 3),
+        ("h36m", "annotations", "angle_twist", [1]),
+        ("h36m", "images", "cam_param", 5),
+        ("h36m", "images", "cam_param", ["f", "c"]),
+        ("mpi_inf_3dhp", "images", "cam_param", None),
+        ("mpi_inf_3dhp", "annotations", "keypoints_cam", [[HUGE]]),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_labels_of_any_other_kind_are_refused(name, part, key, value, request, write_json):
+    content = request.getfixturevalue(name)
+    content[part][0][key] = value
+    with pytest.raises(InputError) as caught:
+        READERS[name](*write_json(content))
+    assert caught.value.why or caught.value.fix

@@ -226,8 +226,17 @@ def test_a_part_of_a_dataset_is_spread_over_it(body, person, monkeypatch):
 _load = AnnotatedImages.load
 
 
+ANNOUNCED = (
+    b"\x93NUMPY\x01\x00\x76\x00"
+    + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000, 1000, 1000), }".ljust(117)
+    + b"\n"
+)
+
+
 @pytest.mark.parametrize(
-    "content", [b"nonsense", np.zeros((24, 10)), np.full((17, 10), np.nan)], ids=["damaged", "SMPL's", "NaN"]
+    "content",
+    [b"nonsense", ANNOUNCED, np.zeros((24, 10)), np.full((17, 10), np.nan), np.zeros((17, 10), complex)],
+    ids=["damaged", "announced", "SMPL's", "NaN", "complex"],
 )
 def test_what_is_no_regressor_is_refused(tmp_path, content):
     path = tmp_path / "regressor.npy"
