@@ -18,7 +18,7 @@ NEEDS = {
 }
 """Packages that readers, or what makes their valid files, need beside the runtime."""
 
-CASES = {"graph": 60, "3dpw": 100, "hybrik": 100}
+CASES = {"graph": 30, "bench": 40, "checkpoint": 100, "3dpw": 100, "hybrik": 100}
 """Fewer, where a case takes long."""
 
 NAMES = (
