@@ -11,7 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 NEEDS = {
-    "glnet": ("config", "checkpoint", "body-pickle", "body-npz", "coco", "hybrik", "3dpw"),
+    "glnet": ("config", "checkpoint", "safetensors", "body-pickle", "body-npz", "coco", "hybrik", "3dpw"),
     "onnx": ("detector",),
     "av": ("video",),
     "glnet_bench": ("bench",),
