@@ -13,6 +13,7 @@ from glnet_infer import BackendError, InputError, Intrinsics
 from glnet_infer.detection import find_persons, open_detector
 from glnet_infer.images import check_boxes
 from glnet_infer.numbers import as_floats, is_number
+from glnet_infer.results.motion_builder import MotionBuilder
 from glnet_infer.video.following import FollowOptions
 from glnet_infer.video.sources import Window
 
@@ -222,3 +223,17 @@ def test_a_detectors_scores_that_are_no_numbers_are_refused(scores):
     found = SimpleNamespace(boxes=[FLAT], scores=scores)
     with pytest.raises(BackendError, match="cannot be used"):
         find_persons(lambda image: found, np.zeros((90, 100, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "frame, time", [(10**400, 0.0), (1 << 62, 0.0), ("1", 0.0), (True, 0.0), (1, 10**400), (1, "0"), (1, np.nan)]
+)
+def test_a_frame_whose_number_or_time_is_none_is_refused(frame, time):
+    with MotionBuilder() as builder, pytest.raises(InputError, match="cannot be added"):
+        builder.add(frame, time)
+
+
+@pytest.mark.parametrize("scores", [["0.9", "0.8"], [True, True], [10**400, 1]])
+def test_scores_of_a_motion_that_are_no_numbers_are_refused(meshes, scores):
+    with MotionBuilder() as builder, pytest.raises(InputError, match="scores are not numbers"):
+        builder.add(0, 0.0, meshes, [1, 2], scores)
