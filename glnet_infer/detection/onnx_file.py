@@ -87,9 +87,10 @@ class OnnxDetector(OfThisProcess):
                 why=f"it gave {_in_words(outputs)}",
                 fix="export it again",
             )
-        arrays = {name: outputs[theirs][0].astype(np.float64) for name, theirs in self._names.items()}
         with np.errstate(all="ignore"):  # what is no number is dropped
+            arrays = {name: outputs[theirs][0].astype(np.float64) for name, theirs in self._names.items()}
             boxes, scores = self.family.read(arrays, framed)
+            scores = np.asarray(scores, np.float64).astype(np.float32)
         return detections(boxes, scores, framed.size, self._threshold, duplicates=self.family.duplicates)
 
     def _inputs(self) -> tuple[Any, Any]:

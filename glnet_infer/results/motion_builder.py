@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.camera import Intrinsics
 from glnet_infer.errors import InputError, OutputError
+from glnet_infer.fields import quote
 from glnet_infer.forks import HomeProcess
+from glnet_infer.numbers import as_floats, is_number
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_data import COLUMNS, DOUBTED, OBSERVED, RAW, empty_column
@@ -99,6 +101,8 @@ class MotionBuilder:
             InputError: The frame does not follow the last one, or arrays do not fit together.
             OutputError: The temporary file cannot be written.
         """
+        if not (is_number(frame) and is_number(time) and abs(frame) < 1 << 62):
+            raise InputError(f"Frame {quote(frame)} at {quote(time)} s cannot be added.", fix="give a number and seconds")
         number, moment = int(frame), float(time)
         last = (self._numbers[-1], self._times[-1]) if self._numbers else (-1, -np.inf)
         if number <= last[0] or not last[1] < moment < np.inf:
@@ -124,7 +128,7 @@ class MotionBuilder:
         raw: Meshes | None,
     ) -> None:
         count = len(meshes)
-        trust = np.ones(count) if scores is None else np.asarray(scores, np.float64)
+        trust = np.ones(count) if scores is None else as_floats(scores, "The scores are not numbers.", fix="give one a box")
         keypoints = meshes.keypoints_2d.shape[1]
         self._check(meshes, raw, tracks, trust, keypoints)
         if self._type is None:

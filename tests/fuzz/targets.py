@@ -112,7 +112,7 @@ def read_topology(path: Path) -> None:
 
 
 def skin_seeds() -> list[bytes]:
-    return [saved_npz(dict(np.load(small_bundle() / "skin.npz"))), saved_npz(tiny_skin().arrays())]
+    return [saved_npz(tiny_skin().arrays())]
 
 
 @cache

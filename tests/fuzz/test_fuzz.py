@@ -11,19 +11,20 @@ import pytest
 
 HERE = Path(__file__).parent
 NEEDS = {
-    "glnet": ("config", "checkpoint", "body-pickle", "body-npz", "coco", "hybrik", "3dpw"),
+    "glnet": ("config", "checkpoint", "safetensors", "body-pickle", "body-npz", "coco", "hybrik", "3dpw"),
     "onnx": ("detector",),
     "av": ("video",),
     "glnet_bench": ("bench",),
 }
 """Packages that readers, or what makes their valid files, need beside the runtime."""
 
-CASES = {"graph": 60, "3dpw": 100, "hybrik": 100}
+CASES = {"graph": 30, "bench": 40, "checkpoint": 100, "3dpw": 100, "hybrik": 100}
 """Fewer, where a case takes long."""
 
 NAMES = (
     "manifest", "topology", "skin", "graph", "config", "checkpoint", "body-pickle", "body-npz", "boxes", "arguments",
     "image", "detector", "video", "meshes", "motion-npz", "motion-json", "bench", "coco", "hybrik", "3dpw",
+    "safetensors",
 )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from glnet.config import PRESETS, GLNetConfig, HRNetConfig, load_config
 from glnet.network import GLNet
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import CheckpointError, GlnetError, OutputError
+from glnet_infer.files import Replacement
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_full_disk_is_called_so(checkpoint, path, monkeypatch):
         def write(self, _):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", lambda *_: Full())
+    monkeypatch.setattr(Replacement, "begin", lambda _: Full())
     with pytest.raises(OutputError, match="No space left"):
         checkpoint.save(path)
 

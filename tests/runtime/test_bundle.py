@@ -245,6 +245,8 @@ def test_files_that_the_manifest_does_not_know_are_named(bundle):
         lambda document: document["graphs"][0]["file"].update(sha256=7),
         lambda document: document["graphs"][0]["file"].update(bytes=-1),
         lambda document: document["graphs"][0]["file"].update(bytes=10**400),
+        lambda document: document["graphs"][0]["parity"].update(crops=10**400),
+        lambda document: document["graphs"][0]["parity"].update(crops=float("nan")),
         lambda document: document["graphs"][0]["file"].update(bytes=9 << 30),
         lambda document: document["crop"].update(size=32 * 10**5),
         lambda document: document["crop"].update(padding=10**400),

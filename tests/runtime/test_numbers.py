@@ -9,9 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from glnet_infer import InputError, Intrinsics
+from glnet_infer import BackendError, InputError, Intrinsics
+from glnet_infer.detection import find_persons, open_detector
 from glnet_infer.images import check_boxes
 from glnet_infer.numbers import as_floats, is_number
+from glnet_infer.results.motion_builder import MotionBuilder
+from glnet_infer.video.following import FollowOptions
+from glnet_infer.video.sources import Window
 
 FLAT = [3.0, 4.0, 50.0, 60.0]
 
@@ -192,3 +196,44 @@ def test_a_matrix_without_a_positive_scale_is_refused(matrix):
 def test_meshes_of_a_numpy_camera_are_a_json_document(meshes):
     camera = Intrinsics(*np.float32([300, 310, 155, 125]))
     assert json.loads(json.dumps(dataclasses.replace(meshes, intrinsics=camera).to_document()))["intrinsics"]["fx"] == 300
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, np.nan, 1j, 10**400, [0.5], -0.1])
+def test_options_that_are_no_numbers_are_refused(value):
+    for name in ("detect_every", "score", "confidence"):
+        with pytest.raises(InputError, match=name):
+            FollowOptions(**{name: value})
+    with pytest.raises(InputError, match="threshold"):
+        open_detector("nanodet", threshold=value)
+    for window in [Window(start=value), Window(end=value)] if value is not None else []:
+        with pytest.raises(InputError, match=r"start|end"):
+            window.check()
+
+
+@pytest.mark.parametrize("value", ["2", True, 1.5, 0, -1, 10**400 * -1])
+def test_counts_that_are_no_whole_numbers_are_refused(value):
+    with pytest.raises(InputError, match="most"):
+        FollowOptions(most=value)
+    with pytest.raises(InputError, match="stride"):
+        Window(every=value).check()
+
+
+@pytest.mark.parametrize("scores", [["0.9"], [True], [1j], [10**400], None])
+def test_a_detectors_scores_that_are_no_numbers_are_refused(scores):
+    found = SimpleNamespace(boxes=[FLAT], scores=scores)
+    with pytest.raises(BackendError, match="cannot be used"):
+        find_persons(lambda image: found, np.zeros((90, 100, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "frame, time", [(10**400, 0.0), (1 << 62, 0.0), ("1", 0.0), (True, 0.0), (1, 10**400), (1, "0"), (1, np.nan)]
+)
+def test_a_frame_whose_number_or_time_is_none_is_refused(frame, time):
+    with MotionBuilder() as builder, pytest.raises(InputError, match="cannot be added"):
+        builder.add(frame, time)
+
+
+@pytest.mark.parametrize("scores", [["0.9", "0.8"], [True, True], [10**400, 1]])
+def test_scores_of_a_motion_that_are_no_numbers_are_refused(meshes, scores):
+    with MotionBuilder() as builder, pytest.raises(InputError, match="scores are not numbers"):
+        builder.add(0, 0.0, meshes, [1, 2], scores)

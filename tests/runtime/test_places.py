@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from command_runs import failed
 
-from glnet_infer import BundleError, InputError, OutputError
+from glnet_infer import BackendError, BundleError, InputError, OutputError
 from glnet_infer.bodies import body_search_path, installed_body_files
 from glnet_infer.bundle import Bundle
 from glnet_infer.files import is_directory, is_file, is_there
+from glnet_infer.onnxruntime_sessions import import_onnxruntime
 
 BIN = Path(sys.executable).parent
 NAMELESS = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
@@ -143,3 +144,40 @@ def test_only_regular_files_are_read(tmp_path, make, reader):
     make(path)
     with pytest.raises(InputError):
         reads(path)
+
+
+def test_kernels_are_kept_in_the_bundle_alone_where_there_is_no_home(monkeypatch):
+    from glnet_infer.backends.tensorrt import kernel_cache
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert kernel_cache._users_cache() == []
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    assert kernel_cache._users_cache() == [Path("/var/cache/glnet-infer")]
+
+
+@pytest.mark.parametrize(
+    "reason, words",
+    [
+        ("libonnxruntime.so.1: failed to map segment from shared object", "cannot be loaded"),
+        ("libonnxruntime.so.1: cannot allocate memory in static TLS block", "cannot be loaded"),
+        ("No module named 'onnxruntime'", "not installed"),
+    ],
+)
+def test_a_library_that_did_not_fit_is_not_called_missing(monkeypatch, reason, words):
+    import builtins
+
+    original = builtins.__import__
+
+    def failing(name, *arguments, **options):
+        if name == "onnxruntime":
+            raise ImportError(reason)
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", failing)
+    with pytest.raises(BackendError, match=words) as error:
+        import_onnxruntime()
+    assert reason in error.value.why

@@ -109,8 +109,9 @@ def checked(path: Path, content: dict[str, Any], name: Callable[[int], str]) -> 
     shapedirs = np.asarray(given[..., :SHAPE_COMPONENTS], dtype=np.float64)
     regressor = np.asarray(content["J_regressor"], dtype=np.float64)
     weights = np.asarray(content["weights"], dtype=np.float64)
-    faces = np.asarray(content["f"]).astype(np.int64)
+    faces = _whole("f", content["f"])
     leaves: Any = content.get("leaf_vertices", SMPL_LEAF_VERTICES if vertices == SMPL_VERTICES else None)
+    leaves = None if leaves is None else _whole("leaf_vertices", leaves)
     expected = {
         "v_template": (template.shape, (vertices, 3)),
         "shapedirs": (shapedirs.shape, (vertices, 3, SHAPE_COMPONENTS)),
@@ -119,18 +120,18 @@ def checked(path: Path, content: dict[str, Any], name: Callable[[int], str]) -> 
         "leaf_vertices": (np.shape(leaves), (len(PARENTS) - BODY_JOINTS,)),
     }
     posedirs = None
-    if "posedirs" in content and np.any(content["posedirs"]):
+    if "posedirs" in content and (np.asarray(content["posedirs"]) != 0).any():
         posedirs = np.asarray(content["posedirs"], dtype=np.float64)
         expected["posedirs"] = (posedirs.shape, (vertices, 3, POSE_COMPONENTS))
     wrong = [f"{key} is {found}, not {wanted}" for key, (found, wanted) in expected.items() if found != wanted]
     if faces.ndim != 2 or faces.shape[1:] != (3,) or faces.min(initial=0) < 0 or faces.max(initial=0) >= vertices:
         wrong.append("f does not hold triangles of the template's vertices")
     if "kintree_table" in content:
-        parents = np.asarray(content["kintree_table"])[0].astype(np.int64)[1:]
+        parents = _whole("kintree_table", content["kintree_table"])[0][1:]
         if parents.tolist() != list(PARENTS[1:BODY_JOINTS]):
             wrong.append("kintree_table is not SMPL's tree")
     if not wrong:
-        wrong = _implausible(template, shapedirs, posedirs, regressor, weights, np.asarray(leaves, dtype=np.int64))
+        wrong = _implausible(template, shapedirs, posedirs, regressor, weights, leaves)
     if wrong:
         raise BodyError(f"{path} is not an SMPL-format body.", why="; ".join(wrong), fix="use one of SMPL's models")
     return BodyData(
@@ -141,9 +142,19 @@ def checked(path: Path, content: dict[str, Any], name: Callable[[int], str]) -> 
         joint_regressor=regressor,
         weights=weights,
         faces=faces.astype(np.int32),
-        leaf_vertices=np.asarray(leaves, dtype=np.int64),
+        leaf_vertices=leaves,
         notes=tuple(oddities(template, faces, regressor)),
     )
+
+
+def _whole(name: str, values: Any) -> NDArray[np.int64]:
+    """Numbers of vertices or joints, which some files hold as floats."""
+    found = np.asarray(values)
+    if found.dtype.kind == "f" and np.isfinite(found).all() and (np.abs(found.astype(np.float64)) < 2.0**53).all():
+        found = found.astype(np.int64)
+    if found.dtype.kind not in "iu":
+        raise ValueError(f"{name} does not hold whole numbers")
+    return found.astype(np.int64)
 
 
 def _implausible(

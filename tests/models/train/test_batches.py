@@ -86,7 +86,7 @@ def test_another_person_stands_in_for_a_damaged_image(make, listing):
     document["annotations"][1]["image_id"] = 2
     (folder.parent / "persons.json").write_text(json.dumps(document))
     (folder / "2.jpg").write_bytes((folder / "1.jpg").read_bytes()[:-100])
-    with pytest.warns(RuntimeWarning, match=r"2\.jpg is not an image\. Another person stands in"):
+    with pytest.warns(RuntimeWarning, match=r"2\.jpg cannot be decoded\. Another person stands in"):
         batches = make()
         batch = batches.at(0)  # draws each of the three once
         batches._readers.shutdown()  # what is read ahead for the next step warns too
