@@ -78,7 +78,7 @@ class Hybrik(AdoptedRecovery):
         """Recover one mesh per crop."""
         estimate = self.network(crops)
         half = HALF_PIXEL / self.crop.size
-        # The average with the mirrored crop is half a pixel to the left by itself.
+        # The average with the mirrored crop is half a pixel to the right by itself.
         shift = torch.tensor([0.0 if self.flip_test else half, half, 0.0], device=crops.device)
         return self.decode(estimate._replace(joints=estimate.joints + shift), cameras)
 

@@ -148,11 +148,10 @@ class HybrikNetwork(AdoptedNetwork):
         """Joints from heat maps; those of the mirrored crop are turned back first, and moved by the cell they are off."""
         marginals = _marginals(logits)
         if mirrored is not None:
-            x, y, depth = _marginals(mirrored)[:, self.mirrored].unbind(2)
             # Cell i of the mirrored map is cell 63 - i: their left edges, which stand for cells here, are one cell apart.
-            x = x.flip(-1)
-            x = torch.cat([x[..., :1], x[..., :-1]], dim=-1)
-            marginals = (marginals + torch.stack([x, y, depth], dim=2)) / 2
+            moved = torch.cat([mirrored[..., 1:], mirrored[..., -1:]], dim=-1)
+            x, y, depth = _marginals(moved)[:, self.mirrored].unbind(2)
+            marginals = (marginals + torch.stack([x.flip(-1), y, depth], dim=2)) / 2
         return _mean_place(marginals)
 
 

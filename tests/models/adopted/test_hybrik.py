@@ -67,9 +67,31 @@ def test_the_bent_body_lies_on_its_keypoints(fabricated, random_crops, form):
     assert all(each.isfinite().all() for each in found) and (found.confidence > 0).all() and (found.confidence < 1).all()
 
 
+def test_the_average_with_the_mirrored_crop_is_numpys(fabricated, rng):
+    """The authors move logits by a column, repeating the first, before they are shares: float64 here."""
+    network = fabricated("hybrik-resnet-34", flip_test=True).network
+    seen, other = rng.normal(scale=3, size=(2, 1, SKELETON_JOINTS * CELLS, CELLS, CELLS)).astype(np.float32)
+    found = network.places(torch.from_numpy(seen), torch.from_numpy(other)).double().numpy()
+    turned = other.reshape(1, SKELETON_JOINTS, CELLS, CELLS, CELLS)[..., ::-1][:, mirror_order(SKELETON_JOINTS)]
+    turned = np.concatenate([turned[..., :1], turned[..., :-1]], axis=-1)
+    maps = []
+    for volume in (seen.reshape(turned.shape), turned):
+        weights = np.exp(volume.astype(np.float64) - volume.max((2, 3, 4), keepdims=True))
+        maps.append(weights / weights.sum((2, 3, 4), keepdims=True))
+    mean, cells = (maps[0] + maps[1]) / 2, np.arange(CELLS) / CELLS - 0.5
+    wanted = np.stack([mean.sum((2, 3)) @ cells, mean.sum((2, 4)) @ cells, mean.sum((3, 4)) @ cells], axis=-1)
+    assert np.abs(found - wanted).max() * CROP < 1e-3  # crop pixels
+
+
 @pytest.mark.parametrize("form", HYBRIK)
-def test_a_mirrored_crop_and_camera_give_the_mirrored_mesh(fabricated, random_crops, form):
+def test_a_mirrored_crop_and_camera_give_the_mirrored_mesh(fabricated, random_crops, form, monkeypatch):
     recovery = fabricated(form, flip_test=True)
+    if "regression" not in form:
+        look = recovery.network.features
+        # Heat maps are moved by a cell, and lose their outermost column: nothing shall lie there.
+        window = torch.full((CELLS,), -40.0)
+        window[2:-2] = 0
+        monkeypatch.setattr(recovery.network, "features", lambda images: (look(images)[0] + window, look(images)[1]))
     crops = random_crops(2, CROP, seed=3)
     cameras = torch.tensor([[3.9, 3.9, 0.2, 0.0], [5.0, 5.0, -0.6, -0.3]])
     with torch.no_grad():
@@ -80,9 +102,7 @@ def test_a_mirrored_crop_and_camera_give_the_mirrored_mesh(fabricated, random_cr
     pairs = torch.arange(2 * half).roll(half)
     joints = mirror_order(SKELETON_JOINTS)
     keypoints = (seen.keypoints_2d * torch.tensor([-1.0, 1.0]) + torch.tensor([float(CROP), 0.0]))[:, joints]
-    off = (mirrored.keypoints_2d - keypoints).abs()
-    # A heat map loses its outermost column where it is moved by a cell. Little lies there for most joints.
-    assert (off.max() if "regression" in form else off.quantile(0.8)) < 0.02  # crop pixels
+    assert (mirrored.keypoints_2d - keypoints).abs().max() < 0.02  # crop pixels
     if "regression" in form:
         wanted = (turn @ seen.rotations @ turn)[:, mirror_order(BODY_JOINTS)]
         torch.testing.assert_close(mirrored.rotations, wanted, atol=1e-3, rtol=0)
