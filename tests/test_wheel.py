@@ -98,7 +98,7 @@ def test_its_metadata_name_the_terms_and_the_commands(wheel):
     assert set(head.get_all("License-File")) == LICENSES
     assert all(f"\n{name} = " in commands for name in COMMANDS)
     runtime = [line for line in head.get_all("Requires-Dist") if "extra ==" not in line]
-    assert len(runtime) == 4 and not any("torch" in line for line in runtime)
+    assert len(runtime) == 5 and not any("torch" in line for line in runtime)
 
 
 def test_a_person_is_recovered_without_a_checkout(wheel, tmp_path, photograph, person_boxes):

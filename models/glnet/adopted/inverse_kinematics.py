@@ -124,8 +124,8 @@ def bend(
 
 
 _GUARD = 1e-8
-"""What the authors add to lengths before they divide by them. The lever of the hips' middle is about a centimetre, so products
-of two such lengths feel it: the scale that is found by this root would differ by up to 2.4e-3 without."""
+"""What the authors add to lengths before they divide by them. The lever of the hips' middle is about a centimetre, so
+products of two such lengths feel it: the scale that is found by this root would differ by up to 2.4e-3 without."""
 
 
 def _guarded_swing(start: Float[Tensor, "n 3"], end: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:

@@ -1,6 +1,8 @@
 """SMPL-format bodies as files: damaged and foreign ones are refused, and files are found."""
 
 import pickle
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,15 +145,18 @@ def test_implausible_values_are_refused(smpl_content, save_npz, change, word):
 
 
 @pytest.fixture
-def no_smpl(tmp_path, monkeypatch):
-    """A machine without SMPL's files: an empty working directory and home."""
-    (tmp_path / "work").mkdir()
-    (tmp_path / "home").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))  # its name on Windows
-    monkeypatch.delenv("GLNET_BODY_DIR", raising=False)
-    return tmp_path
+def no_smpl(monkeypatch):
+    """A machine without SMPL's files: an empty working directory and home, of short names that no message shortens."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        (folder / "work").mkdir()
+        (folder / "home").mkdir()
+        with monkeypatch.context() as patch:
+            patch.chdir(folder / "work")
+            patch.setenv("HOME", str(folder / "home"))
+            patch.setenv("USERPROFILE", str(folder / "home"))  # its name on Windows
+            patch.delenv("GLNET_BODY_DIR", raising=False)
+            yield folder
 
 
 def test_demo_body_is_always_there(no_smpl):
