@@ -62,7 +62,7 @@ def _mean_place(marginals: Float[Tensor, "n j 3 c"]) -> Float[Tensor, "n j 3"]:
 
 
 def _draw_peaks(layer: nn.Conv2d) -> None:
-    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.weight, std=0.5)
     assert layer.bias is not None
     nn.init.normal_(layer.bias, std=2.0)
 

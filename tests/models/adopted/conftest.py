@@ -73,7 +73,7 @@ def fabricated(symmetric_body, random_crops):
                 recovery.network.init_shape.copy_(torch.linspace(-1, 1, 10).expand_as(recovery.network.init_shape))
             for name in ("volume", "final_layer"):  # peaks that are seldom at the edge
                 if hasattr(recovery.network, name):
-                    recovery.network.get_submodule(name).weight.data *= 0.3
+                    recovery.network.get_submodule(name).weight.data *= 0.6
             made[key] = recovery
         return made[key]
 
