@@ -159,8 +159,8 @@ def _plain(value: Any, where: str) -> Any:
             waiting += ((inner, depth + 1) for inner in each.values())
         elif isinstance(each, list):
             waiting += ((inner, depth + 1) for inner in each)
-        elif isinstance(each, int | float) and not abs(each) <= LARGEST_NUMBER:
-            raise _wrong(where, each, "a finite number")  # false for NaN, and no number is too long to compare
+        elif isinstance(each, int | float) and not abs(each) <= LARGEST_NUMBER:  # false for NaN, and never too long
+            raise _wrong(where, each, "a finite number")
     return value
 
 

@@ -13,7 +13,7 @@ import torch
 from glnet.adopted import ADOPTED_NAMES, KEY, AdoptedCheckpoint, adopt, read_adopted, untrained
 from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
-from glnet.config import load_config
+from glnet.config import GLNetConfig, load_config
 from glnet.decoding import GLNetRecovery
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
@@ -83,16 +83,9 @@ class Source:
             settle_batch_norms(recovery.network, torch.from_numpy(crops))
             record = NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
             return Loaded(recovery, record, file, ())
-        weights, adopted = _recorded(self.checkpoint, lambda path: read_adopted(path, self.weights_key))
-        if adopted is not None:
-            return self._adopt(self.checkpoint, weights, adopted)
-        if self.flip_test:
-            raise CheckpointError(
-                f"{self.checkpoint} has no flip test.",
-                why="only networks that docs/public-checkpoints.md lists have one",
-                fix="leave --flip-test out",
-            )
-        weights, checkpoint = _recorded(self.checkpoint, lambda path: Checkpoint.load(path, config, self.weights_key))
+        weights, checkpoint = _recorded(self.checkpoint, lambda path: self._read(path, config))
+        if isinstance(checkpoint, AdoptedCheckpoint):
+            return self._adopt(self.checkpoint, weights, checkpoint)
         if self.body is None and not checkpoint.says_body:
             raise BodyError(
                 f"{self.checkpoint} does not say which body it was trained with.",
@@ -104,6 +97,18 @@ class Source:
         config = checkpoint.config
         record = NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict())
         return Loaded(recovery, record, file, checkpoint.notes)
+
+    def _read(self, path: Path, config: GLNetConfig | None) -> Checkpoint | AdoptedCheckpoint:
+        adopted = read_adopted(path, self.weights_key)
+        if adopted is not None:
+            return adopted
+        if self.flip_test:
+            raise CheckpointError(
+                f"{path} has no flip test.",
+                why="only networks that docs/public-checkpoints.md lists have one",
+                fix="leave --flip-test out",
+            )
+        return Checkpoint.load(path, config, self.weights_key)
 
     def _adopt(self, path: Path, weights: FileRecord, adopted: AdoptedCheckpoint) -> Loaded:
         """A network of others.
@@ -130,7 +135,7 @@ class Source:
         )
         other = recovery.other_body(state)
         warnings = (f"WARNING: {other}",) if other else ()
-        return Loaded(recovery, record, file, (*notes, f"{kind.title}, {kind.source}", kind.licence, *warnings))
+        return Loaded(recovery, record, file, (*notes, f"{kind.title}, {kind.origin}", kind.terms, *warnings))
 
     def _untrained(self, name: str) -> Loaded:
         """A network of others with random weights, for measuring its speed."""

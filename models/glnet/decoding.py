@@ -15,7 +15,6 @@ from glnet.network import GLNet
 from glnet.recovery import MeshRecovery, Recovery
 from glnet.rotations import rotation_from_6d, rotation_from_vector, rotation_to_6d
 from glnet.sampling import Sampler
-from glnet_infer.contract import CropSpec
 
 
 class DecodedBody(NamedTuple):
@@ -91,31 +90,13 @@ class GLNetRecovery(MeshRecovery):
         super().__init__()
         self.network = network
         self.decoder = Decoder(network.config, body)
+        self.name, self.crop = network.config.name, network.config.crop
+        self.keypoints, self.trained_with = network.config.keypoints, network.config.body
 
     @property
     def body(self) -> Body:
         """See :class:`glnet.recovery.MeshRecovery`; so for all that follows."""
         return self.decoder.body
-
-    @property
-    def name(self) -> str:
-        """Name of the network."""
-        return self.network.config.name
-
-    @property
-    def crop(self) -> CropSpec:
-        """How its crops are cut."""
-        return self.network.config.crop
-
-    @property
-    def keypoints(self) -> int:
-        """Number of its keypoints."""
-        return self.network.config.keypoints
-
-    @property
-    def trained_with(self) -> str:
-        """The body that its weights were trained with."""
-        return self.network.config.body
 
     def to_document(self) -> dict[str, Any]:
         """Its configuration."""

@@ -34,49 +34,28 @@ class MeshRecovery(nn.Module, ABC):
 
     Attributes:
         network: What looks at the crops; it is called with these alone, N x S x S x 3 RGB bytes.
+        name: Name of the network in manifests and messages.
+        crop: How its crops are cut.
+        keypoints: Number of its keypoints.
+        trained_with: The body that its weights were trained with: ``demo`` or ``smpl``.
+        origin: Where the network comes from, an address; empty for GLNet.
+        terms: Under which terms its weights are, a sentence; empty where that is not known.
+        amplification: How much more than GLNet it amplifies the rounding of float32: a factor for the bounds of an export.
     """
 
     network: nn.Module
+    name: str
+    crop: CropSpec
+    keypoints: int
+    trained_with: str
+    origin: str = ""
+    terms: str = ""
+    amplification: float = 1.0
 
     @property
     @abstractmethod
     def body(self) -> Body:
         """The body that meshes are made of."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name of the network in manifests and messages."""
-
-    @property
-    @abstractmethod
-    def crop(self) -> CropSpec:
-        """How its crops are cut."""
-
-    @property
-    @abstractmethod
-    def keypoints(self) -> int:
-        """Number of its keypoints."""
-
-    @property
-    @abstractmethod
-    def trained_with(self) -> str:
-        """The body that its weights were trained with: ``demo`` or ``smpl``."""
-
-    @property
-    def origin(self) -> str:
-        """Where the network comes from, an address; empty for GLNet."""
-        return ""
-
-    @property
-    def terms(self) -> str:
-        """Under which terms the weights are, a sentence; empty where that is not known."""
-        return ""
-
-    @property
-    def amplification(self) -> float:
-        """How much more than GLNet it amplifies the rounding of float32: a factor for the bounds of an export."""
-        return 1.0
 
     @abstractmethod
     def to_document(self) -> dict[str, Any]:

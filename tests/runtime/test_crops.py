@@ -201,7 +201,7 @@ def test_below_two_nothing_is_averaged(scale):
     "center", [(700.3, 611.8), (0, 0), (1501, 1203), (1490.5, 20.25), (-200, 640), (1700, 1400), (1e5, -3e6)]
 )
 def test_averages_are_sampled(scale, center):
-    """Of noise, inside and over every edge, against SciPy."""
+    """Noise, inside and over every edge, against SciPy."""
     squares = squares_of(scale, center=center)
     (x, y), half = center, float(squares.sides[0]) / 2
     (found,) = cut_crops(NOISE, squares)

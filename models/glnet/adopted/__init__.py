@@ -25,7 +25,7 @@ from glnet_infer.fields import quote
 
 ADOPTED: tuple[type[AdoptedRecovery], ...] = (Cliff, HybrikHeatMap, HybrikRegression, HybrikResNet)
 
-ADOPTED_NAMES = tuple(kind.key for kind in ADOPTED)
+ADOPTED_NAMES = tuple(kind.name for kind in ADOPTED)
 
 KEY = "adopted"
 """Key of a manifest's configuration that names an adopted network."""
@@ -106,7 +106,7 @@ def untrained(document: Mapping[str, Any], body: Body, seed: int = 0) -> Adopted
     Raises:
         CheckpointError: There is no such network.
     """
-    kind = next((each for each in ADOPTED if each.key == document.get(KEY)), None)
+    kind = next((each for each in ADOPTED if each.name == document.get(KEY)), None)
     if kind is None:
         fix = f"known are {', '.join(ADOPTED_NAMES)}"
         raise CheckpointError(f"There is no adopted network {quote(document.get(KEY))}.", fix=fix)

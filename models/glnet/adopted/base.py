@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from glnet.body.smpl import Body
 from glnet.mixed_precision import keep_in_float32
 from glnet.recovery import MeshRecovery, Recovery
 from glnet.weights.fitting import fitted, layout
-from glnet_infer.contract import CropSpec
+from glnet_infer.skeleton import SKELETON_JOINTS
 
 SMPL_V1 = 1e-5
 """Metres. Files of one version of SMPL differ by less, those of different versions by more."""
@@ -70,20 +71,16 @@ class AdoptedRecovery(MeshRecovery):
     """A network of others with the body that it decodes to.
 
     Attributes:
-        key: Its name in manifests.
         title: Its name in messages.
-        source: Address of its authors' repository.
-        licence: Under which terms its weights are, a sentence.
-        cut: How its crops are cut.
         aside: Beginnings of names in the file that are not the network's: the authors' copy of SMPL's data.
+        flip_test: Whether the mirrored crop is looked at as well.
     """
 
-    key: ClassVar[str]
     title: ClassVar[str]
-    source: ClassVar[str]
-    licence: ClassVar[str]
-    cut: ClassVar[CropSpec]
     aside: ClassVar[str] = "smpl."
+    keypoints = SKELETON_JOINTS
+    trained_with = "smpl"
+    flip_test: bool = False
 
     network: AdoptedNetwork
 
@@ -112,47 +109,12 @@ class AdoptedRecovery(MeshRecovery):
         """See :class:`glnet.recovery.MeshRecovery`; so for all that follows."""
         return self.smpl
 
-    @property
-    def name(self) -> str:
-        """Name of the network."""
-        return self.key
-
-    @property
-    def crop(self) -> CropSpec:
-        """How its crops are cut."""
-        return self.cut
-
-    @property
-    def keypoints(self) -> int:
-        """Number of its keypoints: the skeleton's joints."""
-        return 29
-
-    @property
-    def trained_with(self) -> str:
-        """All of them were trained with SMPL."""
-        return "smpl"
-
-    @property
-    def origin(self) -> str:
-        """Address of its authors' repository."""
-        return self.source
-
-    @property
-    def terms(self) -> str:
-        """Under which terms its weights are."""
-        return self.licence
-
-    @property
-    def flip_test(self) -> bool:
-        """Whether the mirrored crop is looked at as well."""
-        return False
-
     def to_document(self) -> dict[str, Any]:
         """Its configuration."""
         return {
-            "adopted": self.key,
+            "adopted": self.name,
             "flip_test": self.flip_test,
-            "crop": {"size": self.cut.size, "padding": self.cut.padding, "aspect": self.cut.aspect},
+            "crop": dataclasses.asdict(self.crop),
             "body": self.trained_with,
         }
 

@@ -86,15 +86,15 @@ class CliffNetwork(AdoptedNetwork):
 class Cliff(AdoptedRecovery):
     """CLIFF with HRNet-W48."""
 
-    key = "cliff-hr48"
+    name = "cliff-hr48"
     title = "CLIFF HRNet-W48"
-    source = "https://github.com/huawei-noah/noah-research/tree/master/CLIFF"
-    licence = (
+    origin = "https://github.com/huawei-noah/noah-research/tree/master/CLIFF"
+    terms = (
         "The repository is under the MIT licence and states none for the weights alone; they were trained on datasets and "
         "with SMPL, whose own terms hold, most of them non-commercial."
     )
     # A box of 256 x 192 pixels, 1.1 times the person's, in the middle of a square.
-    cut = CropSpec(size=256, padding=1.1, aspect=0.75)
+    crop = CropSpec(size=256, padding=1.1, aspect=0.75)
 
     network: CliffNetwork
 
@@ -107,7 +107,7 @@ class Cliff(AdoptedRecovery):
     @classmethod
     def untrained(cls, body: Body, *, flip_test: bool = False) -> Cliff:
         """The network before its weights are loaded; its authors have no flip test."""
-        return cls(CliffNetwork(cls.cut), body)
+        return cls(CliffNetwork(cls.crop), body)
 
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""

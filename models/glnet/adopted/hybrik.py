@@ -46,12 +46,14 @@ class Hybrik(AdoptedRecovery):
         clamped: Whether weights are kept from falling below zero.
     """
 
-    source = "https://github.com/jeffffffli/HybrIK"
-    licence = (
+    origin = "https://github.com/jeffffffli/HybrIK"
+    terms = (
         "The repository is under the MIT licence and states none for the weights alone; they were trained on datasets and "
         "with SMPL, whose own terms hold, most of them non-commercial."
     )
-    cut = CropSpec(size=256, padding=1.25)
+    crop = CropSpec(size=256, padding=1.25)
+    # Joints come from steep heat maps, and bones of a few centimetres are turned to them.
+    amplification = 10.0
     make: ClassVar[Callable[[bool], HybrikNetwork]]
     slope: ClassVar[float] = 0.0
     adaptive: ClassVar[bool] = False
@@ -59,20 +61,14 @@ class Hybrik(AdoptedRecovery):
 
     network: HybrikNetwork
 
+    def __init__(self, network: HybrikNetwork, body: Body) -> None:
+        super().__init__(network, body)
+        self.flip_test = network.flip_test
+
     @classmethod
     def untrained(cls, body: Body, *, flip_test: bool = False) -> Hybrik:
         """The network before its weights are loaded."""
         return cls(cls.make(flip_test), body)
-
-    @property
-    def flip_test(self) -> bool:
-        """Whether the mirrored crop is looked at as well."""
-        return self.network.flip_test
-
-    @property
-    def amplification(self) -> float:
-        """Joints come from steep heat maps, and bones of a few centimetres are turned to them."""
-        return 10.0
 
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""
@@ -161,7 +157,7 @@ def _heads(shapes: Mapping[str, tuple[int, ...]], width: int) -> bool:
 class HybrikHeatMap(Hybrik):
     """HybrIK with HRNet-W48 and heat maps."""
 
-    key = "hybrik-hrnet-w48"
+    name = "hybrik-hrnet-w48"
     title = "HybrIK HRNet-W48"
     make = HeatMapNetwork
     slope = 10.0
@@ -175,7 +171,7 @@ class HybrikHeatMap(Hybrik):
 class HybrikRegression(Hybrik):
     """HybrIK with HRNet-W48 and regressed joints."""
 
-    key = "hybrik-hrnet-w48-regression"
+    name = "hybrik-hrnet-w48-regression"
     title = "HybrIK HRNet-W48 (regression)"
     make = RegressionNetwork
     slope = 5.0
@@ -191,7 +187,7 @@ class HybrikRegression(Hybrik):
 class HybrikResNet(Hybrik):
     """HybrIK with ResNet-34."""
 
-    key = "hybrik-resnet-34"
+    name = "hybrik-resnet-34"
     title = "HybrIK ResNet-34"
     make = ResNetNetwork
 

@@ -41,11 +41,6 @@ class HybrikEstimate(NamedTuple):
     sigma: Tensor
 
 
-def expectation(logits: Float[Tensor, "n j*d h w"]) -> Float[Tensor, "n j 3"]:
-    """Expected x, y and depth of each joint, -0.5 to 0.5: a softmax over the volume, in float32."""
-    return _mean_place(_marginals(logits))
-
-
 def _marginals(logits: Float[Tensor, "n j*d h w"]) -> Float[Tensor, "n j 3 c"]:
     """How likely each joint is at each x, y and depth.
 
@@ -55,16 +50,6 @@ def _marginals(logits: Float[Tensor, "n j*d h w"]) -> Float[Tensor, "n j 3 c"]:
     shares = (volume - volume.amax((2, 3, 4), keepdim=True)).exp()
     sums = torch.stack([shares.sum((2, 3)), shares.sum((2, 4)), shares.sum((3, 4))], dim=2)
     return sums / sums.sum(-1, keepdim=True)
-
-
-def _mean_place(marginals: Float[Tensor, "n j 3 c"]) -> Float[Tensor, "n j 3"]:
-    return marginals @ (torch.arange(CELLS, dtype=marginals.dtype, device=marginals.device) / CELLS - 0.5)
-
-
-def _draw_peaks(layer: nn.Conv2d) -> None:
-    nn.init.normal_(layer.weight, std=0.5)
-    assert layer.bias is not None
-    nn.init.normal_(layer.bias, std=2.0)
 
 
 class HybrikNetwork(AdoptedNetwork):
@@ -144,19 +129,35 @@ class HybrikNetwork(AdoptedNetwork):
         scale = (self.deccam(feature) + self.init_cam)[:, :1]
         return self.decshape(feature) + self.init_shape, twists, scale, self.decsigma(feature).sigmoid()
 
-    def _from_volume(self, logits: Tensor, mirrored: Tensor | None) -> Tensor:
+
+class VolumeNetwork(HybrikNetwork):
+    """Joints from a heat map of 64 x 64 x 64 cells each: a softmax over the volume, in float32.
+
+    Attributes:
+        volume: Gives the maps' logits.
+    """
+
+    volume: nn.Conv2d
+
+    def draw_joints(self, rest: Float[Tensor, "29 3"]) -> None:
+        """Maps with peaks: joints that all lay in the middle would have no bones."""
+        nn.init.normal_(self.volume.weight, std=0.5)
+        assert self.volume.bias is not None
+        nn.init.normal_(self.volume.bias, std=2.0)
+
+    def places(self, seen: Tensor, mirrored: Tensor | None) -> Tensor:
         """Joints from heat maps; those of the mirrored crop are turned back first, and moved by the cell they are off."""
-        marginals = _marginals(logits)
+        marginals = _marginals(seen)
         if mirrored is not None:
             # Cell i of the mirrored map is cell 63 - i: their left edges, which stand for cells here, are one cell apart.
             moved = torch.cat([mirrored[..., 1:], mirrored[..., -1:]], dim=-1)
             x, y, depth = _marginals(moved)[:, self.mirrored].unbind(2)
             marginals = (marginals + torch.stack([x.flip(-1), y, depth], dim=2)) / 2
-        return _mean_place(marginals)
+        return marginals @ (torch.arange(CELLS, dtype=marginals.dtype, device=marginals.device) / CELLS - 0.5)
 
 
-class HeatMapNetwork(HybrikNetwork):
-    """HRNet-W48; joints from a heat map of 64 x 64 x 64 cells each."""
+class HeatMapNetwork(VolumeNetwork):
+    """HRNet-W48 and heat maps."""
 
     half_modules = ("preact",)
     renamed = {"volume.": "preact.final_layer.", "preact.final_layer.": "preact.final_feat_layer."}  # noqa: RUF012
@@ -167,18 +168,10 @@ class HeatMapNetwork(HybrikNetwork):
         self.preact = HRNet(backbone)
         self.volume = nn.Conv2d(backbone.channels[0], SKELETON_JOINTS * CELLS, 1)
 
-    def draw_joints(self, rest: Float[Tensor, "29 3"]) -> None:
-        """Maps with peaks: joints that all lay in the middle would have no bones."""
-        _draw_peaks(self.volume)
-
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps and the pooled feature. Logits are steep, half precision would move joints by millimetres."""
         found = self.preact(images)
         return self.volume(found.pixels.float()), found.pooled.float()
-
-    def places(self, seen: Tensor, mirrored: Tensor | None) -> Tensor:
-        """Joints from the volume."""
-        return self._from_volume(seen, mirrored)
 
 
 class RegressionNetwork(HybrikNetwork):
@@ -214,10 +207,11 @@ class RegressionNetwork(HybrikNetwork):
         return (joints + other) / 2
 
 
-class ResNetNetwork(HybrikNetwork):
-    """ResNet-34 and three transposed convolutions; joints from a heat map."""
+class ResNetNetwork(VolumeNetwork):
+    """ResNet-34, three transposed convolutions and heat maps."""
 
     half_modules = ("preact", "deconv_layers")
+    renamed = {"volume.": "final_layer."}  # noqa: RUF012
 
     def __init__(self, flip_test: bool = False) -> None:
         super().__init__(1024, 3, flip_test)
@@ -226,23 +220,15 @@ class ResNetNetwork(HybrikNetwork):
         for channels in (512, 256, 256):
             layers += [nn.ConvTranspose2d(channels, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
         self.deconv_layers = nn.Sequential(*layers)
-        self.final_layer = nn.Conv2d(256, SKELETON_JOINTS * CELLS, 1)
+        self.volume = nn.Conv2d(256, SKELETON_JOINTS * CELLS, 1)
         # No activation between them: the authors have none.
         self.fc1, self.fc2 = nn.Linear(512, 1024), nn.Linear(1024, 1024)
-
-    def draw_joints(self, rest: Float[Tensor, "29 3"]) -> None:
-        """Maps with peaks: joints that all lay in the middle would have no bones."""
-        _draw_peaks(self.final_layer)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps and the global feature."""
         deep = self.preact(images)
         feature: Tensor = self.fc2(self.fc1(deep.float().mean((2, 3))))
-        return self.final_layer(self.deconv_layers(deep).float()), feature
-
-    def places(self, seen: Tensor, mirrored: Tensor | None) -> Tensor:
-        """Joints from the volume."""
-        return self._from_volume(seen, mirrored)
+        return self.volume(self.deconv_layers(deep).float()), feature
 
     def mean_scale(self, scale: Tensor, mirrored: Tensor) -> Tensor:
         """The mean of both, as its authors take it here."""

@@ -71,9 +71,8 @@ def fabricated(symmetric_body, random_crops):
             settle_batch_norms(recovery.network, random_crops(3, 256, seed=99))
             if hasattr(recovery.network, "init_shape"):
                 recovery.network.init_shape.copy_(torch.linspace(-1, 1, 10).expand_as(recovery.network.init_shape))
-            for name in ("volume", "final_layer"):  # peaks that are seldom at the edge
-                if hasattr(recovery.network, name):
-                    recovery.network.get_submodule(name).weight.data *= 0.6
+            if hasattr(recovery.network, "volume"):  # peaks that are seldom at the edge
+                recovery.network.volume.weight.data *= 0.6
             made[key] = recovery
         return made[key]
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from glnet.adopted.hybrik import solve_scale
-from glnet.adopted.hybrik_network import CELLS, expectation
+from glnet.adopted.hybrik_network import CELLS
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS, mirror_order
 
 HYBRIK = ("hybrik-hrnet-w48", "hybrik-hrnet-w48-regression", "hybrik-resnet-34")
 CROP = 256
 
 
-def test_the_expected_place_is_numpys(rng):
+def test_the_expected_place_is_numpys(fabricated, rng):
     logits = rng.normal(scale=5, size=(2, SKELETON_JOINTS * CELLS, CELLS, CELLS)).astype(np.float32)
-    found = expectation(torch.from_numpy(logits)).double().numpy()
+    found = fabricated("hybrik-resnet-34").network.places(torch.from_numpy(logits), None).double().numpy()
     volume = logits.reshape(2, SKELETON_JOINTS, -1).astype(np.float64)
     shares = np.exp(volume - volume.max(-1, keepdims=True))
     shares = (shares / shares.sum(-1, keepdims=True)).reshape(2, SKELETON_JOINTS, CELLS, CELLS, CELLS)

@@ -6,7 +6,7 @@ import torch
 from glnet.adopted import ADOPTED, adopt, recognise, untrained
 from glnet_infer.errors import CheckpointError
 
-FORMS = {kind.key: kind for kind in ADOPTED}
+FORMS = {kind.name: kind for kind in ADOPTED}
 
 
 @pytest.fixture(scope="module")
@@ -119,4 +119,4 @@ def test_networks_without_a_flip_test_say_so(symmetric_body):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_origin_and_terms_are_known(form):
-    assert FORMS[form].source.startswith("https://github.com/") and "MIT" in FORMS[form].licence
+    assert FORMS[form].origin.startswith("https://github.com/") and "MIT" in FORMS[form].terms

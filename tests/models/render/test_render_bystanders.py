@@ -14,7 +14,7 @@ COUNT = 2 * source.CHUNK
 """Samples of two chunks: the first persons of the second one too are those of crops without bystanders."""
 
 GREY = 128
-"""Of persons; what is behind them is white."""
+"""Grey level of persons; what is behind them is white."""
 
 
 @pytest.fixture

@@ -260,7 +260,7 @@ def test_the_command_scores_every_dataset_of_a_list(small_checkpoint, coco, writ
 
 
 def test_scores_are_told_before_what_fails_later(small_checkpoint, coco, write_json, tmp_path):
-    """Of an earlier dataset, and of crops whose picture cannot be written. A set without labels is a failure."""
+    """Scores of an earlier dataset, and of crops whose picture cannot be written. A set without labels is a failure."""
     write_json(coco)
     listing = tmp_path / "data.json"
     entry = {"reader": "coco", "annotations": "set.json", "images": "images"}
