@@ -71,18 +71,9 @@ class Source:
             CheckpointError: Checkpoint or configuration cannot be used.
             BodyError: The body file cannot be used.
         """
-        if self.checkpoint is None and self.config in ADOPTED_NAMES:
-            return self._untrained(self.config)
-        config = None if self.config is None else load_config(self.config)
         if self.checkpoint is None:
-            if config is None:
-                raise ExportError("There is nothing to export.", fix="give a checkpoint, or --random-init PRESET")
-            body, file = self._load_body(config.body)
-            recovery = random_recovery(config, body, self.seed)
-            crops = textured_crops(SETTLING_CROPS, config.crop.size, self.seed)
-            settle_batch_norms(recovery.network, torch.from_numpy(crops))
-            record = NetworkRecord(config.name, "random", f"seed {self.seed}", "", config.to_dict())
-            return Loaded(recovery, record, file, ())
+            return self._untrained()
+        config = None if self.config is None else load_config(self.config)
         weights, checkpoint = _recorded(self.checkpoint, lambda path: self._read(path, config))
         if isinstance(checkpoint, AdoptedCheckpoint):
             return self._adopt(self.checkpoint, weights, checkpoint)
@@ -94,9 +85,7 @@ class Source:
             )
         body, file = self._load_body(checkpoint.config.body)
         recovery = GLNetRecovery(checkpoint.network(), body).eval()
-        config = checkpoint.config
-        record = NetworkRecord(config.name, "checkpoint", weights.file, weights.sha256, config.to_dict())
-        return Loaded(recovery, record, file, checkpoint.notes)
+        return Loaded(recovery, _record(recovery, weights), file, checkpoint.notes)
 
     def _read(self, path: Path, config: GLNetConfig | None) -> Checkpoint | AdoptedCheckpoint:
         adopted = read_adopted(path, self.weights_key)
@@ -124,31 +113,47 @@ class Source:
             )
         body, file = self._load_body("smpl")
         recovery = adopt(kind, state, body, flip_test=self.flip_test)
-        record = NetworkRecord(
-            recovery.name,
-            "checkpoint",
-            weights.file,
-            weights.sha256,
-            recovery.to_document(),
-            origin=recovery.origin,
-            terms=recovery.terms,
-        )
         other = recovery.other_body(state)
         warnings = (f"WARNING: {other}",) if other else ()
-        return Loaded(recovery, record, file, (*notes, f"{kind.title}, {kind.origin}", kind.terms, *warnings))
+        return Loaded(
+            recovery, _record(recovery, weights), file, (*notes, f"{kind.title}, {kind.origin}", kind.terms, *warnings)
+        )
 
-    def _untrained(self, name: str) -> Loaded:
-        """A network of others with random weights, for measuring its speed."""
-        body, file = self._load_body("demo")
-        recovery = untrained({KEY: name, "flip_test": self.flip_test}, body, self.seed)
+    def _untrained(self) -> Loaded:
+        """A network with random weights, GLNet's or of others, for measuring its speed."""
+        recovery: MeshRecovery
+        if self.config is None:
+            raise ExportError("There is nothing to export.", fix="give a checkpoint, or --random-init PRESET")
+        if self.config in ADOPTED_NAMES:
+            body, file = self._load_body("demo")
+            recovery = untrained({KEY: self.config, "flip_test": self.flip_test}, body, self.seed)
+        else:
+            config = load_config(self.config)
+            body, file = self._load_body(config.body)
+            recovery = random_recovery(config, body, self.seed)
         crops = textured_crops(SETTLING_CROPS, recovery.crop.size, self.seed)
         settle_batch_norms(recovery.network, torch.from_numpy(crops))
-        record = NetworkRecord(name, "random", f"seed {self.seed}", "", recovery.to_document(), origin=recovery.origin)
+        record = NetworkRecord(
+            recovery.name, "random", f"seed {self.seed}", "", recovery.to_document(), origin=recovery.origin
+        )
         return Loaded(recovery, record, file, ())
 
     def _load_body(self, trained_with: str) -> tuple[Body, FileRecord]:
         record, body = _recorded(find_body(self.body or trained_with), lambda path: Body(load_body(path)))
         return body, record
+
+
+def _record(recovery: MeshRecovery, weights: FileRecord) -> NetworkRecord:
+    """The entry of a network whose weights are a file."""
+    return NetworkRecord(
+        recovery.name,
+        "checkpoint",
+        weights.file,
+        weights.sha256,
+        recovery.to_document(),
+        origin=recovery.origin,
+        terms=recovery.terms,
+    )
 
 
 def _recorded(path: Path, read: Callable[[Path], _Read]) -> tuple[FileRecord, _Read]:
