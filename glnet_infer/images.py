@@ -135,9 +135,13 @@ def check_boxes(boxes: Any, width: int, height: int) -> NDArray[np.float64]:
             why="boxes are N rows of x1, y1, x2, y2",
             fix="for one person give [[x1, y1, x2, y2]]; drop score and class columns",
         )
+    if not np.isfinite(array).all():  # before the arithmetic below, which warns of the difference of two infinities
+        index = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
+        raise InputError(
+            f"Box {index} is not finite: {array[index].tolist()}.", fix="leave out detections with NaN or infinite corners"
+        )
     x1, y1, x2, y2 = array.T
     problems = (
-        (~np.isfinite(array).all(1), "is not finite", "leave out detections with NaN or infinite corners"),
         (
             (x2 <= x1) | (y2 <= y1),
             "has no area",

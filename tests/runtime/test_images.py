@@ -51,6 +51,7 @@ def test_a_good_image_is_handed_on_without_a_copy():
         pytest.param([[0, 0, 5, 4], [0, np.nan, 5, 4]], ["Box 1", "not finite", "NaN"], id="NaN"),
         pytest.param([[0, 0, np.inf, 4]], ["Box 0", "not finite"], id="infinite"),
         pytest.param([[0, 0, -np.inf, 4]], ["Box 0", "not finite"], id="minus infinite"),
+        pytest.param([[np.inf, 2, np.inf, 4]], ["Box 0", "not finite"], id="infinite twice, without a warning of NumPy's"),
         pytest.param([[5, 0, 1, 4]], ["Box 0", "no area", "x1 < x2"], id="inverted in x"),
         pytest.param([[1, 4, 5, 0]], ["Box 0", "no area", "y1 < y2"], id="inverted in y"),
         pytest.param([[1, 1, 4, 3], [2, 1, 2, 3]], ["Box 1", "no area"], id="zero width"),
