@@ -1,8 +1,9 @@
-"""ONNX Runtime, imported without its telemetry; options of its sessions."""
+"""ONNX Runtime, imported without its telemetry; its sessions, which do only what they are told."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from glnet_infer.devices import physical_cores
@@ -50,3 +51,23 @@ def session_options(threads: int | None = None) -> Any:
     options.log_severity_level = 4  # its errors come as exceptions, its warnings are about its own choices
     options.intra_op_num_threads = threads or physical_cores()
     return options
+
+
+def open_session(
+    content: bytes, options: Any, provider: str = "CPUExecutionProvider", settings: Mapping[str, str] | None = None
+) -> Any:
+    """A session on one provider, which is not left in silence.
+
+    By itself, ONNX Runtime answers a failure by lines on stdout and a session on the CPU, when it opens and in every run.
+
+    Args:
+        content: The bytes of an ONNX file.
+        options: What :func:`session_options` gave.
+        provider: Name of the execution provider.
+        settings: Options of the provider.
+
+    Raises:
+        Exception: ONNX Runtime's own, which share no base class but this.
+    """
+    providers = [(provider, dict(settings or {}))]
+    return import_onnxruntime().InferenceSession(content, options, providers=providers, enable_fallback=0)

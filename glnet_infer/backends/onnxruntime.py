@@ -19,7 +19,7 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
 from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, open_session, session_options
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -59,7 +59,7 @@ class OnnxRuntimeBackend(OfThisProcess):
             )
         half = bundle.manifest.graph.precision != "fp32"
 
-        def open_session(threads: int | None) -> Any:
+        def open_graph(threads: int | None) -> Any:
             options = session_options(threads)
             if device == "cpu" and half:
                 # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
@@ -69,18 +69,19 @@ class OnnxRuntimeBackend(OfThisProcess):
             check_content(content, bundle.graph)
             options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through
             try:
-                session = onnxruntime.InferenceSession(content, options, providers=[(provider, provider_options)])
+                session = open_session(content, options, provider, provider_options)
                 keep_through_forks(session)
                 return session
             except Exception as error:  # ONNX Runtime's exceptions share no base class but this
                 raise BackendError(
                     f"ONNX Runtime does not load {bundle.graph}.",
                     why=one_line(error),
-                    fix="export the checkpoint again, or update onnxruntime",
+                    fix="export the checkpoint again, or update onnxruntime"
+                    + (f"; {install_hint('gpu')} brings CUDA and cuDNN" if device == "cuda" else ""),
                 ) from error
 
         self._home = HomeProcess()
-        session = open_session(threads)
+        session = open_graph(threads)
         if session.get_providers()[0] != provider:
             got = session.get_providers()[0]
             raise BackendError(
@@ -102,7 +103,7 @@ class OnnxRuntimeBackend(OfThisProcess):
             weights, threads = bundle.manifest.graph.file.bytes, threads or cores()
             self.batch_size = self._together = cpu_batch_size(threads, weights)
             if 1 < threads <= USUAL_BATCH_SIZE:  # more would take more crops at once, and their memory
-                self._team = _Team(lambda: open_session(1), threads, weights)
+                self._team = _Team(lambda: open_graph(1), threads, weights)
                 self.batch_size = self._team.members * self._team.crops_each
 
     def run(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:

@@ -17,7 +17,7 @@ from glnet_infer.files import read_file
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.images import check_image
 from glnet_infer.onnx_files import BRANCHES, OnnxContent
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
+from glnet_infer.onnxruntime_sessions import open_session, session_options
 
 LARGEST_FILE = 2 << 30
 """Bytes. More does not fit into an ONNX file."""
@@ -157,11 +157,10 @@ def _open(path: Path, threads: int | None) -> Any:
         problem = first_line(error)
     if problem:
         raise InputError(f"{path} is not an ONNX file that is taken.", why=problem, fix=again)
-    onnxruntime = import_onnxruntime()
     options = session_options(threads)
     options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through, and no other
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = open_session(content, options)
     except Exception as error:  # see above
         raise InputError(f"ONNX Runtime does not load {path}.", why=one_line(error), fix=again) from error
     keep_through_forks(session)

@@ -89,7 +89,7 @@ def test_a_gpu_product_that_would_run_on_the_cpu_is_refused(monkeypatch):
     """ONNX Runtime takes the CPU where CUDA's libraries are missing, and goes on."""
 
     class Session:
-        def __init__(self, model, options, providers):
+        def __init__(self, model, options, providers, enable_fallback):
             self.get_providers = lambda: ["CPUExecutionProvider"]
 
     said = types.SimpleNamespace(

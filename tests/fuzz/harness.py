@@ -1,4 +1,4 @@
-"""Runs cases against a reader and says what none may do: raise another error than ours, run long, take memory, crash.
+"""Runs cases against a reader and says what none may do: raise another error than ours, print, run long, take memory, crash.
 
 A process of its own runs the cases, so that a crash or an endless loop is one case's and not the run's.
 """
@@ -93,7 +93,7 @@ def run_watched(target: str, seed: int, cases: range) -> Report:
     """Run cases in processes of their own; who crashes or hangs is a fault, and the others go on after it."""
     report = Report()
     with tempfile.TemporaryDirectory() as folder:
-        shared, result = Path(folder) / "case", Path(folder) / "report.json"
+        shared, result, printed = (Path(folder) / name for name in ("case", "report.json", "printed"))
         while cases:
             shared.write_bytes(b"\0" * 8)
             command = [
@@ -106,13 +106,14 @@ def run_watched(target: str, seed: int, cases: range) -> Report:
                 str(shared),
                 str(result),
             ]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            hung = _wait(process, shared)
+            with printed.open("wb") as output:
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+                hung = _wait(process, shared)
             if process.returncode == 0:
                 report.add(Report(**json.loads(result.read_text())))
                 break
             at = int.from_bytes(shared.read_bytes(), "little")
-            said = process.stderr.read().decode(errors="replace")[-2000:] if process.stderr else ""
+            said = printed.read_text(errors="replace")[-2000:]
             if at == 0:
                 report.faults[f"a valid file is refused, or nothing starts: {said}"] = [-1]
                 break
@@ -165,6 +166,7 @@ def run_cases(
         resource.setrlimit(resource.RLIMIT_AS, (used + _ADDRESSES, used + _ADDRESSES))
         for case in cases:
             reached(case)
+            printed = _printed()
             made = target.make(generator(target.name, seed, case))
             _forget_peak()
             before, started = _memory("VmRSS"), time.process_time()
@@ -185,6 +187,8 @@ def run_cases(
                 signal.setitimer(signal.ITIMER_PROF, 0)
             seconds, peak = time.process_time() - started, max(_memory("VmHWM") - before, 0)
             report.slowest, report.fattest = max(report.slowest, seconds), max(report.fattest, peak)
+            if not what and _printed() != printed:
+                what = "prints lines"
             if not what and seconds > MOST_SECONDS:
                 what = "is slow"
             if not what and peak > MOST_BYTES:
@@ -203,6 +207,12 @@ def _describe(error: BaseException) -> str:
     ]
     place = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}" if frames else "nowhere of ours"
     return f"{type(error).__name__} at {place}: {str(error)[:100]}"
+
+
+def _printed() -> int:
+    """Bytes that this process wrote on stdout and stderr, which are one file."""
+    sys.stdout.flush()
+    return os.fstat(1).st_size
 
 
 def _memory(name: str) -> int:

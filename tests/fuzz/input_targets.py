@@ -97,9 +97,9 @@ def image_seeds() -> list[bytes]:
 
 
 def read_image(path: Path) -> None:
-    from glnet_infer.image_files import read_image
+    from glnet_infer.image_files import read_picture
 
-    read_image(path)
+    read_picture(path, listening=True)  # as command lines do, which print nothing of libraries
 
 
 def detector_seeds() -> list[bytes]:

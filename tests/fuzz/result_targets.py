@@ -118,7 +118,11 @@ def read_motion(path: Path) -> None:
 
 def bench_seeds() -> list[bytes]:
     found = sorted((ROOT / "benchmarks" / "results").glob("*.json"), key=lambda path: path.stat().st_size)
-    return [found[0].read_bytes()]
+    document = json.loads(found[0].read_bytes())
+    for part in list(document["parts"]):  # a comparison of few times is as good a case, and quicker
+        if part.startswith(("soak", "frame", "batch/8")):
+            del document["parts"][part]
+    return [json.dumps(document).encode()]
 
 
 def read_bench(path: Path) -> None:

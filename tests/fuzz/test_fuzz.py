@@ -58,6 +58,7 @@ def test_every_target_is_run():
         ("bytearray(700_000_000)", "takes too much memory"),
         ("os.kill(os.getpid(), 11)", "ends the process by -11"),
         ("warnings.warn('overflow')", "UserWarning"),
+        ("os.write(2, b'a line of a library')", "prints lines"),
     ],
 )
 def test_what_no_case_may_do_is_found(reader, said, tmp_path):

@@ -49,7 +49,8 @@ def fake(monkeypatch):
         module.GraphOptimizationLevel = types.SimpleNamespace(ORT_ENABLE_EXTENDED="extended")
 
         class InferenceSession:
-            def __init__(self, content, options, providers):
+            def __init__(self, content, options, providers, enable_fallback):
+                assert not enable_fallback  # it would print, and take the CPU in silence
                 if failure is not None:
                     raise failure
                 self.content, self.options = content, options
@@ -285,6 +286,15 @@ def test_a_graph_that_is_none_is_refused_with_the_real_onnx_runtimes_words(bundl
     with pytest.raises(Exception, match="ONNXRuntimeError") as words:
         onnxruntime.InferenceSession(opened.graph.read_bytes(), providers=[CPU])
     assert str(words.value).splitlines()[0] in error.value.why
+
+
+def test_a_failure_of_the_real_onnx_runtime_prints_nothing(bundle, capfd):
+    """By itself it prints lines on stdout, where results go, and tries the same again."""
+    unreadable = onnx.helper.make_node("Relu", ["Y" * 20], ["y"])
+    content = changed(bundle, lambda graph: graph.node.append(unreadable)).replace(b"Y" * 20, b"Y" * 19 + b"\xbe")
+    with pytest.raises(BackendError, match="does not load"):
+        open_backend("onnxruntime-cpu", with_graph(bundle, content))
+    assert capfd.readouterr() == ("", "")
 
 
 def changed(bundle, change):

@@ -18,7 +18,7 @@ from glnet_bench.machine.cuda import CudaDriver
 from glnet_bench.record.results import Ceilings, FloorTimes
 from glnet_infer.backends.onnxruntime import load_cuda
 from glnet_infer.errors import BackendError, first_line
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, open_session, session_options
 
 CPU_SIDES, GPU_SIDES = (512, 1024, 2048), (2048, 4096, 8192)
 """Sides of the square matrices; which is fastest depends on caches and clocks, so the best of them counts."""
@@ -81,13 +81,11 @@ def _cpu_rate(side: int, threads: int) -> tuple[float, str]:
 
 def _cpu_product(matrices: list[Any], threads: int) -> tuple[Callable[[], None], str]:
     try:
-        onnxruntime = import_onnxruntime()
+        session = open_session(_product_model(len(matrices[0]), half=False), session_options(threads))
     except BackendError:
         left, right = matrices
         result = np.empty_like(left)
         return lambda: np.matmul(left, right, out=result), "NumPy"
-    model = _product_model(len(matrices[0]), half=False)
-    session = onnxruntime.InferenceSession(model, session_options(threads), ["CPUExecutionProvider"])
     given = dict(zip("ab", matrices, strict=True))
     return lambda: session.run(None, given), "ONNX Runtime"
 
@@ -157,9 +155,9 @@ def _onnxruntime_product(side: int, half: bool) -> Callable[[], None]:
     missing = load_cuda(onnxruntime)
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise BackendError("It is built without CUDA.")
-    provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
-    session = onnxruntime.InferenceSession(_product_model(side, half), session_options(), providers=[provider])
-    if session.get_providers()[0] != provider[0]:  # it falls back to the CPU by itself
+    provider = "CUDAExecutionProvider"
+    session = open_session(_product_model(side, half), session_options(), provider, {"use_tf32": "0"})
+    if session.get_providers()[0] != provider:  # it falls back to the CPU by itself
         raise BackendError("ONNX Runtime does not start CUDA.", why=missing)
     kind = np.float16 if half else np.float32
     binding = session.io_binding()

@@ -15,7 +15,7 @@ from glnet_bench.runners.staged import StagedCalls
 from glnet_infer.backends import Outputs, open_backend
 from glnet_infer.backends.onnxruntime import PROVIDERS
 from glnet_infer.bundle import Bundle
-from glnet_infer.onnxruntime_sessions import import_onnxruntime, session_options
+from glnet_infer.onnxruntime_sessions import import_onnxruntime, open_session, session_options
 
 NAME = "onnxruntime-cuda"
 
@@ -32,12 +32,9 @@ def open_cuda(bundle: Bundle, options: Options) -> Runner:
         stopwatch = CudaEvents(CudaDriver().start())
         opened.callback(stopwatch.close)
         provider, provider_options = PROVIDERS["cuda"]
-        session = onnxruntime.InferenceSession(
-            bundle.graph_file.read(),
-            session_options(options.threads),
-            # Events must be on the stream that the kernels are on.
-            providers=[(provider, {**provider_options, "user_compute_stream": str(stopwatch.stream)})],
-        )
+        # Events must be on the stream that the kernels are on.
+        provider_options = {**provider_options, "user_compute_stream": str(stopwatch.stream)}
+        session = open_session(bundle.graph_file.read(), session_options(options.threads), provider, provider_options)
         steps = BoundSteps(session, [output.name for output in bundle.manifest.outputs], onnxruntime.OrtValue)
         opened.callback(steps.close)  # before the stream goes that it works on
         del session

@@ -170,7 +170,7 @@ GRAPHS = helper.make_node("Thing", [], ["c"], graphs=[helper.make_graph([constan
 def test_weights_in_other_files_are_refused_before_they_are_loaded(tmp_path, monkeypatch, hostile):
     assert OnnxContent.of(hostile.SerializeToString()).names_other_files
     (tmp_path / "hostile.onnx").write_bytes(hostile.SerializeToString())
-    monkeypatch.setattr(onnx_file, "import_onnxruntime", lambda: pytest.fail("it was loaded"))
+    monkeypatch.setattr(onnx_file, "open_session", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(InputError) as error:
         open_detector(tmp_path / "hostile.onnx")
     assert "other files" in error.value.why and "one ONNX file" in error.value.fix
@@ -205,7 +205,7 @@ def test_loops_are_refused_before_they_can_run(tmp_path, monkeypatch, operator, 
     else:
         found.functions.append(helper.make_function("own", "f", [], [], [loop], [helper.make_opsetid("", 17)]))
     (tmp_path / "endless.onnx").write_bytes(found.SerializeToString())
-    monkeypatch.setattr(onnx_file, "import_onnxruntime", lambda: pytest.fail("it was loaded"))
+    monkeypatch.setattr(onnx_file, "open_session", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(InputError, match="is not an ONNX file that is taken") as error:
         open_detector(tmp_path / "endless.onnx")
     assert operator in error.value.why and "without loops" in error.value.fix
