@@ -1,4 +1,4 @@
-"""Runs cases against a reader and says what none may do: raise another error than ours, print, run long, take memory, crash.
+"""Runs cases against a reader and says what none may do: raise errors not ours, print, run long, take memory, crash.
 
 A process of its own runs the cases, so that a crash or an endless loop is one case's and not the run's.
 """
