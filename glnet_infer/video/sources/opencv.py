@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, install_hint
+from glnet_infer.files import utf8_name
 from glnet_infer.native_messages import quiet
 from glnet_infer.video.sources.base import READABLE, Clock, RawFrame, SourceFacts, check_size
 
@@ -51,6 +52,12 @@ class OpenCvReader:
                 ]
                 # "file:" keeps a name with a colon from being taken for an address.
                 address = location if isinstance(location, str) else f"file:{location.absolute()}"
+                try:
+                    address = utf8_name(address)
+                except ValueError as error:
+                    raise InputError(
+                        f"The video {name} was not read.", why=str(error), fix=f"rename it; or {install_hint('video')}"
+                    ) from error
                 self._capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
         try:
             self._begin(location, name)
