@@ -150,8 +150,10 @@ def checked(path: Path, content: dict[str, Any], name: Callable[[int], str]) -> 
 def _whole(name: str, values: Any) -> NDArray[np.int64]:
     """Numbers of vertices or joints, which some files hold as floats."""
     found = np.asarray(values)
-    if found.dtype.kind == "f" and np.isfinite(found).all() and (np.abs(found.astype(np.float64)) < 2.0**53).all():
-        found = found.astype(np.int64)
+    if found.dtype.kind == "f":
+        exact = found.astype(np.float64)
+        if (np.abs(exact) < 2.0**53).all() and (exact == np.floor(exact)).all():  # false for NaN
+            found = exact.astype(np.int64)
     if found.dtype.kind not in "iu":
         raise ValueError(f"{name} does not hold whole numbers")
     return found.astype(np.int64)

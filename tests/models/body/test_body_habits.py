@@ -12,7 +12,7 @@ from scipy import sparse
 from glnet.body import load_body
 from glnet.body.files import find_body
 from glnet_infer.errors import BodyError
-from glnet_infer.skeleton import SMPL_LEAF_VERTICES
+from glnet_infer.skeleton import PARENTS, SMPL_LEAF_VERTICES
 
 
 @pytest.fixture
@@ -156,6 +156,40 @@ def test_numbers_may_have_any_width(smpl_content, save_npz, dtype):
     template = smpl_content["v_template"].astype(dtype)
     found = load_body(save_npz({**smpl_content, "v_template": template}, "width.npz"))
     np.testing.assert_array_equal(found.v_template, template.astype(np.float64))
+
+
+INDICES = ("f", "kintree_table", "leaf_vertices")
+
+
+@pytest.fixture
+def smpl_indices(smpl_content):
+    """The body's whole numbers by their keys; those of the tree as SMPL's own files have them, where the root has no parent."""
+    parents = np.array([2**32 - 1, *PARENTS[1:24]], np.uint32)
+    content = {**smpl_content, "kintree_table": np.stack([parents, np.arange(24, dtype=np.uint32)])}
+    return content | {key: np.asarray(content[key]) for key in INDICES}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.uint16, ">f8", np.int32])
+@pytest.mark.parametrize("key", INDICES)
+def test_indices_may_be_whole_numbers_of_any_type(smpl_indices, save_npz, assert_same_body, key, dtype):
+    whole = smpl_indices[key].astype(np.int64)
+    content = {**smpl_indices, key: np.where(whole == 2**32 - 1, 0, whole).astype(dtype)}
+    assert_same_body(load_body(save_npz(content, "indices.npz")), load_body(save_npz(smpl_indices)))
+
+
+@pytest.mark.parametrize("value", [0.5, -0.25, np.nan, np.inf, 2.0**53, 1e300])
+@pytest.mark.parametrize("key", INDICES)
+def test_indices_that_are_no_whole_numbers_are_refused(smpl_indices, save_npz, key, value):
+    wrong = smpl_indices[key].astype(np.float64)
+    wrong.flat[1] += value
+    with pytest.raises(BodyError, match=f"{key} does not hold whole numbers"):
+        load_body(save_npz({**smpl_indices, key: wrong}, "indices.npz"))
+
+
+@pytest.mark.parametrize("key", INDICES)
+def test_true_and_false_are_no_indices(smpl_indices, save_npz, key):
+    with pytest.raises(BodyError, match=f"{key} does not hold whole numbers"):
+        load_body(save_npz({**smpl_indices, key: smpl_indices[key] > 3}, "indices.npz"))
 
 
 # Bodies that are not what they should be
