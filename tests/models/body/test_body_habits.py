@@ -163,7 +163,7 @@ INDICES = ("f", "kintree_table", "leaf_vertices")
 
 @pytest.fixture
 def smpl_indices(smpl_content):
-    """The body's whole numbers by their keys; those of the tree as SMPL's own files have them, where the root has no parent."""
+    """The body's whole numbers by their keys; those of the tree as in SMPL's own files, where the root has none."""
     parents = np.array([2**32 - 1, *PARENTS[1:24]], np.uint32)
     content = {**smpl_content, "kintree_table": np.stack([parents, np.arange(24, dtype=np.uint32)])}
     return content | {key: np.asarray(content[key]) for key in INDICES}
