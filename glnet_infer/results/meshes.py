@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive
+from glnet_infer.archives import ArraySpec, read_archive, storable
 from glnet_infer.camera import Intrinsics
 from glnet_infer.device_arrays import DeviceMeshes
 from glnet_infer.errors import InputError, OutputError
@@ -213,7 +213,7 @@ class Meshes:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         values = {name: getattr(self, name) for name in (*_COLUMNS, "faces", "image_size", "backend")}
         values |= {
-            "backend": self.backend[:LONGEST_TEXT],
+            "backend": storable(self.backend),
             "intrinsics": self.intrinsics.matrix,
             "version": DOCUMENT_VERSION,
         }
