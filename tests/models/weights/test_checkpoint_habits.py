@@ -3,7 +3,9 @@
 import argparse
 import collections
 import datetime
+import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,13 @@ def test_counters_of_batches_may_be_missing(state, read, assert_loads):
 def test_safetensors_load(state, checkpoint, tmp_path, assert_loads):
     save_file({name: value.contiguous() for name, value in named(state, "model.").items()}, tmp_path / "a.safetensors")
     assert "'model.'" in assert_loads(Checkpoint.load(tmp_path / "a.safetensors", checkpoint.config))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_safetensors_of_a_name_that_is_no_text_load(state, checkpoint, tmp_path, assert_loads):
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "a.safetensors")
+    path = (tmp_path / "a.safetensors").rename(tmp_path / os.fsdecode(b"Stra\xdfe.safetensors"))
+    assert_loads(Checkpoint.load(path, checkpoint.config))
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
