@@ -10,7 +10,7 @@ import pytest
 from glnet_infer import BundleError
 from glnet_infer.bundle import Bundle, check_all_files, check_file, record_file, unknown_entries
 from glnet_infer.bundle.manifest import Manifest
-from glnet_infer.bundle.records import FileRecord
+from glnet_infer.bundle.records import FileRecord, is_file_name
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 
@@ -164,6 +164,12 @@ def test_files_outside_the_bundle_are_not_touched(bundle, name):
     outside.write_bytes((bundle / "model.onnx").read_bytes())  # the very bytes that the manifest records
     edit(bundle, lambda document: document["graphs"][0]["file"].update(file=name))
     refused(bundle, repr(name) if "/" in name else "", "export")
+
+
+def test_names_of_files_name_nothing_else_on_any_system():
+    assert all(map(is_file_name, ("model.onnx", "..a", "a b.pkl", "ö", "-x", "x" * 255)))
+    others = ("", ".", "..", "a/b", "/a", "a/", "a\\b", "C:a", "a\0", "x" * 256, "../a", "a/..")
+    assert not any(map(is_file_name, others))
 
 
 def test_file_record_is_name_size_and_sha256(tmp_path):

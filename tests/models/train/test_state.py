@@ -156,6 +156,12 @@ def zipped(saved, name, content, method=zipfile.ZIP_STORED):
     return stream.getvalue()
 
 
+def written(state):
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
 def doubled():
     value = [0]
     for _ in range(60):
@@ -163,14 +169,16 @@ def doubled():
     return value
 
 
-@pytest.mark.parametrize("kind", ["compressed", "deep", "shared", "itself", "code"])
+@pytest.mark.parametrize("kind", ["compressed", "expanded", "views", "deep", "shared", "itself", "code"])
 def test_files_that_ask_for_much_are_refused_at_once(saved, state, tmp_path, kind):
-    path, itself = tmp_path / "state.pt", []
+    path, itself, views = tmp_path / "state.pt", [], torch.zeros(100_000)
     itself.append(itself)
     head = {"format": state["format"], "version": state["version"]}
     code = type("Code", (), {"__reduce__": lambda self: (os.system, (f"touch {tmp_path / 'ran'}",))})
     content = {
         "compressed": lambda: zipped(saved, "data/0", bytes(1 << 28), zipfile.ZIP_DEFLATED),
+        "expanded": lambda: written({**state, "guidance": {"a": torch.zeros(1).expand(10**8)}}),
+        "views": lambda: written({**state, "guidance": {str(each): views[each:] for each in range(1000)}}),
         "deep": lambda: zipped(saved, "data.pkl", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
         "shared": lambda: zipped(saved, "data.pkl", pickle.dumps({**head, "step": doubled()}, 2)),
         "itself": lambda: zipped(saved, "data.pkl", pickle.dumps({**head, "step": itself}, 2)),
