@@ -22,6 +22,7 @@ from glnet_infer.backends import (
     open_fastest,
     usual_batch_size,
 )
+from glnet_infer.backends.promise import Promise
 from glnet_infer.bundle import Bundle
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import GRID_STRIDE
@@ -92,6 +93,7 @@ class MeshRecoverer(OfThisProcess):
         if backend is None or backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
+        self._promise = Promise(self.bundle)
         self._threads, self._closed = threads, False
         self.batch_size = batch_size or usual_batch_size(self._backend)
 
@@ -350,7 +352,7 @@ class MeshRecoverer(OfThisProcess):
         width, height = persons.image_size
         backend = cast(FrameBackend, self._backend)
         outputs = backend.run_frame(cast(Frame, persons.frame), persons.squares.in_frame(width, height), persons.cameras)
-        self._check(outputs, len(persons))
+        self._promise.check_outputs(outputs, len(persons), self.backend)
         return outputs
 
     def _run_crops(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Outputs:
@@ -359,7 +361,7 @@ class MeshRecoverer(OfThisProcess):
         for start in range(0, len(crops), self.batch_size):
             batch = slice(start, start + self.batch_size)
             outputs = self._backend.run(crops[batch], cameras[batch])
-            self._check(outputs, len(crops[batch]))
+            self._promise.check_outputs(outputs, len(crops[batch]), self.backend)
             batches.append(outputs)
         if not batches:
             return self._nobody()
@@ -372,23 +374,6 @@ class MeshRecoverer(OfThisProcess):
         """Outputs without rows."""
         specs = self.bundle.manifest.outputs
         return {spec.name: np.zeros((0, *map(int, spec.shape[1:])), dtype=spec.dtype) for spec in specs}
-
-    def _check(self, outputs: Outputs, count: int) -> None:
-        """Refuse outputs that are not what the manifest promises, or not numbers."""
-        for spec in self.bundle.manifest.outputs:
-            found = outputs[spec.name]
-            if found.shape != (count, *spec.shape[1:]):
-                raise BackendError(
-                    f"{self.backend} gave {spec.name} of shape {found.shape}.",
-                    why=f"the bundle promises {(count, *spec.shape[1:])}",
-                    fix="use a backend that runs this very bundle",
-                )
-            if not np.isfinite(found).all():
-                raise BackendError(
-                    f"{self.backend} gave {spec.name} that are not finite numbers.",
-                    why="the network overflowed, or its weights are damaged",
-                    fix="compare with another backend, and export the checkpoint again",
-                )
 
     def close(self) -> None:
         """Free the backend."""

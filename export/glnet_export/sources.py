@@ -128,7 +128,7 @@ class Source:
             body, file = self._load_body("demo")
             recovery = untrained({KEY: self.config, "flip_test": self.flip_test}, body, self.seed)
         else:
-            config = load_config(self.config)
+            config = load_config(self.config, others=ADOPTED_NAMES)
             body, file = self._load_body(config.body)
             recovery = random_recovery(config, body, self.seed)
         crops = textured_crops(SETTLING_CROPS, recovery.crop.size, self.seed)

@@ -1,4 +1,4 @@
-"""What a bundle's manifest promises of its graph, compared with the graph itself."""
+"""What a bundle's manifest promises of its graph, compared with the graph itself and with what it gave."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from glnet_infer.backends.base import Outputs
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import TensorSpec
-from glnet_infer.errors import BundleError, first_line
+from glnet_infer.errors import BackendError, BundleError, first_line
 from glnet_infer.fields import quote
 from glnet_infer.onnx_files import OnnxContent
 
@@ -70,20 +70,26 @@ class Promise:
                 f"{self._path} is not the graph that the manifest describes.", why="; ".join(problems), fix=_FIX
             )
 
-    def check_outputs(self, arrays: Sequence[NDArray[Any]], crops: int) -> None:
-        """Compare what the graph gave for so many crops; in the manifest's order of outputs.
+    def check_outputs(self, outputs: Outputs, crops: int, backend: str) -> None:
+        """Compare what a backend gave for so many crops.
 
         Raises:
-            BundleError: An array has another type or shape.
+            BackendError: An array has another type or shape, or is not finite.
         """
-        for (name, dtype, row), array in zip(self._rows, arrays, strict=True):
-            found = getattr(array, "shape", None), getattr(array, "dtype", None)
-            if found != ((crops, *row), dtype):
-                wanted = f"{dtype} {(crops, *row)}"
-                raise self._another(f"for {crops} crops, {name} is {found[1]} {found[0]}, not {wanted}")
-
-    def _another(self, why: str) -> BundleError:
-        return BundleError(f"{self._path} is not the graph that the manifest describes.", why=why, fix=_FIX)
+        for name, dtype, row in self._rows:
+            found = outputs[name]
+            if (found.shape, found.dtype) != ((crops, *row), dtype):
+                raise BackendError(
+                    f"{backend} gave {name} as {found.dtype} {found.shape} for {crops} crops.",
+                    why=f"the manifest of {self._path.parent} promises {dtype} {(crops, *row)}",
+                    fix=_FIX,
+                )
+            if not np.isfinite(found).all():
+                raise BackendError(
+                    f"{backend} gave {name} that are not finite numbers.",
+                    why="the network overflowed, or its weights are damaged",
+                    fix="compare with another backend, and export the checkpoint again",
+                )
 
     def _side(self, side: str | int) -> Any:
         return self._manifest.crop.size if side == "C" else side

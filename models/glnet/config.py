@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,8 +239,12 @@ PRESETS: dict[str, GLNetConfig] = {
 """The poster's W32 and W48, and two small networks: ``demo`` can be trained on two CPU cores."""
 
 
-def load_config(name: str) -> GLNetConfig:
+def load_config(name: str, *, others: Sequence[str] = ()) -> GLNetConfig:
     """A preset by its name, or a configuration from a ``.json`` file.
+
+    Args:
+        name: The preset or the file.
+        others: Names that the caller knows beside, for the message.
 
     Raises:
         CheckpointError: Neither a preset nor a readable file.
@@ -251,7 +256,7 @@ def load_config(name: str) -> GLNetConfig:
         raise CheckpointError(
             f"There is no network configuration {name!r}.",
             why="it is neither a preset nor a .json file",
-            fix=f"presets: {', '.join(PRESETS)}",
+            fix=f"presets: {', '.join((*PRESETS, *others))}",
         )
     fix = "write it as docs/checkpoints.md shows"
     document = read_json(path, CheckpointError, fix=fix)

@@ -21,6 +21,8 @@ from glnet_infer.crops import CropSquares, cut_crops
 
 SIZE = 256
 UNROUNDED = "crops_float"
+WIDE, NARROW = CropSpec(SIZE), CropSpec(SIZE, padding=1.1, aspect=0.75)
+"""GLNet's crops, and CLIFF's, whose squares are of the boxes' heights more often."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def session(graph):
     return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
-def boxes_in(width, height, seed=0):
+def boxes_in(width, height, seed=0, spec=WIDE):
     """Inside, over every edge, tiny, larger than the frame, a few anywhere, and some for each reduction of the frame."""
     generator = np.random.default_rng(seed)
     inside = [0.3, 0.1, 0.5, 0.9]
@@ -48,7 +50,7 @@ def boxes_in(width, height, seed=0):
     huge = [[0, 0, 1, 1], [-2, -2, 3, 3], [-50, -60, 70, 40]]
     corners = np.sort(generator.uniform(-0.2, 1.2, (4, 2, 2)), axis=1).reshape(4, 4)
     anywhere = np.concatenate([corners[:, :2], np.maximum(corners[:, 2:], corners[:, :2] + 0.05)], axis=1)
-    sides = SIZE / 1.25 * np.array([[1.9], [2.0], [3.9], [4.1], [15.9], [16.1]])
+    sides = SIZE / spec.padding * spec.aspect * np.array([[1.9], [2.0], [3.9], [4.1], [15.9], [16.1]])
     middles = np.array([0.7, 0.4]) * [width, height]
     of_each = np.concatenate([middles - sides / 2, middles + sides / 2], axis=1)
     tiny = [[width / 2, height / 2, width / 2 + 6, height / 2 + 11], [1.25, 1.5, 3.5, 3.25]]
@@ -70,11 +72,11 @@ def noise(width, height, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("frame_of", [noise, texture])
+@pytest.mark.parametrize("frame_of, spec", [(noise, WIDE), (texture, WIDE), (texture, NARROW)])
 @pytest.mark.parametrize("width, height", [(1920, 1080), (3840, 2160), (1080, 1920), (61, 37), (16, 16)])
-def test_the_graph_cuts_the_crops_that_opencv_cuts(session, frame_of, width, height):
+def test_the_graph_cuts_the_crops_that_opencv_cuts(session, frame_of, spec, width, height):
     frame = frame_of(width, height)
-    squares = CropSquares.around(boxes_in(width, height), CropSpec(SIZE))
+    squares = CropSquares.around(boxes_in(width, height, spec=spec), spec)
     crops, unrounded = session.run(["crops", UNROUNDED], {"frame": frame, "squares": squares.in_frame(width, height)})
     expected = cut_crops(frame, squares)
     assert crops.dtype == np.uint8 and crops.shape == expected.shape

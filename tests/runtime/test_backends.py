@@ -2,24 +2,19 @@
 
 import contextlib
 import dataclasses
-import json
-import os
-import subprocess
 import sys
 import types
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
 import glnet_infer.devices
-from glnet_infer import BackendError, BundleError, MeshRecoverer
+from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import backend_names, open_backend
-from glnet_infer.backends.promise import Promise
-from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.bundle import Bundle
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
-from glnet_infer.devices import Gpu, cores, gpus, newest_cuda, physical_cores
+from glnet_infer.devices import Gpu, physical_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -269,141 +264,6 @@ def test_failure_of_the_session_carries_onnx_runtimes_words(opened, fake):
     assert "the very words" in error.value.why and error.value.fix
 
 
-def with_graph(bundle, content):
-    """The bundle with another graph, recorded as its own."""
-    (bundle / "model.onnx").write_bytes(content)
-    document = json.loads((bundle / "manifest.json").read_text())
-    document["graphs"][0]["file"] = dataclasses.asdict(record_file(bundle / "model.onnx"))
-    (bundle / "manifest.json").write_text(json.dumps(document))
-    return Bundle.open(bundle)
-
-
-def test_a_graph_that_is_none_is_refused_with_the_real_onnx_runtimes_words(bundle):
-    unknown = onnx.helper.make_node("NoSuchOperator", ["crops"], ["vertices"])
-    opened = with_graph(bundle, changed(bundle, lambda graph: graph.node.append(unknown)))
-    with pytest.raises(BackendError, match=r"model\.onnx") as error:
-        open_backend("onnxruntime-cpu", opened)
-    with pytest.raises(Exception, match="ONNXRuntimeError") as words:
-        onnxruntime.InferenceSession(opened.graph.read_bytes(), providers=[CPU])
-    assert str(words.value).splitlines()[0] in error.value.why
-
-
-def test_a_failure_of_the_real_onnx_runtime_prints_nothing(bundle, capfd):
-    """By itself it prints lines on stdout, where results go, and tries the same again."""
-    unreadable = onnx.helper.make_node("Relu", ["Y" * 20], ["y"])
-    content = changed(bundle, lambda graph: graph.node.append(unreadable)).replace(b"Y" * 20, b"Y" * 19 + b"\xbe")
-    with pytest.raises(BackendError, match="does not load"):
-        open_backend("onnxruntime-cpu", with_graph(bundle, content))
-    assert capfd.readouterr() == ("", "")
-
-
-def changed(bundle, change):
-    model = onnx.load(bundle / "model.onnx")
-    change(model.graph)
-    return model.SerializeToString()
-
-
-def value_of(graph, name):
-    return next(value for value in (*graph.input, *graph.output) if value.name == name)
-
-
-def retyped(name, dtype):
-    def change(graph):
-        value_of(graph, name).type.tensor_type.elem_type = dtype
-        inner = f"{name}_inner"
-        for node in graph.node:
-            node.output[:] = [inner if each == name else each for each in node.output]
-            node.input[:] = [inner if each == name else each for each in node.input]
-        graph.node.append(onnx.helper.make_node("Cast", [inner], [name], to=dtype))
-
-    return change
-
-
-def renamed(name, other):
-    def change(graph):
-        value_of(graph, name).name = other
-        for node in graph.node:
-            node.output[:] = [other if each == name else each for each in node.output]
-            node.input[:] = [other if each == name else each for each in node.input]
-
-    return change
-
-
-def fixed(name, side, length):
-    def change(graph):
-        dimension = value_of(graph, name).type.tensor_type.shape.dim[side]
-        dimension.dim_value = length
-
-    return change
-
-
-def with_input(graph):
-    graph.input.append(onnx.helper.make_tensor_value_info("focus", onnx.TensorProto.FLOAT, ["N"]))
-
-
-@pytest.mark.parametrize(
-    "change, why",
-    [
-        (retyped("betas", onnx.TensorProto.DOUBLE), "betas is tensor(double), not float32"),
-        (retyped("reference_pixel", onnx.TensorProto.INT64), "reference_pixel is tensor(int64), not int32"),
-        (renamed("cameras", "camera"), "it has no input cameras"),
-        (renamed("joints", "joint"), "it has no output joints"),
-        (fixed("crops", 0, 4), "crops is 4 x"),
-        (with_input, "it takes 'focus'"),
-    ],
-)
-def test_a_graph_that_is_not_the_promised_one_is_refused_when_it_is_opened(bundle, change, why):
-    opened = with_graph(bundle, changed(bundle, change))
-    with pytest.raises(BundleError, match="is not the graph that the manifest describes") as error:
-        open_backend("onnxruntime-cpu", opened)
-    assert why in error.value.why
-
-
-def test_a_side_that_the_graph_leaves_open_is_compared_when_it_runs(bundle):
-    def one_joint_less(graph):
-        for node in graph.node:
-            node.output[:] = ["all_joints" if each == "joints" else each for each in node.output]
-            node.input[:] = ["all_joints" if each == "joints" else each for each in node.input]
-        for name, value in (("start", 0), ("stop", 28), ("axis", 1)):
-            graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]))
-        graph.node.append(onnx.helper.make_node("Slice", ["all_joints", "start", "stop", "axis"], ["joints"]))
-        value_of(graph, "joints").type.tensor_type.shape.dim[1].ClearField("dim_value")
-        graph.ClearField("value_info")
-
-    opened = with_graph(bundle, changed(bundle, one_joint_less))
-    size = opened.manifest.crop.size
-    with pytest.raises(BundleError, match="is not the graph that the manifest describes") as error:
-        # ONNX Runtime may find out the side by itself, before it runs.
-        backend = open_backend("onnxruntime-cpu", opened, threads=1)
-        backend.run(np.zeros((2, size, size, 3), np.uint8), np.ones((2, 4), np.float32))
-    assert "joints is" in error.value.why and "28" in error.value.why
-
-
-def external(graph):
-    graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
-    graph.initializer[0].external_data.add(key="location", value="weights.bin")
-
-
-def branching(graph):
-    inside = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["crops"], ["inner"])], "inside", [], [])
-    graph.node.append(onnx.helper.make_node("If", ["crops"], ["unused"], then_branch=inside, else_branch=inside))
-
-
-@pytest.mark.parametrize("change, why", [(external, "other files"), (branching, "control flow: If")])
-def test_a_graph_that_is_more_than_one_is_refused_before_it_is_loaded(bundle, fake, change, why):
-    module = fake([CPU])
-    opened = with_graph(bundle, changed(bundle, change))
-    with pytest.raises(BundleError, match="is not a graph that is run") as error:
-        open_backend("onnxruntime-cpu", opened)
-    assert why in error.value.why and not module.sessions
-
-
-@pytest.mark.parametrize("content", [b"not a graph", b"ORTM would be another format", b"\xff" * 40])
-def test_a_file_that_is_no_onnx_is_refused(bundle, content):
-    with pytest.raises(BundleError, match="is not a graph that is run"):
-        open_backend("onnxruntime-cpu", with_graph(bundle, content))
-
-
 def test_failure_while_running_carries_onnx_runtimes_words(opened):
     backend = open_backend("onnxruntime-cpu", opened)
     with pytest.raises(BackendError, match="onnxruntime-cpu failed on 2 crops") as error:
@@ -425,114 +285,3 @@ def test_a_closed_backend_says_so_and_closes_twice(opened):
     backend.close()
     with pytest.raises(BackendError, match="closed"):
         backend.run(np.zeros((1, 256, 256, 3), np.uint8), np.ones((1, 4), np.float32))
-
-
-def test_without_a_driver_there_are_no_gpus(monkeypatch):
-    def missing(name):
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(glnet_infer.devices.ctypes, "CDLL", missing)
-    assert gpus() == [] and newest_cuda() == ""
-
-
-def driver(monkeypatch, *, start=0, names=("NVIDIA L4", "NVIDIA H200"), versions=((8, 9), (9, 0))):
-    """A make-believe CUDA driver."""
-
-    def initialise(flags):
-        return start
-
-    def count(pointer):
-        pointer._obj.value = len(names)
-        return 0
-
-    def get(pointer, ordinal):
-        pointer._obj.value = ordinal
-        return 0
-
-    def name(buffer, size, device):
-        buffer.value = names[device.value].encode()
-        return 0
-
-    def attribute(pointer, which, device):
-        pointer._obj.value = versions[device.value][which - 75]
-        return 0
-
-    def version(pointer):
-        pointer._obj.value = 12080
-        return 0
-
-    calls = {
-        "cuInit": initialise,
-        "cuDriverGetVersion": version,
-        "cuDeviceGetCount": count,
-        "cuDeviceGet": get,
-        "cuDeviceGetName": name,
-        "cuDeviceGetAttribute": attribute,
-    }
-    monkeypatch.setattr(glnet_infer.devices.ctypes, "CDLL", lambda _: types.SimpleNamespace(**calls))
-
-
-def test_gpus_are_what_the_driver_says(monkeypatch):
-    driver(monkeypatch)
-    assert gpus() == [Gpu("NVIDIA L4", "8.9"), Gpu("NVIDIA H200", "9.0")]
-    assert newest_cuda() == "12.8"
-
-
-def test_a_driver_without_a_device_has_no_gpus(monkeypatch):
-    driver(monkeypatch, start=100)  # CUDA_ERROR_NO_DEVICE
-    assert gpus() == []
-
-
-def test_asking_this_machine_for_gpus_does_not_fail():
-    assert all(isinstance(gpu, Gpu) and gpu.name for gpu in gpus())
-
-
-@pytest.mark.parametrize("dtype, lost", [("float64", 0), ("float32", 1)])
-def test_what_a_graph_gives_is_compared_with_its_promise(opened, dtype, lost):
-    promise = Promise(opened)
-    sizes = {"N": 3}
-    arrays = [
-        np.zeros([sizes.get(side, side) for side in spec.shape], dtype=spec.dtype) for spec in opened.manifest.outputs
-    ]
-    promise.check_outputs(arrays, 3)
-    place = [spec.name for spec in opened.manifest.outputs].index("vertices")
-    arrays[place] = arrays[place][:, lost:].astype(dtype)
-    with pytest.raises(BundleError, match="is not the graph that the manifest describes") as error:
-        promise.check_outputs(arrays, 3)
-    assert f"vertices is {dtype}" in error.value.why
-
-
-HELD = """
-import os, sys
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-from glnet_infer.bundle import Bundle
-from glnet_infer.backends import open_backend
-backend = open_backend("onnxruntime-cpu", Bundle.open(sys.argv[1]))
-print(backend._session.get_session_options().intra_op_num_threads)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
-@pytest.mark.skipif(cores() == 1, reason="needs two cores, of which one is taken away")
-def test_a_process_that_is_held_to_one_core_computes_with_one_thread(shared_bundle):
-    done = subprocess.run([sys.executable, "-c", HELD, shared_bundle], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1"] and done.stderr == ""
-
-
-def test_two_hardware_threads_of_one_core_are_counted_once(monkeypatch):
-    siblings = {0: "0,4", 1: "1,5", 4: "0,4", 5: "1,5", 7: "3,7"}
-    files = {
-        f"/sys/devices/system/cpu/cpu{each}/topology/thread_siblings_list": text.encode() for each, text in siblings.items()
-    }
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 7, 5}, raising=False)
-
-    def read(path):
-        if str(path) not in files:
-            raise FileNotFoundError(path)
-        return files[str(path)]
-
-    monkeypatch.setattr("pathlib.Path.read_bytes", read)
-    assert physical_cores() == 3
-    files.clear()
-    assert physical_cores() == 4
