@@ -156,7 +156,11 @@ class Reader(Protocol):
     facts: SourceFacts
     skipped: int
     ended_early: str
-    notes: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was said of its pictures so far, as :attr:`Source.notes`."""
+        ...
 
     def __iter__(self) -> Iterator[RawFrame]: ...
 
