@@ -119,6 +119,11 @@ class Meshes:
         return self.intrinsics.fx, self.intrinsics.fy
 
     @property
+    def behind_camera(self) -> NDArray[np.bool_]:
+        """Who reaches behind the camera, N bool: nobody does whose camera is given in the right units."""
+        return np.asarray((self.vertices[..., 2] <= 0).any(axis=-1), np.bool_)
+
+    @property
     def projected_joints(self) -> NDArray[np.float64]:
         """The 3D joints in the image, N x 29 x 2 pixels."""
         return self.intrinsics.project(self.joints)

@@ -40,6 +40,7 @@ class OpenCvReader:
     def __init__(self, location: int | Path | str, name: str) -> None:
         self._live, self._camera = not isinstance(location, Path), isinstance(location, int)
         self.skipped, self.ended_early = 0, ""
+        self.notes: tuple[str, ...] = ()
         with quiet:
             if isinstance(location, int):
                 self._capture = cv2.VideoCapture(location)

@@ -63,11 +63,13 @@ def check_model(path: Path, content: dict[str, Any]) -> None:
     """
     template = np.shape(content.get("v_template", ()))
     vertices = template[0] if template else 0
-    model = other_model(vertices, np.shape(content.get("J_regressor", ())))
+    model = other_model(vertices, np.shape(content["J_regressor"]) if "J_regressor" in content else ())
     if model:
         raise BodyError(
             f"{path} is a body of {model}, not of SMPL.",
-            why=f"it has {len(content['J_regressor'])} joints, and SMPL's have {BODY_JOINTS}",
+            why=f"it has {vertices} vertices"
+            if "J_regressor" not in content
+            else f"it has {len(content['J_regressor'])} joints, and SMPL's have {BODY_JOINTS}",
             fix="give SMPL's own neutral model, such as SMPL_NEUTRAL.pkl",
         )
     if vertices > MOST_VERTICES:

@@ -147,6 +147,11 @@ def _open_zip(file: BinaryIO, size: int) -> CheckpointFile:
             "it is a TorchScript archive, a program and not weights",
             "save the network's weights: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)",
         )
+    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in members):
+        raise _NotReadError(
+            "it is a program of torch.export and not weights",
+            "save the network's weights: torch.save(torch.export.load(FILE).state_dict, NEW_FILE)",
+        )
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         inner = next((name for name in members if name.endswith((".pth", ".pt", ".ckpt", ".safetensors"))), None)

@@ -1,7 +1,9 @@
 """Body files as people have them: other classes beside the numbers, sparse matrices of all forms, other units, models."""
 
+import itertools
 import pickle
 import re
+import string
 import sys
 import types
 
@@ -13,6 +15,10 @@ from glnet.body import load_body
 from glnet.body.files import find_body
 from glnet_infer.errors import BodyError
 from glnet_infer.skeleton import PARENTS, SMPL_LEAF_VERTICES
+
+
+def repr_of(value):
+    return type(value).__name__
 
 
 @pytest.fixture
@@ -67,6 +73,16 @@ def test_a_needed_key_that_rests_on_one_is_refused_by_its_name(smpl_content, sav
     with pytest.raises(BodyError, match=r"shapedirs: it is a chumpy\.linalg\.MatVecMult") as caught:
         load_body(path)
     assert "numpy.savez" in caught.value.fix
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize(
+    "beside", [range(3), KeyError("x"), type(None), string.Formatter(), itertools.count(3)], ids=repr_of
+)
+def test_unneeded_keys_may_hold_objects_of_pythons_own_classes(
+    smpl_content, fabricated, save_pickle, assert_same_body, protocol, beside
+):
+    assert_same_body(load_body(save_pickle({**smpl_content, "beside": beside}, protocol)), fabricated)
 
 
 # Sparse matrices
@@ -216,6 +232,7 @@ ODD = {
     "z up": (lambda content: turned(content, np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])), r"towards \+z of its pelvis"),
     "upside down": (lambda content: turned(content, np.diag([1.0, -1, -1])), "towards -y of its pelvis"),
     "backwards": (lambda content: turned(content, np.diag([-1.0, 1, -1])), "does not face"),
+    "to a side": (lambda content: turned(content, np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])), "faces to a side"),
     "mirrored": (lambda content: turned(content, np.diag([-1.0, 1, 1])), "look inwards"),
     "inside out": (lambda content: {**content, "f": content["f"][:, ::-1]}, "look inwards"),
 }
@@ -248,6 +265,13 @@ def test_other_models_are_refused_by_their_names(save_npz, save_pickle, joints, 
     with pytest.raises(BodyError, match=f"a body of {name}, not of SMPL") as caught:
         load_body(save_npz(content) if suffix == ".npz" else save_pickle(content))
     assert str(joints) in caught.value.why
+
+
+@pytest.mark.parametrize("vertices, name", [(10475, "SMPL-X"), (778, "MANO"), (5023, "FLAME")])
+def test_files_of_other_models_that_lack_the_joints_are_named_by_their_vertices(save_npz, vertices, name):
+    with pytest.raises(BodyError, match=f"a body of {name}, not of SMPL") as caught:
+        load_body(save_npz({"v_template": np.zeros((vertices, 3)), "f": np.zeros((2, 3), np.uint32)}))
+    assert str(vertices) in caught.value.why
 
 
 def test_a_file_of_eight_shape_components_is_told_which_has_ten(smpl_content, save_npz):
