@@ -186,7 +186,7 @@ def _parity(
     """Compare the bundle, opened as a user opens it, with PyTorch."""
     backend = open_backend("onnxruntime-cpu", Bundle.open(directory))
     pictures = textured_crops(crops, recovery.crop.size, seed=1)
-    found = compare(recovery, backend, pictures)
+    found = compare(recovery, backend, pictures, jumps=recovery.jumps)
     backend.close()
     report.say(str(found))
     misses = found.misses(bounds)

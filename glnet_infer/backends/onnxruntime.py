@@ -17,7 +17,7 @@ from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.backends.promise import Promise, check_content
 from glnet_infer.bundle import Bundle
 from glnet_infer.devices import cores, gpus
-from glnet_infer.errors import BackendError, first_line, install_hint, one_line
+from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.onnxruntime_sessions import import_onnxruntime, open_session, session_options
 
@@ -122,6 +122,8 @@ class OnnxRuntimeBackend(OfThisProcess):
                 else:
                     found = [session.run(self._names, feed) for feed in feeds]
                 parts += found
+        except GlnetError:  # of a second session that is opened here
+            raise
         except Exception as error:  # see above
             raise BackendError(
                 f"{self.name} failed on {len(crops)} crops.",
