@@ -150,12 +150,12 @@ class HttpServer:
                     return False
                 return True
 
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 is_config = self.path.endswith("/config")
                 if self.begin("config" if is_config else "metadata"):
                     self.answer(200, model.config if is_config else model.metadata)
 
-            def do_POST(self):  # noqa: N802
+            def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if not self.begin("infer"):
                     return

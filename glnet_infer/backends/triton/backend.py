@@ -13,6 +13,7 @@ from glnet_infer.backends.base import Outputs
 from glnet_infer.backends.promise import Offered, Promise
 from glnet_infer.backends.triton.address import Address
 from glnet_infer.backends.triton.clients import NUMPY_TYPES, CallError, open_client
+from glnet_infer.backends.triton.outputs import as_promised
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import GRAPH_INPUTS
 from glnet_infer.errors import BackendError
@@ -67,16 +68,9 @@ class TritonBackend(OfThisProcess):
         def infer(seconds: float) -> dict[str, NDArray[Any] | None]:
             return self._client.infer(inputs, names, seconds)
 
-        what = f"{self.name} failed on {len(crops)} crops."
-        found = self._called(infer, what, "see the server's log; a longer time is given by ?timeout=SECONDS")
-        outputs: Outputs = {}
-        for spec in self._specs:
-            array = found[spec.name]
-            if array is None:
-                raise BackendError(what, why=f"it gave no {spec.name}", fix="export the repository again")
-            # Triton has no outputs without sides: one number for each crop comes as a row of one.
-            outputs[spec.name] = array[:, 0] if len(spec.shape) == 1 and array.ndim == 2 else array
-        return outputs
+        fix = "see the server's log; a longer time is given by ?timeout=SECONDS"
+        found = self._called(infer, f"{self.name} failed on {len(crops)} crops.", fix)
+        return as_promised(found, self._specs, self.name)
 
     def close(self) -> None:
         """Close the connection."""

@@ -210,7 +210,7 @@ def test_what_the_server_did_not_take_is_repeated_and_not_for_ever(server, addre
 @pytest.mark.parametrize(
     "change, why",
     [
-        (lambda outputs: {name: each for name, each in outputs.items() if name != "betas"}, "it gave no betas"),
+        (lambda outputs: {name: each for name, each in outputs.items() if name != "betas"}, "glnet-export triton wrote"),
         (lambda outputs: {**outputs, "betas": outputs["betas"][:, :9]}, "promises float32"),
         (lambda outputs: {**outputs, "vertices": outputs["vertices"].astype(np.int32)}, "promises float32"),
         (lambda outputs: {**outputs, "vertices": outputs["vertices"] * np.float32(np.nan)}, "overflowed"),
