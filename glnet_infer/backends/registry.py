@@ -10,7 +10,6 @@ import functools
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from glnet_infer import devices
 from glnet_infer.backends.base import Backend
@@ -38,7 +37,8 @@ class BackendKind:
         automatic: Whether ``auto`` may take it, in the table's order. Those of other packages come last, so it never does.
         starts_surely: Whether one that shows no obstacle starts. ``auto`` takes the next where another one does not.
         address: Form of the address that users ask for, such as ``name://HOST/MODEL``; empty where the name is enough.
-        open_at: Opens the one at an address, as ``open`` does otherwise; None where the name is enough.
+        at: What opens the one at an address, as ``open`` does otherwise; None where the name is enough. Raises
+            ``BackendError`` where the address is none.
     """
 
     name: str
@@ -53,7 +53,7 @@ class BackendKind:
     automatic: bool = False
     starts_surely: bool = True
     address: str = ""
-    open_at: Callable[[str, Bundle, int | None], Backend] | None = None
+    at: Callable[[str], Callable[[Bundle, int | None], Backend]] | None = None
 
 
 def _open_tensorrt(bundle: Bundle, threads: int | None) -> Backend:
@@ -106,10 +106,11 @@ def _cuda_obstacle(bundle: Bundle) -> str:
 def _served_by_triton(name: str, protocol: str, port: int) -> BackendKind:
     address = f"{name}://HOST:{port}/MODEL"
 
-    def open_at(where: str, bundle: Bundle, threads: int | None) -> Backend:
-        from glnet_infer.backends.triton import TritonBackend
+    def at(where: str) -> Callable[[Bundle, int | None], Backend]:
+        from glnet_infer.backends.triton import Address, TritonBackend
 
-        return TritonBackend(bundle, where)
+        address = Address.parse(where)
+        return lambda bundle, threads: TritonBackend(bundle, address)
 
     def refuse(bundle: Bundle, threads: int | None) -> Backend:
         raise BackendError(f"The backend {name} is on a server, and none is named.", fix=f"give its address: {address}")
@@ -127,7 +128,7 @@ def _served_by_triton(name: str, protocol: str, port: int) -> BackendKind:
         extra="triton",
         packages=("tritonclient",),
         address=address,
-        open_at=open_at,
+        at=at,
     )
 
 
@@ -215,16 +216,16 @@ def find_kind(name: str) -> BackendKind:
         name: A name of the table, or an address of the form that an entry has.
 
     Raises:
-        BackendError: There is no such backend.
+        BackendError: There is no such backend, or the address is none.
     """
     head, is_address, _ = name.partition("://")
     kind = kinds().get(head)
-    if kind is None or (is_address and kind.open_at is None):
+    if kind is None or (is_address and kind.at is None):
         raise BackendError(
             f"There is no backend {name!r}.",
             fix=f"backends: {', '.join(backend_names())}; tensorrt runs engines of all kinds",
         )
-    return replace(kind, open=partial(kind.open_at, name)) if is_address and kind.open_at is not None else kind
+    return replace(kind, open=kind.at(name)) if is_address and kind.at is not None else kind
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ class TritonBackend(OfThisProcess):
 
     Args:
         bundle: The opened bundle. The server's model has to be of the same graph.
-        address: Address of the model: ``triton://HOST:8001/MODEL`` for gRPC, ``triton+http://HOST:8000/MODEL`` for HTTP.
-            ``?timeout=SECONDS`` may follow: most seconds of a call, its repetitions included; 10 where it is not said.
+        address: Address of the model: ``triton://HOST:8001/MODEL`` for gRPC, ``triton+http://HOST:8000/MODEL`` for
+            HTTP. ``?timeout=SECONDS`` may follow: most seconds of a call with its repetitions; 10 where it is not said.
 
     Raises:
         BackendError: tritonclient is not installed, no server answers in time, or its model is another one.
@@ -45,8 +45,8 @@ class TritonBackend(OfThisProcess):
         batch_size: Most crops that the model takes in one call.
     """
 
-    def __init__(self, bundle: Bundle, address: str) -> None:
-        self._address = Address.parse(address)
+    def __init__(self, bundle: Bundle, address: Address) -> None:
+        self._address = address
         self.name = str(self._address)
         self._specs = bundle.manifest.outputs
         self._home, self._closed = HomeProcess(), False
