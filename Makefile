@@ -17,7 +17,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswe
     NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" OPENCV_CPU_DISABLE=AVX512-SKX
 AVX512 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_CORETYPE=SkylakeX
 
-.PHONY: demo test test-cpus test-lowest fuzz gpu lint format clean
+.PHONY: demo test test-cpus test-lowest test-triton fuzz gpu lint format clean
 
 demo: $(VENV)/.export
 	$(BIN)/glnet-export demo -o $(DEMO)/bundle --no-mixed
@@ -46,6 +46,14 @@ test-cpus: $(VENV)/.dev
 test-lowest: $(VENV)/.dev $(LOWEST)/.installed
 	$(BIN)/pytest -q --basetemp=$(LOWEST)/pytest tests/runtime/test_bundle.py::test_a_good_bundle_opens
 	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(PYTEST:$(BIN)%=$(LOWEST)/bin%) tests/runtime
+
+# A real Triton server, in an environment of its own; TRITON_PYTHON is the system's, with its shared library.
+TRITON_PYTHON ?= /usr/bin/python3.11
+test-triton: $(VENV)/.dev $(VENV)/triton/ready
+	GLNET_TRITON=$(VENV)/triton $(BIN)/pytest -q tests/serving
+
+$(VENV)/triton/ready: tests/serving/make_triton.sh | $(BIN)/python
+	PYTHON=$(TRITON_PYTHON) sh tests/serving/make_triton.sh $(VENV)/triton
 
 # Readers of files, on files that were changed at random. Seed 0; every fault is named with the number of its case.
 CASES ?= 10000

@@ -21,7 +21,7 @@ from glnet_infer.files import read_json, replace_file
 from glnet_infer.serving.triton_frames import BUNDLE_FOLDER
 from glnet_infer.version import __version__
 
-MARK = "glnet-repository.json"
+MARK = "repository.json"
 """File at the top that says what is in the repository. Triton looks at directories alone."""
 
 USUAL_BATCH = 16
