@@ -28,12 +28,13 @@ class Model:
         config: The same.
         delay: Seconds before an answer.
         busy: How many of the next calls are refused as those of a server that is not ready.
+        stall: Seconds that an answer by HTTP stands still in its middle, and is never whole.
         change: Applied to the outputs.
         calls: Names of the calls that arrived.
     """
 
     def __init__(self, backend, bundle, name="glnet", most=8):
-        self.backend, self.name, self.delay, self.busy, self.calls = backend, name, 0.0, 0, []
+        self.backend, self.name, self.delay, self.stall, self.busy, self.calls = backend, name, 0.0, 0.0, 0, []
         self.change = lambda outputs: outputs
         manifest = bundle.manifest
         side = manifest.crop.size
@@ -86,6 +87,7 @@ class GrpcServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def _begin(self, request, context, call):
         name = getattr(request, "name", "") or getattr(request, "model_name", "")
         if name != self.model.name:
+            self.model.calls.append("unknown")
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {name}")
         if self.model.begin(call):
             context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
@@ -139,14 +141,20 @@ class HttpServer:
                     self.send_header("Inference-Header-Content-Length", str(len(head)))
                 self.send_header("Content-Length", str(len(head) + len(tail)))
                 self.end_headers()
+                if tail and model.stall:
+                    self.wfile.write(head + tail[: len(tail) // 2])
+                    time.sleep(model.stall)
+                    self.close_connection = True
+                    return
                 self.wfile.write(head + tail)
 
             def begin(self, call):
+                if self.path.split("/")[3] != model.name:
+                    model.calls.append("unknown")
+                    self.answer(404, {"error": f"unknown model at {self.path}"})
+                    return False
                 if model.begin(call):
                     self.answer(503, {"error": "not ready"})
-                    return False
-                if self.path.split("/")[3] != model.name:
-                    self.answer(404, {"error": f"unknown model at {self.path}"})
                     return False
                 return True
 

@@ -11,6 +11,9 @@ import pytest
 from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import open_backend
 
+pytest.importorskip("tritonclient", reason="install the extra triton")
+from triton_stand_in import HttpServer, Model
+
 LONG = 30.0
 """Seconds that no call may come near whose limit is one second: machines may be slow, and not that slow."""
 
@@ -113,7 +116,7 @@ def test_another_model_is_refused_at_opening(server, address, opened, change, wh
 def test_a_model_that_is_not_there_is_the_servers_own_word(server, address, opened):
     with pytest.raises(BackendError, match="cannot be used") as error:
         open_backend(address + "2", opened)
-    assert "unknown model" in error.value.why
+    assert "unknown model" in error.value.why and server.model.calls == ["unknown"]  # nothing to be repeated
 
 
 def free_port():
@@ -174,6 +177,20 @@ def test_a_slow_answer_is_an_error_and_the_next_call_gets_its_own(server, addres
         server.model.delay = 0
         found = recoverer(photograph, person_boxes[:1])
     np.testing.assert_array_equal(found.vertices, wanted.vertices)
+
+
+def test_an_answer_that_stands_still_is_an_error_and_the_next_call_gets_its_own(opened, local, photograph, person_boxes):
+    server = HttpServer(Model(local, opened))
+    with MeshRecoverer(opened, f"triton+http://127.0.0.1:{server.port}/glnet?timeout=2") as recoverer:
+        wanted = recoverer(photograph, person_boxes[:1])
+        server.model.stall = 5
+        for _ in range(2):
+            with pytest.raises(BackendError, match="failed on 1 crops"):
+                recoverer(photograph, person_boxes[1:])
+        server.model.stall = 0
+        found = recoverer(photograph, person_boxes[:1])
+    np.testing.assert_array_equal(found.vertices, wanted.vertices)
+    server.stop()
 
 
 def test_a_server_that_goes_away_is_an_error_and_comes_back(server, kind, address, opened, photograph):
