@@ -214,15 +214,6 @@ class HttpClient:
         except self._module.InferenceServerException as error:
             raise CallError(one_line(error), again=str(error.status()) == "503") from error
         except TimeoutError as error:
-            self._drop()
             raise CallError("no answer came in time") from error
         except Exception as error:  # of sockets, of HTTP, of JSON: each library below has kinds of its own
-            self._drop()
             raise CallError(one_line(error), again=isinstance(error, ConnectionError)) from error
-
-    def _drop(self) -> None:
-        """Forget a connection in the middle of a call: what comes next on it would answer the call before."""
-        client = self._own.__dict__.pop("client", None)
-        if client is not None:
-            with suppress(Exception):
-                client.close()
