@@ -5,9 +5,6 @@ import pytest
 from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle
 
-pytest.importorskip("tritonclient", reason="install the extra triton")
-import triton_stand_in
-
 
 @pytest.fixture(scope="session")
 def opened(shared_bundle):
@@ -22,14 +19,19 @@ def local(opened):
     backend.close()
 
 
-@pytest.fixture(params=triton_stand_in.SERVERS, ids=lambda kind: kind.scheme)
+@pytest.fixture(params=["triton", "triton+http"])
 def kind(request):
-    return request.param
+    pytest.importorskip("tritonclient", reason="install the extra triton")
+    import triton_stand_in
+
+    return next(kind for kind in triton_stand_in.SERVERS if kind.scheme == request.param)
 
 
 @pytest.fixture
 def server(kind, local, opened):
-    server = kind(triton_stand_in.Model(local, opened))
+    from triton_stand_in import Model
+
+    server = kind(Model(local, opened))
     yield server
     server.stop()
 
