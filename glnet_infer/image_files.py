@@ -155,12 +155,7 @@ def decode_picture(content: bytes, *, name: str = "The picture") -> Picture:
     Raises:
         InputError: It is not an image, is damaged, or has more than :data:`LARGEST_IMAGE` pixels.
     """
-    try:
-        return _read(name, io.BytesIO(content), oriented=True, listening=False)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _damaged(name, first_line(error)) from error
+    return _read(name, io.BytesIO(content), oriented=True, listening=False)
 
 
 def _read(path: str | PathLike[str], file: BinaryIO, oriented: bool, listening: bool) -> Picture:

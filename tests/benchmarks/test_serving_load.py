@@ -12,6 +12,10 @@ from glnet_bench import serving_load
 from glnet_infer.backends.triton.address import Address
 
 
+FIRST = len(serving_load.cases()) + 1
+"""Number of the first request under load: each picture is asked for once before."""
+
+
 class RefusedError(Exception):
     pass
 
@@ -47,13 +51,13 @@ class Server:
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    def run(spoil=lambda answer, number: answer, bad=0.2):
+    def run(spoil=lambda answer, number: answer, bad=0.5):
         monkeypatch.setattr(serving_load, "Asker", Server)
         monkeypatch.setattr(serving_load, "BAD_SHARE", bad)
         monkeypatch.setattr(serving_load, "BETWEEN_READINGS", 0.05)
         monkeypatch.setattr(Server, "spoil", staticmethod(spoil))
         monkeypatch.setattr(Server, "number", 0)
-        arguments = ["x", "triton://127.0.0.1:1/glnet_frames", "--clients", "4", "--seconds", "0.5", "--server", "1"]
+        arguments = ["x", "triton://127.0.0.1:1/glnet_frames", "--clients", "4", "--seconds", "1", "--server", "1"]
         monkeypatch.setattr(sys, "argv", arguments)
         code = serving_load.main()
         return code, json.loads(capsys.readouterr().out)
@@ -90,7 +94,7 @@ def failure(answer, number):
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_one_wrong_answer_is_seen(run, spoil, verdict):
-    code, found = run(lambda answer, number: spoil(answer, number) if number == 30 else answer, bad=0)
+    code, found = run(lambda answer, number: spoil(answer, number) if number == FIRST else answer, bad=0)
     assert code == 1 and found[verdict] == 1 and found["sent"] == found["good"] + 1
 
 
