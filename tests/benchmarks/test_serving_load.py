@@ -11,7 +11,6 @@ import pytest
 from glnet_bench import serving_load
 from glnet_infer.backends.triton.address import Address
 
-
 FIRST = len(serving_load.cases()) + 1
 """Number of the first request under load: each picture is asked for once before."""
 
