@@ -248,7 +248,7 @@ def test_all_misses_are_named():
     assert [miss.split()[0] for miss in report.misses(ParityBounds())] == [
         field.name for field in dataclasses.fields(ParityBounds)
     ]
-    loose = ParityBounds(*[2.0] * 7, pixel_agreement=0)
+    loose = ParityBounds(*[2.0] * 7, pixel_agreement=0, jump_mm=60)
     assert report.misses(loose) == []
 
 
