@@ -118,6 +118,7 @@ class NetworkRecord:
         config: The network's whole configuration.
         origin: Where a network that is not GLNet comes from, an address.
         terms: Under which terms its weights are, a sentence.
+        weights_key: Which weights of the checkpoint were asked for; empty where it was left to the export.
     """
 
     name: str
@@ -127,6 +128,7 @@ class NetworkRecord:
     config: dict[str, Any]
     origin: str = ""
     terms: str = ""
+    weights_key: str = ""
 
 
 ENGINE_FLAVORS: tuple[Flavor, ...] = get_args(Flavor)

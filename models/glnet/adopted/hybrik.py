@@ -68,9 +68,9 @@ class Hybrik(AdoptedRecovery):
         self.flip_test = network.flip_test
 
     @classmethod
-    def untrained(cls, body: Body, *, flip_test: bool = False) -> Hybrik:
+    def blank(cls, flip_test: bool = False) -> HybrikNetwork:
         """The network before its weights are loaded."""
-        return cls(cls.make(flip_test), body)
+        return cls.make(flip_test)
 
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""

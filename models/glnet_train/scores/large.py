@@ -8,7 +8,7 @@ with those of the picture without noise. At last, cutting is timed.
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -78,7 +78,7 @@ def rendered(
     backend: Backend, body: Body, crop: CropSpec, persons: int
 ) -> Iterator[tuple[float, int, NDArray[np.float64]]]:
     """For each scale and noise, errors in millimetres: ways x MPJPE and PA-MPJPE x persons."""
-    source = SyntheticSource(body, CropSpec(round(SCALES[-1] * crop.size), crop.padding), seed=HELD_OUT)
+    source = SyntheticSource(body, replace(crop, size=round(SCALES[-1] * crop.size)), seed=HELD_OUT)
     generator = np.random.default_rng(0)
     errors: dict[tuple[float, int], list[NDArray[np.float64]]] = {}
     for start in range(0, persons, BATCH):
