@@ -144,6 +144,18 @@ _Places = dict[int, _Place]
 """By track, in the order of the tracks."""
 
 
+def is_due(elapsed: float, frames: int, detect_every: float) -> bool:
+    """Whether persons are looked for again in a recording. It depends on times alone, not on what is seen.
+
+    Args:
+        elapsed: Seconds since the last detection.
+        frames: How many frames were read since, with the one of the detection.
+        detect_every: Seconds from one detection to the next.
+    """
+    # Times are rounded: a thousandth of a second must not cost a frame.
+    return frames >= _MOST_AHEAD or elapsed >= detect_every - 1e-3
+
+
 class Follower:
     """Follows the persons of one source.
 
@@ -169,7 +181,7 @@ class Follower:
         group: list[VideoFrame] = []
         places: _Places = {}
         for frame in frames:
-            if group and len(group) < _MOST_AHEAD and not self._due(frame, group[0]):
+            if group and not is_due(frame.time - group[0].time, len(group), self._options.detect_every):
                 group.append(frame)
                 continue
             found = self._found(frame)
@@ -200,9 +212,8 @@ class Follower:
             yield from self._recovered([frame], [places])
 
     def _due(self, frame: VideoFrame, detected: VideoFrame) -> bool:
-        """Whether persons are looked for in a frame: some time after the last detection, and where trust was lost."""
-        # Times are rounded: a thousandth of a second must not cost a frame.
-        return self._looks_again or frame.time - detected.time >= self._options.detect_every - 1e-3
+        """Whether persons are looked for in a live frame: some time after the last detection, and where trust was lost."""
+        return self._looks_again or is_due(frame.time - detected.time, 1, self._options.detect_every)
 
     def _found(self, frame: VideoFrame) -> _Places:
         """Who is detected in a frame."""
