@@ -7,9 +7,10 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from glnet_infer.devices import cores
 from glnet_infer.errors import BackendError, first_line
@@ -60,6 +61,7 @@ class RayPool:
         self._working: dict[Any, int] = {}
         self._actors: dict[int, Any] = {}
         self._was_running = ray.is_initialized()
+        self._stdout = sys.stdout
         if not self._was_running:
             self._begin(address, actors * orders.threads)
         # A logical CPU for each thread: so Ray fills machines evenly. Nothing else asks for one, for the driver is no task.
@@ -67,6 +69,8 @@ class RayPool:
             num_cpus=orders.threads, num_gpus=gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )
         self._orders = ray.put(orders)
+        # A thread of Ray's prints to stdout which of its processes died: among the results, which programs read.
+        sys.stdout = cast(TextIO, _ByThread(sys.stdout, sys.stderr))
 
     def start(self, place: int) -> None:
         """See :class:`glnet_infer.jobs.run.Pool`."""
@@ -91,6 +95,7 @@ class RayPool:
 
     def close(self) -> None:
         """End the actors, and Ray where it was begun here."""
+        sys.stdout = self._stdout
         for actor in self._actors.values():
             self._ray.kill(actor, no_restart=True)
         self._actors, self._working = {}, {}
@@ -134,6 +139,16 @@ class RayPool:
         except self._ray.exceptions.RayError as error:
             return Died(_reason(str(error)))
         return answer
+
+
+class _ByThread:
+    """A stream for this thread, and another one for all others."""
+
+    def __init__(self, mine: TextIO, others: TextIO) -> None:
+        self._mine, self._others, self._thread = mine, others, threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mine if threading.get_ident() == self._thread else self._others, name)
 
 
 def _check_reachable(address: str) -> None:

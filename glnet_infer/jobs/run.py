@@ -265,7 +265,8 @@ class Run:
                     why=died.reason,
                     fix="see whether the machine has memory for so many; try fewer with --actors",
                 )
-        self._start(place)
+        if self._queue or self._videos:
+            self._start(place)
 
     def _left(self, item: Item) -> list[Item]:
         """What an actor that died has left of its item; of a group, each photograph by itself."""
