@@ -114,7 +114,7 @@ def test_without_pyav_a_video_is_one_chunk(orders, clip, without_pyav):
     assert_alike(found, in_one_go(orders, clip)[0])
 
 
-@pytest.mark.parametrize("hole", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("hole", [0.5, 0.8])
 def test_damaged_frames_are_the_same_in_chunks(orders, clip, hole):
     content = clip.read_bytes()
     start = content.index(b"mdat") + 4
