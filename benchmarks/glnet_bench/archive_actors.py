@@ -1,7 +1,7 @@
 """What many actors would take for an archive: ``python -m glnet_bench.archive_actors RUN.json``.
 
-The file is what ``glnet-infer ARCHIVE --ray local --json`` printed, with the seconds of its items. Items are drawn from these
-times until the archive is as large as is asked, and dealt to actors as the driver deals them: each that is idle gets the
+The file is what ``glnet-infer ARCHIVE --ray local --json`` printed, with the seconds of its items. Items are drawn from
+these until the archive is as large as is asked, and dealt to actors as the driver deals them: each that is idle gets the
 next one. So the table is a simulation: of queues and of ends at which some actors are idle. It knows nothing of disks,
 networks and other machines, on which actors hinder each other.
 """
