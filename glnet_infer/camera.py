@@ -123,3 +123,9 @@ def _is_camera_matrix(k: NDArray[np.float64]) -> bool:
     focal = np.nanmax(np.abs([k[0, 0], k[1, 1], 1.0]))
     # What is multiplied by a pixel's coordinates, some thousands, and by a direction's, about 1.
     return bool((directions <= 1e-3 * _ROUNDING * k[2, 2]).all() and (lengths <= _ROUNDING * focal).all())
+
+
+def behind_camera(count: int, persons: int) -> tuple[str, ...]:
+    """What is said where some of the persons reach behind the camera."""
+    note = f"{count} of {persons} persons reach behind the camera: its focal length may be in other units"
+    return (note,) if count else ()

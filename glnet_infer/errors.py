@@ -91,6 +91,22 @@ class TrainingError(GlnetError):
     exit_code = 10
 
 
+def as_ours(name: str, error: Exception) -> GlnetError:
+    """What an input raised, as an error of this library's. What is none is a mistake in it.
+
+    Args:
+        name: The input.
+        error: What it raised.
+    """
+    if isinstance(error, GlnetError):
+        return error
+    return GlnetError(
+        f"{name} failed in a way that was not foreseen.",
+        why=f"{type(error).__name__}: {first_line(error)}",
+        fix="free memory if it ran out; else please report this, with the traceback",
+    )
+
+
 def printable(text: str) -> str:
     """A foreign text as one line that a terminal shows as it is: what it could obey instead is escaped."""
     return escaped(" ".join(text.split()) if not text.isprintable() else text)

@@ -206,6 +206,7 @@ class MeshRecoverer(OfThisProcess):
             BackendError: The detector cannot start.
         """
         from glnet_infer.video.following import UNSURE, FollowOptions
+        from glnet_infer.video.observing import Observer
         from glnet_infer.video.session import Following
         from glnet_infer.video.sources import open_source
 
@@ -218,8 +219,7 @@ class MeshRecoverer(OfThisProcess):
         manifest = self.bundle.manifest
         return Following(
             open_source(source) if isinstance(source, str | Path) else source,
-            self,
-            found,
+            Observer(self, found, options.intrinsics),
             options,
             smooth=smooth,
             skin=skin,

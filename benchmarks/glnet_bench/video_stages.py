@@ -17,6 +17,7 @@ from glnet_infer.claims import temporary_folder
 from glnet_infer.detection import Detections, Detector, find_persons, open_detector
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.video.following import UNSURE, FollowOptions
+from glnet_infer.video.observing import Observer
 from glnet_infer.video.pipeline import Pipeline, each
 from glnet_infer.video.session import Following
 from glnet_infer.video.sources import open_source
@@ -39,11 +40,11 @@ class Recorded:
         return self._detector(image)
 
     def prepare(self, image: Any, boxes: Any, intrinsics: Any) -> Any:
-        """See :class:`glnet_infer.video.following.Recovers`."""
+        """See :class:`glnet_infer.video.observing.Recovers`."""
         return self._recoverer.prepare(image, boxes, intrinsics)
 
     def recover(self, images: Any) -> list[Meshes]:
-        """See :class:`glnet_infer.video.following.Recovers`."""
+        """See :class:`glnet_infer.video.observing.Recovers`."""
         self.recoveries.append(partial(self._recoverer.recover, images))
         return self._recoverer.recover(images)
 
@@ -105,7 +106,7 @@ def main() -> None:
         recorded = Recorded(recoverer, detector)
         with (
             open_source(arguments.clip) as source,
-            Following(source, recorded, recorded.detect, options, smooth=False) as following,
+            Following(source, Observer(recorded, recorded.detect), options, smooth=False) as following,
         ):
             persons = sum(len(frame.tracks) for frame in following)
             count = following.frames

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from glnet_infer.errors import GlnetError, OutputError, escaped, first_line
+from glnet_infer.errors import GlnetError, OutputError, as_ours, escaped
 from glnet_infer.version import __version__
 
 _NOT_PRINTED = "The results were not printed."
@@ -78,12 +78,6 @@ def print_error(error: GlnetError) -> None:
         say(line)
 
 
-def behind_camera(count: int, persons: int) -> tuple[str, ...]:
-    """What is said where some of the persons reach behind the camera."""
-    note = f"{count} of {persons} persons reach behind the camera: its focal length may be in other units"
-    return (note,) if count else ()
-
-
 def error_document(error: GlnetError) -> dict[str, Any]:
     """An error for programs."""
     return {
@@ -111,14 +105,10 @@ def report(name: str, error: Exception, entry: dict[str, Any]) -> GlnetError:
     say(f"{name}:")
     if not isinstance(error, GlnetError):
         say("".join(traceback.format_exception(error)).rstrip())
-        error = GlnetError(
-            f"{name} failed in a way that was not foreseen.",
-            why=f"{type(error).__name__}: {first_line(error)}",
-            fix="free memory if it ran out; else please report this, with the traceback",
-        )
-    print_error(error)
-    entry.update(error_document(error))
-    return error
+    ours = as_ours(name, error)
+    print_error(ours)
+    entry.update(error_document(ours))
+    return ours
 
 
 @contextmanager

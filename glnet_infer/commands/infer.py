@@ -9,6 +9,7 @@ from glnet_infer.backends import backend_names
 from glnet_infer.commands.console import Version, errors_reported, new_app, start
 from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, VIDEO_FORMATS, parse_camera, refuse
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, detector_names
+from glnet_infer.devices import cores
 from glnet_infer.video.following import CONFIDENCE, DETECT_EVERY
 from glnet_infer.video.sources import is_video
 
@@ -126,6 +127,22 @@ def infer(
             show_default=f"{CONFIDENCE:g}",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster that shares the work of an archive, host:port or auto; local: this machine alone.",
+            show_default=False,
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Processes of --ray, one thread each.", show_default="cores of this machine"),
+    ] = None,
+    gpus_per_actor: Annotated[
+        float | None,
+        typer.Option(min=0, max=16, help="GPUs of each process of --ray; 0.5: two processes share one.", show_default="0"),
+    ] = None,
     no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Leave a video's poses as they are recovered.")] = False,
     _: Version = False,
 ) -> None:
@@ -146,6 +163,14 @@ def infer(
             "--confidence": confidence,
             "--no-smooth": no_smooth or None,
         }
+        if ray is None:
+            refuse({"--actors": actors, "--gpus-per-actor": gpus_per_actor}, "it is for --ray")
+            many = None
+        else:
+            from glnet_infer.commands import archives
+
+            many = archives.Actors(ray, actors or cores(), gpus_per_actor or 0.0, backend, threads or 1)
+            formats = formats or ["npz"]  # of an archive nobody looks at the overlays
         common: dict[str, Any] = {
             "output": output,
             "detector": detector,
@@ -170,14 +195,20 @@ def infer(
                 smooth=not no_smooth,
                 **common,
             )
-            code = videos.run(video_job, bundle, **running)
+            if many is not None:
+                code = archives.videos(video_job, bundle, many, as_json=as_json)
+            else:
+                code = videos.run(video_job, bundle, **running)
         else:
             refuse(of_videos, "it is for videos, and there is none")
             from glnet_infer.commands import photographs
 
             job = photographs.Job.parse(images=list(map(Path, inputs)), boxes=boxes or [], boxes_file=boxes_file, **common)
-            failure = photographs.run(job, bundle, **running)
-            code = 0 if failure is None else failure.exit_code
+            if many is not None:
+                code = archives.photographs(job, bundle, many, as_json=as_json)
+            else:
+                failure = photographs.run(job, bundle, **running)
+                code = 0 if failure is None else failure.exit_code
         if code:
             raise typer.Exit(code)
 

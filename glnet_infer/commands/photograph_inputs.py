@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from glnet_infer.errors import InputError
 from glnet_infer.files import is_file, read_json
 from glnet_infer.image_files import IMAGE_SUFFIXES, begins_like_an_image, is_image_name
+from glnet_infer.jobs.photographs import OVERLAY_SUFFIX
 
-OVERLAY_SUFFIX = ".overlay.jpg"
 BOXES_FORM = '{"photo.jpg": [[x1, y1, x2, y2], ...], ...}'
 
 _NAMED = 5

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glnet_infer.claims import temporary_folder
-from glnet_infer.commands.console import behind_camera, print_json, print_result, report, say, talk
+from glnet_infer.commands.console import print_json, print_result, report, say, talk
 from glnet_infer.commands.opening import opened
 from glnet_infer.commands.typed import VIDEO_FORMATS
 from glnet_infer.commands.video_jobs import VideoJob, name_of
 from glnet_infer.detection import Detector, open_detector
 from glnet_infer.errors import InputError
 from glnet_infer.files import Replacement, told_as_output
+from glnet_infer.jobs.videos import summary
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.drawing import color_of
 from glnet_infer.results.motion import Motion
-from glnet_infer.results.motion_data import MISSING
 from glnet_infer.results.skin import Skin
 from glnet_infer.video.following import UNSURE, FollowedFrame
 from glnet_infer.video.pipeline import Pipeline, each, on_interrupt
@@ -55,7 +55,7 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
     entries: list[dict[str, Any]] = []
     codes: list[int] = []
     with opened(bundle, job.output, backend=backend, threads=threads) as recoverer:
-        _check_skin(job, recoverer)
+        check_skin(job, recoverer.skin is not None)
         for source in job.sources:
             entry: dict[str, Any] = {"video": shown(source)}
             entries.append(entry)
@@ -80,13 +80,17 @@ def run(job: VideoJob, bundle: Path, *, backend: str, threads: int | None, as_js
     return codes[0] if codes else 0
 
 
-def _check_skin(job: VideoJob, recoverer: MeshRecoverer) -> None:
+def check_skin(job: VideoJob, there: bool) -> None:
     """Say what a bundle without a skin does not give.
+
+    Args:
+        job: What is wanted.
+        there: Whether the bundle has a skin.
 
     Raises:
         InputError: A file needs the skin.
     """
-    if recoverer.skin is not None:
+    if there:
         return
     wanted = [name for name in job.formats if name in OF_THE_SKIN]
     if wanted:
@@ -144,8 +148,8 @@ def _follow(job: VideoJob, name: str, recoverer: MeshRecoverer, detector: Detect
                 entry["files"].append(str(files[kind]))
             elif kind != "overlay" and kind in files:
                 entry["files"] += map(str, motion.save(files[kind], skin=recoverer.skin))
-        entry.update(_summary(following, motion))
-    _say_summary(entry, facts.name, job)
+        entry.update(summary(following, motion))
+    say_summary(entry, facts.name, job)
     entry["live"] = facts.live
     return following.stopped
 
@@ -217,24 +221,14 @@ def _write_page(path: Path, motion: Motion, skin: Skin | None, film: Path | None
     write_page(path, motion, skin, video=film if film is not None and film.exists() else None, video_start=start)
 
 
-def _summary(following: Following, motion: Motion) -> dict[str, Any]:
-    """What is said of a followed source, for programs."""
-    source = following.source
-    return {
-        "frames": following.frames,
-        "persons": len(motion.tracks),
-        "rows": len(motion),
-        "doubted": int((motion.confidence < motion.threshold)[motion.status != MISSING].sum()),
-        "filled": int((motion.status == MISSING).sum()),
-        "skipped": source.skipped,
-        "dropped": following.dropped,
-        "ended_early": source.ended_early,
-        "stopped": following.stopped,
-        "warnings": [*source.notes, *behind_camera(following.behind_camera, following.persons)],
-    }
+def say_summary(entry: dict[str, Any], name: str, job: VideoJob) -> None:
+    """Say what came of a video.
 
-
-def _say_summary(entry: dict[str, Any], name: str, job: VideoJob) -> None:
+    Args:
+        entry: What :func:`glnet_infer.jobs.videos.summary` says of it.
+        name: The video.
+        job: What was wanted.
+    """
     persons = "nobody" if not entry["persons"] else f"{entry['persons']} person{'s' * (entry['persons'] > 1)}"
     say(f"{name}: {entry['frames']} frames, {persons}")
     for count, what in (

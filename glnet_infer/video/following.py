@@ -7,20 +7,20 @@ the keypoints. Either way, whoever the detector loses is followed by their keypo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.detection import DEFAULT_THRESHOLD, Detector, find_persons
+from glnet_infer.detection import DEFAULT_THRESHOLD
 from glnet_infer.errors import InputError
 from glnet_infer.numbers import is_number
 from glnet_infer.results.meshes import Meshes
+from glnet_infer.video.observing import Observes
 from glnet_infer.video.sources import VideoFrame
-from glnet_infer.video.tracks import NOBODY, Tracker, colours, intersection_over_union
+from glnet_infer.video.tracks import NOBODY, Tracker, intersection_over_union
 
 DETECT_EVERY = 0.15
 """Seconds. Who walks moves by a tenth of their height meanwhile: boxes in between hardly differ from detected ones."""
@@ -45,16 +45,6 @@ _MARGIN = 0.5
 
 _MOST_AHEAD = 8
 """Frames that are read ahead at most, which bounds memory where there are hundreds a second."""
-
-
-class Recovers(Protocol):
-    """What recovers persons: a :class:`glnet_infer.MeshRecoverer`, for example."""
-
-    def prepare(self, image: Any, boxes: ArrayLike | None, intrinsics: Any) -> Any:
-        """The persons of an image, ready for :meth:`recover`."""
-
-    def recover(self, images: Sequence[Any]) -> list[Meshes]:
-        """The meshes of several images' persons, in the order of their boxes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,17 +144,28 @@ _Places = dict[int, _Place]
 """By track, in the order of the tracks."""
 
 
+def is_due(elapsed: float, frames: int, detect_every: float) -> bool:
+    """Whether persons are looked for again in a recording. It depends on times alone, not on what is seen.
+
+    Args:
+        elapsed: Seconds since the last detection.
+        frames: How many frames were read since, with the one of the detection.
+        detect_every: Seconds from one detection to the next.
+    """
+    # Times are rounded: a thousandth of a second must not cost a frame.
+    return frames >= _MOST_AHEAD or elapsed >= detect_every - 1e-3
+
+
 class Follower:
     """Follows the persons of one source.
 
     Args:
-        recoverer: What recovers persons from boxes.
-        detector: What finds boxes; better with unsure ones, down to :data:`UNSURE`.
+        observer: What sees persons; better also those of whom its detector is unsure, down to :data:`UNSURE`.
         options: How persons are followed.
     """
 
-    def __init__(self, recoverer: Recovers, detector: Detector, options: FollowOptions | None = None) -> None:
-        self._recoverer, self._detector, self._options = recoverer, detector, options or FollowOptions()
+    def __init__(self, observer: Observes, options: FollowOptions | None = None) -> None:
+        self._observer, self._options = observer, options or FollowOptions()
         score = self._options.score
         self._tracker = Tracker(sure=score, new=score, unsure=min(UNSURE, score))
         self._looks: dict[int, _Look] = {}
@@ -180,7 +181,7 @@ class Follower:
         group: list[VideoFrame] = []
         places: _Places = {}
         for frame in frames:
-            if group and len(group) < _MOST_AHEAD and not self._due(frame, group[0]):
+            if group and not is_due(frame.time - group[0].time, len(group), self._options.detect_every):
                 group.append(frame)
                 continue
             found = self._found(frame)
@@ -211,16 +212,14 @@ class Follower:
             yield from self._recovered([frame], [places])
 
     def _due(self, frame: VideoFrame, detected: VideoFrame) -> bool:
-        """Whether persons are looked for in a frame: some time after the last detection, and where trust was lost."""
-        # Times are rounded: a thousandth of a second must not cost a frame.
-        return self._looks_again or frame.time - detected.time >= self._options.detect_every - 1e-3
+        """Whether persons are looked for in a live frame: some time after the last detection, and where trust was lost."""
+        return self._looks_again or is_due(frame.time - detected.time, 1, self._options.detect_every)
 
     def _found(self, frame: VideoFrame) -> _Places:
         """Who is detected in a frame."""
         self._looks_again = False
-        found = find_persons(self._detector, frame.image)
-        looks = colours(frame.image, found.boxes)
-        numbers = self._tracker.update(found.boxes, found.scores, frame.time, looks).tolist()
+        found = self._observer.find(frame)
+        numbers = self._tracker.update(found.boxes, found.scores, frame.time, found.looks).tolist()
         return {
             number: _Place(box, score, frame.time)
             for number, box, score in zip(numbers, found.boxes, found.scores.tolist(), strict=True)
@@ -271,12 +270,7 @@ class Follower:
     def _recovered(self, frames: list[VideoFrame], places: list[_Places]) -> Iterator[FollowedFrame]:
         """The frames with the meshes of the persons at their places, all run together."""
         places = [_in_sight(each, frame.image) for frame, each in zip(frames, places, strict=True)]
-        prepared = [
-            self._recoverer.prepare(frame.image, _boxes(each), self._options.intrinsics)
-            for frame, each in zip(frames, places, strict=True)
-        ]
-        results = self._recoverer.recover(prepared)
-        del prepared
+        results = self._observer.recover(frames, [_boxes(each) for each in places])
         for frame, asked, found in zip(frames, places, results, strict=True):
             each, meshes = _each_once(asked, found)
             doubted = meshes.confidence < self._options.confidence

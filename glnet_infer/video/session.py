@@ -11,13 +11,13 @@ from typing import cast
 import numpy as np
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.detection import Detector
 from glnet_infer.errors import InputError
 from glnet_infer.forks import HomeProcess, OfThisProcess
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_builder import MotionBuilder
 from glnet_infer.results.skin import Skin
-from glnet_infer.video.following import FollowedFrame, Follower, FollowOptions, Recovers
+from glnet_infer.video.following import FollowedFrame, Follower, FollowOptions
+from glnet_infer.video.observing import Observes
 from glnet_infer.video.pipeline import Pipeline, Stage
 from glnet_infer.video.sources import Source, VideoFrame
 from glnet_infer.video.steadying import smooth_motion, steadied, steadied_live
@@ -53,8 +53,7 @@ class Following(OfThisProcess):
 
     Args:
         source: An open source.
-        recoverer: What recovers persons from boxes.
-        detector: What finds boxes.
+        observer: What sees persons in frames.
         options: How persons are followed.
         smooth: Whether the motion is smoothed.
         skin: The body's, from the bundle; gives the bones of the motion's shapes.
@@ -70,8 +69,7 @@ class Following(OfThisProcess):
     def __init__(
         self,
         source: Source,
-        recoverer: Recovers,
-        detector: Detector,
+        observer: Observes,
         options: FollowOptions | None = None,
         *,
         smooth: bool = True,
@@ -87,7 +85,7 @@ class Following(OfThisProcess):
         self._behind: set[int] = set()
         options = options or FollowOptions()
         facts = source.facts
-        self._follower = Follower(recoverer, detector, options)
+        self._follower = Follower(observer, options)
         self._builder = MotionBuilder(
             intrinsics=options.intrinsics or Intrinsics.guess(facts.width, facts.height),
             image_size=(facts.width, facts.height),

@@ -26,6 +26,7 @@ __all__ = [
     "is_live",
     "is_pattern",
     "is_video",
+    "moments_of",
     "open_source",
     "shown",
 ]
@@ -78,6 +79,25 @@ def open_source(
                 fix="leave out the frame rate",
             )
     return WindowedSource(_reader(text, start, fps), window)
+
+
+def moments_of(path: Path) -> list[tuple[float, bool]] | None:
+    """When each frame of a video file is shown, in order, and whether decoding can begin there.
+
+    Returns:
+        Seconds, as the frames have them, and whether it is a key frame; None where that is not known without decoding.
+
+    Raises:
+        InputError: The file cannot be read as a video.
+    """
+    _check_file(path)
+    if not _has_pyav():
+        return None
+    reader = PyavReader(path, str(path), None)
+    try:
+        return reader.moments()
+    finally:
+        reader.close()
 
 
 def camera_number(spec: str | PathLike[str]) -> int | None:

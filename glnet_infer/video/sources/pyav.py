@@ -128,6 +128,28 @@ class PyavReader:
             yield RawFrame(index, clock(exact, step), partial(self._upright, frame))
             frame = next(self._frames, None)
 
+    def moments(self) -> list[tuple[float, bool]] | None:
+        """When each frame of a file is shown, in order, and whether decoding can begin there; nothing is decoded.
+
+        Returns:
+            Seconds, as frames have them, and whether it is a key frame; None where the packets do not say it.
+        """
+        shown: list[tuple[int, bool]] = []
+        with self._open() as container:
+            try:
+                for packet in container.demux(self._pictures(container)):
+                    if packet.size and not packet.is_discard:
+                        if packet.pts is None:
+                            return None
+                        shown.append((packet.pts, packet.is_keyframe))
+            except (*self._errors, IndexError):  # as in _packets
+                return None
+        shown.sort()
+        stamps = [stamp for stamp, _ in shown]
+        if len(set(stamps)) < len(stamps):
+            return None
+        return [(float(stamp * self._base - self._origin), key) for stamp, key in shown]
+
     def close(self) -> None:
         """Close the file or the connection."""
         self._frames.close()

@@ -12,6 +12,7 @@ from glnet_infer.images import check_boxes
 from glnet_infer.results.motion_data import DOUBTED, MISSING
 from glnet_infer.rotations import exponential, logarithm
 from glnet_infer.video.following import Follower, FollowOptions
+from glnet_infer.video.observing import Observer
 from glnet_infer.video.session import Following
 from glnet_infer.video.sources import SourceFacts, VideoFrame
 from glnet_infer.video.steadying import smooth_motion
@@ -134,7 +135,7 @@ def identities(truth, frames):
 def follow(truth, *, misses=lambda frame, person: False, live=False, every=1, network=None, **options):
     """The followed frames, the detector and the network."""
     detector, network = TrueDetector(truth, misses), network or TrueNetwork(truth)
-    follower = Follower(network, detector, FollowOptions(**options))
+    follower = Follower(Observer(network, detector), FollowOptions(**options))
     frames = list((follower.live if live else follower.ahead)(frames_of(truth, every=every)))
     return frames, detector, network
 
@@ -318,7 +319,9 @@ def test_options_that_cannot_be(options):
 def following(truth, skin, *, live=False, misses=lambda frame, person: False, **options):
     network = TrueNetwork(truth, degrees=4, unsure=options.pop("unsure", lambda frame, person: False))
     source = Film(truth, live)
-    return Following(source, network, TrueDetector(truth, misses), FollowOptions(**options), skin=skin, body="demo")
+    return Following(
+        source, Observer(network, TrueDetector(truth, misses)), FollowOptions(**options), skin=skin, body="demo"
+    )
 
 
 def test_frames_that_pass_show_what_the_motion_holds_afterwards(truth, skin):
@@ -359,7 +362,9 @@ def test_a_track_has_one_shape(truth, skin):
 
 
 def test_smoothing_can_be_left_out(truth, skin):
-    with Following(Film(truth), TrueNetwork(truth, degrees=4), TrueDetector(truth), smooth=False, skin=skin) as followed:
+    with Following(
+        Film(truth), Observer(TrueNetwork(truth, degrees=4), TrueDetector(truth)), smooth=False, skin=skin
+    ) as followed:
         frames = list(followed)
         motion = followed.motion()
     assert motion.raw_rotations is None and not motion.smoothing
