@@ -60,7 +60,7 @@ def physical_cores() -> int:
 def has_int8_dot_products() -> bool:
     """Whether the processor multiplies and adds int8 in one instruction; true where it does not say what it has."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return True
     flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")

@@ -70,8 +70,8 @@ class MeshRecoverer(OfThisProcess):
     a clone of the backend (docs/backends.md). A process that is forked from this one makes its own.
 
     Attributes:
-        backend_reason: Why ``auto`` took nothing faster although there is a GPU, or what speaks against the backend that was
-            asked for; empty where nothing is lost.
+        backend_reason: Why ``auto`` took nothing faster although there is a GPU, or what speaks against the one that
+            was asked for; empty where nothing is lost.
         detector: The detector; None where there is none.
     """
 

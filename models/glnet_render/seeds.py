@@ -20,6 +20,9 @@ PICTURES = (1 << 31) + 2
 PRECISION = (1 << 31) + 3
 """Seed of the crops that half precision is measured on."""
 
+CALIBRATION = (1 << 31) + 4
+"""Seed of the crops that ranges of int8 are taken from."""
+
 
 def derived(seed: int, purpose: int, number: int) -> int:
     """The seed of the n-th drawing for a purpose: 31 mixed bits, in the same half as ``seed``, which it is derived from."""

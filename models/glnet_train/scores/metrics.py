@@ -3,8 +3,8 @@
 Everything is computed in float64 without gradients. A crop that has nothing to be measured by gets NaN, which
 :class:`Scores` leaves out of its means.
 
-Errors in space are those of :mod:`glnet.position_errors`. On 3DPW and Human3.6M they are taken over :data:`LSP_JOINTS` of the
-17 joints that the Human3.6M regressor makes of the mesh, rooted at its pelvis. PVE aligns vertices by the same pelvis.
+Errors in space are those of :mod:`glnet.position_errors`. On 3DPW and Human3.6M they are taken over :data:`LSP_JOINTS` of
+the 17 joints that the Human3.6M regressor makes of the mesh, rooted at its pelvis. PVE aligns vertices by that pelvis.
 """
 
 import math
