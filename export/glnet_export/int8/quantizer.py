@@ -77,6 +77,7 @@ class Quantizer:
                 nodes_to_quantize=[self._nodes[layer] for layer in layers],
                 nodes_to_exclude=[],
                 op_types_to_quantize=["Conv"],
+                extra_options={},  # None, its default, is not taken
             )
             quantizer.quantize_model()
             onnx.save(quantizer.model.model, path)

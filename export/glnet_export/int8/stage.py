@@ -36,8 +36,8 @@ INT8_GRAPH_NAME = "model.int8.onnx"
 _TRIED = 32
 """Crops on which each group of layers is tried alone."""
 
-_CHEAP, _HARMFUL = 0.05, 0.2
-"""A group with less than this share of the work and more than that share of the harm stays in float32."""
+_SPARED = 0.1
+"""Share of the work that stays in float32 from the start: of the layers that do most harm for their work."""
 
 
 def add_int8(
@@ -45,8 +45,8 @@ def add_int8(
 ) -> Manifest:
     """Put an int8 graph into an unfinished bundle.
 
-    The layers are those that mixed precision halves: backbone and local encoding. Each group of them is tried alone; groups
-    that do much harm and little work stay in float32, and then the most harmful of the others until the bounds hold.
+    The layers are those that mixed precision halves: backbone and local encoding. Each group of them is tried alone. Those
+    that do most harm for their work stay in float32: a tenth of the work, and more of them where the bounds do not hold.
 
     Args:
         directory: The bundle's folder, with its float32 graph.
@@ -72,7 +72,7 @@ def add_int8(
     with stage("int8") as report:
         trial = _Trial(directory, manifest, quantizer, persons)
         harm = trial.harm()
-        report.show(_table(harm, trial.share))
+        report.show(trial.table(harm))
         kept, found = trial.choose(harm, recovery, None if random else options.max_growth)
         size = (directory / INT8_GRAPH_NAME).stat().st_size / 1e6
         report.say(f"{size:.0f} MB, {', '.join(kept) or 'nothing'} in float32")
@@ -99,15 +99,6 @@ def _layers(recovery: MeshRecovery) -> list[str]:
         for name, module in mixed.named_modules()
         if isinstance(module, nn.Conv2d) and module.weight.dtype == torch.float16
     ]
-
-
-def _table(harm: dict[str, float], share: dict[str, float]) -> str:
-    """Groups of layers, the most harmful first."""
-    rows = [f"{'in int8 alone':<40}{'moves vertices':>16}{'of the work':>14}"]
-    rows += [
-        f"{group:<40}{harm[group]:>13.2f} mm{share[group]:>14.1%}" for group in sorted(harm, key=lambda each: -harm[each])
-    ]
-    return "\n".join(rows)
 
 
 class _Trial:
@@ -137,6 +128,17 @@ class _Trial:
             found[group] = vertex_shift(self._answers(others, _TRIED), reference)
         return found
 
+    def by_harm(self, harm: dict[str, float]) -> list[str]:
+        """The groups, those last that do most harm for their work."""
+        return sorted(harm, key=lambda group: harm[group] / self.share[group])
+
+    def table(self, harm: dict[str, float]) -> str:
+        """The groups, those first that do most harm for their work."""
+        rows = [f"{'in int8 alone':<40}{'moves vertices':>16}{'of the work':>14}"]
+        for group in reversed(self.by_harm(harm)):
+            rows.append(f"{group:<40}{harm[group]:>13.2f} mm{self.share[group]:>14.1%}")
+        return "\n".join(rows)
+
     def choose(
         self, harm: dict[str, float], recovery: MeshRecovery, max_growth: float | None
     ) -> tuple[list[str], Int8Cost]:
@@ -150,9 +152,12 @@ class _Trial:
         Raises:
             ExportError: No choice of groups holds the bound.
         """
-        total = sum(harm.values())
-        kept = [group for group in harm if self.share[group] < _CHEAP and harm[group] > _HARMFUL * total]
-        rest = sorted(set(harm) - set(kept), key=harm.__getitem__)
+        kept: list[str] = []
+        rest = self.by_harm(harm)
+        for group in reversed(rest[:]):
+            if sum(self.share[each] for each in (*kept, group)) <= _SPARED:
+                kept.append(group)
+                rest.remove(group)
         while rest:
             found = cost(self._answers(kept), self._reference, self._persons, recovery.body)
             misses = [] if max_growth is None else found.misses(max_growth)
