@@ -28,6 +28,11 @@ LONGEST_TEXT = 4096
 _BLOCK = 1 << 20
 
 
+def storable(text: str) -> str:
+    """A text as :func:`read_archive` takes it: cut where it is too long, and of Unicode; names of files need not be."""
+    return text.encode(errors="backslashreplace").decode()[:LONGEST_TEXT]
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """What an array of an archive must be.

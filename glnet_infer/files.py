@@ -196,6 +196,18 @@ def is_there(path: str | PathLike[str]) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
 
 
+def utf8_name(path: str | PathLike[str]) -> str:
+    """A path or suffix for OpenCV, which takes all text for UTF-8, and crashes where it is none.
+
+    Raises:
+        ValueError: Its bytes are not UTF-8.
+    """
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeError as error:
+        raise ValueError("OpenCV opens no name that is not UTF-8") from error
+
+
 def open_regular(path: str | PathLike[str]) -> BinaryIO:
     """Open a regular file for reading; a pipe or a device is not waited for.
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, OutputError, first_line
-from glnet_infer.files import ELSEWHERE, is_directory, open_regular, replace_file
+from glnet_infer.files import ELSEWHERE, is_directory, open_regular, replace_file, utf8_name
 from glnet_infer.images import LARGEST_IMAGE, MAXIMUM_SIDE
 from glnet_infer.native_messages import overheard, unheard
 
@@ -365,8 +365,15 @@ def check_image_path(path: Path) -> None:
         raise OutputError(f"Cannot write {path}.", why="there is no such directory", fix=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"Cannot write {path}.", why=f"nothing can be written into {path.parent}", fix=ELSEWHERE)
-    if not cv2.haveImageWriter(path.name):
+    if not _is_written(path.suffix):
         raise OutputError(f"Cannot write {path}.", why=f"{path.suffix!r} is no image format", fix=_SUFFIXES)
+
+
+def _is_written(suffix: str) -> bool:
+    try:
+        return cv2.haveImageWriter(f"image{utf8_name(suffix)}")
+    except ValueError:
+        return False
 
 
 def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
@@ -376,7 +383,8 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
         OutputError: OpenCV does not know the format, or the file cannot be written.
     """
     try:
-        _, encoded = cv2.imencode(Path(path).suffix, image)
-    except cv2.error as error:
-        raise OutputError(f"Cannot write {path}.", why=str(error.err), fix=_SUFFIXES) from error
+        _, encoded = cv2.imencode(utf8_name(Path(path).suffix), image)
+    except (cv2.error, ValueError) as error:
+        why = str(error.err) if isinstance(error, cv2.error) else f"{Path(path).suffix!r} is no image format"
+        raise OutputError(f"Cannot write {path}.", why=why, fix=_SUFFIXES) from error
     replace_file(path, encoded.tobytes())

@@ -78,6 +78,12 @@ def print_error(error: GlnetError) -> None:
         say(line)
 
 
+def behind_camera(count: int, persons: int) -> tuple[str, ...]:
+    """What is said where some of the persons reach behind the camera."""
+    note = f"{count} of {persons} persons reach behind the camera: its focal length may be in other units"
+    return (note,) if count else ()
+
+
 def error_document(error: GlnetError) -> dict[str, Any]:
     """An error for programs."""
     return {

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.commands.console import print_json, print_result, report, say, talk
+from glnet_infer.commands.console import behind_camera, print_json, print_result, report, say, talk
 from glnet_infer.commands.opening import opened
 from glnet_infer.commands.photograph_inputs import OVERLAY_SUFFIX, find_photographs, in_words, read_boxes
 from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, check_formats, check_no_detector, numbers
@@ -215,10 +215,7 @@ class _Work:
 
     def _write_files(self, photograph: _Photograph, meshes: Meshes) -> None:
         entry, path = photograph.entry, photograph.path
-        behind = int((meshes.vertices[..., 2] <= 0).any(axis=-1).sum())
-        if behind:
-            note = f"{behind} of {len(meshes)} persons reach behind the camera: its focal length may be in other units"
-            self._warn(path, entry, note)
+        self._warn(path, entry, *behind_camera(int(meshes.behind_camera.sum()), len(meshes)))
         entry.update(persons=len(meshes), boxes=meshes.boxes.tolist(), scores=photograph.scores)
         entry.update(confidence=meshes.confidence.tolist(), files=[])
         try:

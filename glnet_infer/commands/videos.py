@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glnet_infer.claims import temporary_folder
-from glnet_infer.commands.console import print_json, print_result, report, say, talk
+from glnet_infer.commands.console import behind_camera, print_json, print_result, report, say, talk
 from glnet_infer.commands.opening import opened
 from glnet_infer.commands.typed import VIDEO_FORMATS
 from glnet_infer.commands.video_jobs import VideoJob, name_of
@@ -230,6 +230,7 @@ def _summary(following: Following, motion: Motion) -> dict[str, Any]:
         "dropped": following.dropped,
         "ended_early": source.ended_early,
         "stopped": following.stopped,
+        "warnings": [*source.notes, *behind_camera(following.behind_camera, following.persons)],
     }
 
 
@@ -251,6 +252,8 @@ def _say_summary(entry: dict[str, Any], name: str, job: VideoJob) -> None:
         say(f"  {entry['dropped']} frames were dropped, because recovering takes longer than they last", style="yellow")
     if entry["ended_early"]:
         say(f"  it broke off: {entry['ended_early']}", style="yellow")
+    for warning in entry["warnings"]:
+        say(f"  {warning}", style="yellow")
     if entry["stopped"]:
         say("  stopped; the files hold what was done")
     if not entry["persons"] and job.detector != "none":

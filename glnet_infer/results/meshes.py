@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive
+from glnet_infer.archives import ArraySpec, read_archive, storable
 from glnet_infer.camera import Intrinsics
 from glnet_infer.device_arrays import DeviceMeshes
 from glnet_infer.errors import InputError, OutputError
@@ -119,6 +119,11 @@ class Meshes:
         return self.intrinsics.fx, self.intrinsics.fy
 
     @property
+    def behind_camera(self) -> NDArray[np.bool_]:
+        """Who reaches behind the camera, N bool: nobody does whose camera is given in the right units."""
+        return np.asarray((self.vertices[..., 2] <= 0).any(axis=-1), np.bool_)
+
+    @property
     def projected_joints(self) -> NDArray[np.float64]:
         """The 3D joints in the image, N x 29 x 2 pixels."""
         return self.intrinsics.project(self.joints)
@@ -213,7 +218,7 @@ class Meshes:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         values = {name: getattr(self, name) for name in (*_COLUMNS, "faces", "image_size", "backend")}
         values |= {
-            "backend": self.backend[:LONGEST_TEXT],
+            "backend": storable(self.backend),
             "intrinsics": self.intrinsics.matrix,
             "version": DOCUMENT_VERSION,
         }

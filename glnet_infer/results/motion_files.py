@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive
+from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive, storable
 from glnet_infer.camera import Intrinsics
 from glnet_infer.errors import InputError, OutputError, first_line
 from glnet_infer.files import LARGEST_JSON, read_json, replace_file
@@ -62,7 +62,7 @@ def write_motion_npz(path: str | PathLike[str], motion: MotionData) -> None:
             "intrinsics": motion.intrinsics.matrix,
             "image_size": np.asarray(motion.image_size, np.int64),
             **{name: np.asarray(getattr(motion, name), np.float64) for name in _NUMBERS},
-            **{name: np.asarray(getattr(motion, name)[:LONGEST_TEXT]) for name in _TEXTS},
+            **{name: np.asarray(storable(getattr(motion, name))) for name in _TEXTS},
         },
     )
 

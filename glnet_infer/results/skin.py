@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from glnet_infer.archives import LONGEST_TEXT, ArraySpec, read_archive
+from glnet_infer.archives import ArraySpec, read_archive, storable
 from glnet_infer.errors import InputError
 from glnet_infer.files import is_directory
 from glnet_infer.results.posing import chain, posed_joints
@@ -119,8 +119,8 @@ class Skin:
         optional = {} if self.poses is None else {"poses": self.poses}
         return {
             "version": np.asarray(SKIN_VERSION, np.int64),
-            "body": np.asarray(self.body[:LONGEST_TEXT]),
-            "license": np.asarray(self.license[:LONGEST_TEXT]),
+            "body": np.asarray(storable(self.body)),
+            "license": np.asarray(storable(self.license)),
             "template": self.template,
             "shapes": self.shapes,
             **optional,

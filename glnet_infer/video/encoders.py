@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import first_line
+from glnet_infer.files import utf8_name
 from glnet_infer.native_messages import quiet
 from glnet_infer.video.sources.base import Sound
 
@@ -276,8 +277,12 @@ class OpenCvEncoder:
             "H.264: the pictures are VP9",
         )
         self._path, self._frames = path, 0
+        try:
+            name = utf8_name(path)
+        except ValueError as error:
+            raise OSError(errno.EILSEQ, str(error)) from error
         with quiet:
-            self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"vp09"), rate, size)
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"vp09"), rate, size)
         if not self._writer.isOpened():
             raise OSError(errno.EIO, "OpenCV opens no VP9 encoder there")
 
@@ -291,7 +296,7 @@ class OpenCvEncoder:
         """Complete the file, and look whether it is whole: OpenCV keeps to itself what goes wrong."""
         with quiet:
             self._writer.release()
-            written = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+            written = cv2.VideoCapture(utf8_name(self._path), cv2.CAP_FFMPEG)
             count = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
             written.release()
         if count != self._frames or not _is_whole(self._path):

@@ -84,6 +84,7 @@ class Following(OfThisProcess):
         self._poses = smooth and pose and skin is not None
         self.frames = 0
         self._tracks: set[int] = set()
+        self._behind: set[int] = set()
         options = options or FollowOptions()
         facts = source.facts
         self._follower = Follower(recoverer, detector, options)
@@ -119,6 +120,11 @@ class Following(OfThisProcess):
     def persons(self) -> int:
         """How many persons were recovered so far."""
         return len(self._tracks)
+
+    @property
+    def behind_camera(self) -> int:
+        """How many of them reached behind the camera in some frame."""
+        return len(self._behind)
 
     @property
     def dropped(self) -> int:
@@ -176,6 +182,7 @@ class Following(OfThisProcess):
         for frame in follow(frames):
             self._builder.add(frame.index, frame.time, frame.raw, frame.tracks, frame.scores)
             self._tracks.update(frame.tracks.tolist())
+            self._behind.update(frame.tracks[frame.raw.behind_camera].tolist())
             yield frame
 
     def _steadied(self, frames: Iterator[FollowedFrame]) -> Iterable[FollowedFrame]:

@@ -10,7 +10,7 @@ import pytest
 from glnet_infer import BundleError
 from glnet_infer.bundle import Bundle, check_all_files, check_file, record_file, unknown_entries
 from glnet_infer.bundle.manifest import Manifest
-from glnet_infer.bundle.records import FileRecord
+from glnet_infer.bundle.records import FileRecord, is_file_name
 from glnet_infer.contract import GRAPH_INPUTS, GRAPH_OUTPUTS
 
 
@@ -166,6 +166,12 @@ def test_files_outside_the_bundle_are_not_touched(bundle, name):
     refused(bundle, repr(name) if "/" in name else "", "export")
 
 
+def test_names_of_files_name_nothing_else_on_any_system():
+    assert all(map(is_file_name, ("model.onnx", "..a", "a b.pkl", "ö", "-x", "x" * 255)))
+    others = ("", ".", "..", "a/b", "/a", "a/", "a\\b", "C:a", "a\0", "x" * 256, "../a", "a/..")
+    assert not any(map(is_file_name, others))
+
+
 def test_file_record_is_name_size_and_sha256(tmp_path):
     path = tmp_path / "data.bin"
     path.write_bytes(b"abc" * 1_000_000)  # more than one block
@@ -255,11 +261,39 @@ def test_files_that_the_manifest_does_not_know_are_named(bundle):
         lambda document: document["graphs"].append(document["graphs"][0]),
         lambda document: document.update(graphs=[]),
         lambda document: document["network"].update(config={"a": float("inf")}),
+        lambda document: document["network"].update(config={"a": json.loads("[" * 100 + "]" * 100)}),
+        lambda document: with_crop(document, size=32 * 10**5),
+        lambda document: with_crop(document, size=1024 + 32),
+        lambda document: with_keypoints(document, 10**7),
+        lambda document: with_keypoints(document, 0),
+        lambda document: document["graphs"][0].update(opset=10**400),
+        lambda document: document["graphs"][0].update(nodes=1 << 63),
     ],
 )
 def test_numbers_that_would_do_harm_later_are_damage(bundle, change):
     edit(bundle, change)
     refused(bundle, "manifest.json is damaged", "why:")
+
+
+def with_crop(document, size):
+    """The network agrees."""
+    document["crop"].update(size=size)
+    document["network"]["config"]["crop"] = dict(document["crop"])
+
+
+def with_keypoints(document, number):
+    output = next(output for output in document["outputs"] if output["name"] == "keypoints_2d")
+    output["shape"][1] = number
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, ["x" * 100_000], {"x" * 100_000: 1}, ["x"] * 100_000, 10**4000])
+@pytest.mark.parametrize("place", ["created", "schema", "graphs", "file"])
+def test_of_a_long_value_a_message_quotes_little(bundle, place, value):
+    if place == "file":
+        edit(bundle, lambda document: document["graphs"][0]["file"].update(file=value, sha256=value, bytes=value))
+    else:
+        edit(bundle, lambda document: document.update({place: [value]}))
+    assert len(str(refused(bundle, "manifest.json"))) < 600 + len(str(bundle))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 2, "graphs": ' + "[" * 5000 + "]" * 5000 + "}"])

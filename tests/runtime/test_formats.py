@@ -13,7 +13,7 @@ import trimesh
 
 from glnet_infer import files
 from glnet_infer.errors import InputError, OutputError
-from glnet_infer.image_files import check_image_path
+from glnet_infer.image_files import check_image_path, read_image, write_image
 from glnet_infer.results.formats import write_glb, write_json, write_npz, write_obj, write_ply
 
 SPHERE = trimesh.creation.icosphere(subdivisions=2)
@@ -256,6 +256,21 @@ def test_a_picture_that_cannot_be_written_is_known_before_it_is_made(tmp_path, m
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path or mode != os.W_OK)
     with pytest.raises(OutputError, match="nothing can be written"):
         check_image_path(tmp_path / "sheet.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("name", [b"a.p\xffng", b"a.\xff", b"\xfe.png"])
+def test_a_picture_may_have_a_name_that_is_no_text_and_its_suffix_may_not(tmp_path, name):
+    path, image = tmp_path / os.fsdecode(name), np.zeros((4, 4, 3), np.uint8)  # OpenCV crashes on such text
+    if path.suffix == ".png":
+        check_image_path(path)
+        write_image(path, image)
+        assert read_image(path).shape == image.shape
+        return
+    for write in (check_image_path, lambda path: write_image(path, image)):
+        with pytest.raises(OutputError, match="no image format"):
+            write(path)
+    assert not list(tmp_path.iterdir())
 
 
 @every_writer

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from glnet_bench.record.results import Cost
 from glnet_infer.errors import BundleError, first_line
+from glnet_infer.onnx_files import OnnxContent
 
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GridSample"})
 """Operators that read their inputs from memory and write their outputs there; a good engine fuses all others into them."""
@@ -76,18 +76,20 @@ class GraphCost(Cost):
         return Cost(**{each.name: getattr(self, each.name) for each in fields(Cost)})
 
 
-def count(path: Path, crops: int = 1) -> GraphCost:
+def count(content: bytes, crops: int = 1) -> GraphCost:
     """Count a graph's operations and bytes.
 
     Args:
-        path: ONNX file whose inputs have a free first side.
+        content: The bytes of an ONNX file whose inputs have a free first side.
         crops: Size of that side.
 
     Raises:
-        BundleError: The file is not read, or its shapes depend on what is computed.
+        BundleError: It is no graph, or its shapes depend on what is computed.
     """
     try:
-        model = onnx.load(path)
+        if problem := OnnxContent.of(content).problem():
+            raise ValueError(problem)
+        model = onnx.load_model_from_string(content)
         for tensor in model.graph.initializer:
             if math.prod(tensor.dims) > _FOLDED_ELEMENTS:  # shapes are enough: ONNX would copy the values several times
                 tensor.ClearField("raw_data")
@@ -97,7 +99,7 @@ def count(path: Path, crops: int = 1) -> GraphCost:
         shapes = _Shapes(model)
     except Exception as error:  # protobuf, ONNX and the evaluator each have kinds of their own
         raise BundleError(
-            f"The operations of {path.name} were not counted.", why=first_line(error), fix="export the checkpoint again"
+            "The operations of a graph were not counted.", why=first_line(error), fix="export the checkpoint again"
         ) from error
     return _total(shapes, crops)
 

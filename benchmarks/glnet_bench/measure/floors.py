@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from glnet_bench.floor import ceilings, operations
 from glnet_bench.measure.failures import reason
@@ -12,9 +11,10 @@ from glnet_bench.record.results import Ceilings, Floor
 from glnet_bench.runners.base import TORCH
 from glnet_bench.settings import Settings
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.records import ENGINES
+from glnet_infer.bundle.records import ENGINES, FileRecord
 from glnet_infer.devices import cores
 from glnet_infer.errors import BackendError, GlnetError
+from glnet_infer.files import is_file
 
 
 def measure_floor(bundle: Bundle, settings: Settings) -> Floor:
@@ -29,10 +29,10 @@ def measure_floor(bundle: Bundle, settings: Settings) -> Floor:
             found.ceilings[device] = way()
         except Exception as error:  # no GPU, no memory, no library: then there is no floor
             found.no_ceilings[device] = reason(error)
-    for precision, path in graphs(bundle).items():
+    for precision, record in graphs(bundle).items():
         for crops in (1, *(count for count in settings.batches if count != 1)):
             try:
-                cost = operations.count(path, crops)
+                cost = operations.count(bundle.read(record), crops)
             except (GlnetError, ImportError) as error:
                 found.costs.pop(precision, None)
                 found.no_costs[precision] = reason(error)
@@ -46,11 +46,11 @@ def measure_floor(bundle: Bundle, settings: Settings) -> Floor:
     return found
 
 
-def graphs(bundle: Bundle) -> dict[str, Path]:
+def graphs(bundle: Bundle) -> dict[str, FileRecord]:
     """The bundle's ONNX files by precision."""
     manifest = bundle.manifest
-    found: dict[str, Path] = {}
+    found: dict[str, FileRecord] = {}
     for record in (manifest.graph, manifest.graph_for(ENGINES)):
-        if record is not None and (path := bundle.directory / record.file.file).is_file():
-            found.setdefault(record.precision, path)
+        if record is not None and is_file(bundle.directory / record.file.file):
+            found.setdefault(record.precision, record.file)
     return found

@@ -119,7 +119,7 @@ MinHalfAgreementOption = Annotated[
         callback=a_bound,
         min=0,
         max=1,
-        help="Fail when half precision leaves a smaller share of crops the same pixel, or one as good.",
+        help="Fail when half precision moves a smaller share of crops by less than 2 mm on average.",
         show_default=str(HalfOptions.min_agreement),
     ),
 ]

@@ -117,6 +117,11 @@ class Source(Protocol):
         """Why it broke off before its end; empty while it did not."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to its pictures so far, or is wrong with them: each kind once, with the first picture's name."""
+        ...
+
     def __iter__(self) -> Iterator[VideoFrame]: ...
 
     def close(self) -> None:
@@ -151,6 +156,11 @@ class Reader(Protocol):
     facts: SourceFacts
     skipped: int
     ended_early: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was said of its pictures so far, as :attr:`Source.notes`."""
+        ...
 
     def __iter__(self) -> Iterator[RawFrame]: ...
 
@@ -248,6 +258,11 @@ class WindowedSource(OfThisProcess):
     def ended_early(self) -> str:
         """Why it broke off; empty while it did not."""
         return self._ended_early or self._reader.ended_early
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to its pictures so far, or is wrong with them."""
+        return self._reader.notes
 
     def __iter__(self) -> Iterator[VideoFrame]:
         self._check_home()

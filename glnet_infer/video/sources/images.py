@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, first_line
 from glnet_infer.files import is_directory, is_file, is_there
-from glnet_infer.image_files import is_image_name, read_image
+from glnet_infer.image_files import Picture, is_image_name, read_picture
 from glnet_infer.video.sources.base import RawFrame, SourceFacts, check_size
 
 USUAL_RATE = 30.0
@@ -47,15 +47,14 @@ class ImageReader:
             )
         self._step = 1 / Fraction(rate or USUAL_RATE).limit_denominator(1001)
         # Opening shows what the images are; a damaged first one is no reason to refuse the others.
-        readable = (image for image in map(self._try, range(len(self._files))) if image is not None)
-        image = next(readable, None)
-        if image is None:
+        first = next((picture for picture in map(self._try, range(len(self._files))) if picture is not None), None)
+        if first is None:
             raise InputError(
                 f"None of the {len(self._files)} images of {spec} can be read.",
                 why="OpenCV decodes none of them",
                 fix="convert them to PNG or JPEG",
             )
-        height, width = image.shape[:2]
+        height, width = first.image.shape[:2]
         check_size(spec, width, height)
         assumed = () if rate else (f"the rate: images have none, {USUAL_RATE:g} per second are assumed",)
         span = self._files[-1][0] - self._files[0][0] + 1
@@ -70,18 +69,32 @@ class ImageReader:
             lost=assumed,
         )
         self.skipped, self.ended_early = 0, ""
+        self._noted: dict[str, str] = {}  # what opening showed need not lie in the window
 
     def __iter__(self) -> Iterator[RawFrame]:
         first = self._files[0][0]
         for position, (number, _) in enumerate(self._files):
-            yield RawFrame(number - first, float((number - first) * self._step), partial(self._try, position))
+            yield RawFrame(number - first, float((number - first) * self._step), partial(self._image, position))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was said of the pictures so far: each kind once, after the name of the first picture."""
+        return tuple(self._noted.values())
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _try(self, position: int) -> NDArray[np.uint8] | None:
+    def _image(self, position: int) -> NDArray[np.uint8] | None:
+        picture = self._try(position)
+        if picture is None:
+            return None
+        for note in picture.notes:
+            self._noted.setdefault(re.sub(r"\d+", "", note), f"{self._files[position][1]}: {note}")
+        return picture.image
+
+    def _try(self, position: int) -> Picture | None:
         try:
-            return read_image(self._files[position][1])
+            return read_picture(self._files[position][1])
         except InputError:
             return None
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glnet_infer.errors import InputError, install_hint
+from glnet_infer.files import utf8_name
 from glnet_infer.native_messages import quiet
 from glnet_infer.video.sources.base import READABLE, Clock, RawFrame, SourceFacts, check_size
 
@@ -39,6 +40,7 @@ class OpenCvReader:
     def __init__(self, location: int | Path | str, name: str) -> None:
         self._live, self._camera = not isinstance(location, Path), isinstance(location, int)
         self.skipped, self.ended_early = 0, ""
+        self.notes: tuple[str, ...] = ()
         with quiet:
             if isinstance(location, int):
                 self._capture = cv2.VideoCapture(location)
@@ -51,6 +53,12 @@ class OpenCvReader:
                 ]
                 # "file:" keeps a name with a colon from being taken for an address.
                 address = location if isinstance(location, str) else f"file:{location.absolute()}"
+                try:
+                    address = utf8_name(address)
+                except ValueError as error:
+                    raise InputError(
+                        f"The video {name} was not read.", why=str(error), fix=f"rename it; or {install_hint('video')}"
+                    ) from error
                 self._capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
         try:
             self._begin(location, name)

@@ -61,6 +61,7 @@ class PyavReader:
         self._errors = (av.error.FFmpegError, OSError, ValueError)
         self._name, self._location = name, location
         self.skipped, self.ended_early = 0, ""
+        self.notes: tuple[str, ...] = ()
         self._container = self._open()
         try:
             self._begin(start)

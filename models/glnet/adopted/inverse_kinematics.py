@@ -4,6 +4,8 @@ A joint's bone points from where the chain so far ends to the predicted child, s
 Where that differs much from the predicted bone itself, the predicted direction holds.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +23,11 @@ squarings leave 3.1e-4 degrees, and more than twelve change nothing in float32."
 
 _ROOT_CHILDREN = [1, 2, 3]
 _LEFT_HIP, _RIGHT_HIP, _SPINE1 = _ROOT_CHILDREN
+
+
+def _at(points: Float[Tensor, "n j *d"], joints: Sequence[int]) -> Float[Tensor, "n k *d"]:
+    """Some joints, by the operator that graphs and engines have for it."""
+    return points.index_select(1, torch.tensor(joints, device=points.device))
 
 
 def best_rotation(rest: Float[Tensor, "n k 3"], posed: Float[Tensor, "n k 3"]) -> Float[Tensor, "n 3 3"]:
@@ -42,12 +49,14 @@ def best_rotation(rest: Float[Tensor, "n k 3"], posed: Float[Tensor, "n k 3"]) -
     ).unflatten(-1, (4, 4))
     # No eigenvalue is below -sqrt(3) times the norm: with that added, the largest one is the dominant one.
     size = sums.square().sum((1, 2)).sqrt().clamp_min(ZERO_LENGTH**2)[:, None, None]
-    matrix = matrix / size + 3**0.5 * torch.eye(4, dtype=rest.dtype, device=rest.device)
+    # A diagonal by its mask: PyTorch's own becomes operators with shapes that depend on data.
+    mask = torch.eye(4, dtype=rest.dtype, device=rest.device)
+    matrix = matrix / size + 3**0.5 * mask
     for _ in range(SQUARINGS):
         matrix = matrix @ matrix
-        matrix = matrix / matrix.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None]
+        matrix = matrix / (matrix * mask).sum((1, 2), keepdim=True)
     # What is left is q qᵀ; its longest column is the most exact one.
-    longest = matrix.diagonal(dim1=1, dim2=2).argmax(1)
+    longest = (matrix * mask).sum(2).argmax(1)
     w, x, y, z = normalize(matrix.gather(2, longest[:, None, None].expand(-1, 4, 1)).squeeze(2), 1e-12).unbind(1)
     rotations: Tensor = torch.stack(
         [
@@ -62,7 +71,7 @@ def best_rotation(rest: Float[Tensor, "n k 3"], posed: Float[Tensor, "n k 3"]) -
 
 def fitted_root(joints: Float[Tensor, "n 29 3"], rest: Float[Tensor, "n 29 3"]) -> Float[Tensor, "n 3 3"]:
     """The root's rotation that fits both hips and the lowest spine joint best."""
-    return best_rotation(rest[:, _ROOT_CHILDREN] - rest[:, :1], joints[:, _ROOT_CHILDREN] - joints[:, :1])
+    return best_rotation(_at(rest, _ROOT_CHILDREN) - rest[:, :1], _at(joints, _ROOT_CHILDREN) - joints[:, :1])
 
 
 def plain_root(joints: Float[Tensor, "n 29 3"], rest: Float[Tensor, "n 29 3"]) -> Float[Tensor, "n 3 3"]:
@@ -107,16 +116,16 @@ def bend(
         parents, children = [PARENTS[joint] for joint in level], [MAIN_CHILDREN[joint - 1] for joint in level]
         above = torch.stack([rotations[parent] for parent in parents], dim=1)
         start = torch.stack([places[parent] for parent in parents], dim=1)
-        start = start + (above @ (rest[:, level] - rest[:, parents]).unsqueeze(-1)).squeeze(-1)
-        bone = rest[:, children] - rest[:, level]
-        target = joints[:, children] - joints[:, level]
+        start = start + (above @ (_at(rest, level) - _at(rest, parents)).unsqueeze(-1)).squeeze(-1)
+        bone = _at(rest, children) - _at(rest, level)
+        target = _at(joints, children) - _at(joints, level)
         if tolerance is not None:
             straight = target * (length(bone) / length(target).clamp_min(ZERO_LENGTH))
-            reached = joints[:, children] - start
+            reached = _at(joints, children) - start
             target = torch.where(length(reached - straight) > tolerance, straight, reached)
         own = [joint - 1 for joint in level]
         turn = _swing(bone, (above.transpose(-2, -1) @ target.unsqueeze(-1)).squeeze(-1))
-        turn = turn @ rotation_about_axis(normalize(bone), cosine[:, own], sine[:, own])
+        turn = turn @ rotation_about_axis(normalize(bone), _at(cosine, own), _at(sine, own))
         turned = above @ turn
         for index, joint in enumerate(level):
             rotations[joint], places[joint] = turned[:, index], start[:, index]

@@ -63,11 +63,13 @@ def check_model(path: Path, content: dict[str, Any]) -> None:
     """
     template = np.shape(content.get("v_template", ()))
     vertices = template[0] if template else 0
-    model = other_model(vertices, np.shape(content.get("J_regressor", ())))
+    model = other_model(vertices, np.shape(content["J_regressor"]) if "J_regressor" in content else ())
     if model:
         raise BodyError(
             f"{path} is a body of {model}, not of SMPL.",
-            why=f"it has {len(content['J_regressor'])} joints, and SMPL's have {BODY_JOINTS}",
+            why=f"it has {vertices} vertices"
+            if "J_regressor" not in content
+            else f"it has {len(content['J_regressor'])} joints, and SMPL's have {BODY_JOINTS}",
             fix="give SMPL's own neutral model, such as SMPL_NEUTRAL.pkl",
         )
     if vertices > MOST_VERTICES:
@@ -150,8 +152,10 @@ def checked(path: Path, content: dict[str, Any], name: Callable[[int], str]) -> 
 def _whole(name: str, values: Any) -> NDArray[np.int64]:
     """Numbers of vertices or joints, which some files hold as floats."""
     found = np.asarray(values)
-    if found.dtype.kind == "f" and np.isfinite(found).all() and (np.abs(found.astype(np.float64)) < 2.0**53).all():
-        found = found.astype(np.int64)
+    if found.dtype.kind == "f":
+        exact = found.astype(np.float64)
+        if (np.abs(exact) < 2.0**53).all() and (exact == np.floor(exact)).all():  # false for NaN
+            found = exact.astype(np.int64)
     if found.dtype.kind not in "iu":
         raise ValueError(f"{name} does not hold whole numbers")
     return found.astype(np.int64)

@@ -25,8 +25,10 @@ def other_model(vertices: int, regressor: tuple[int, ...]) -> str:
 
     Args:
         vertices: Vertices of the template.
-        regressor: Shape of the joint regressor.
+        regressor: Shape of the joint regressor; empty where there is none.
     """
+    if not regressor:
+        return _MODELS_BY_VERTICES.get(vertices, "")
     if len(regressor) == 2 and regressor[1] == vertices and regressor[0] != BODY_JOINTS:
         return _MODELS_BY_JOINTS.get(regressor[0], "") or _MODELS_BY_VERTICES.get(vertices, "")
     return ""
@@ -55,11 +57,14 @@ def oddities(template: NDArray[np.float64], faces: NDArray[Any], regressor: NDAr
     joints = regressor @ template
     up = joints[JOINT_NAMES.index("head")] - joints[0]
     axis = int(np.abs(up).argmax())
+    across = joints[JOINT_NAMES.index("left_hip")] - joints[JOINT_NAMES.index("right_hip")]
     height = float(np.ptp(template[:, axis]))
     if axis != 1 or up[1] < 0:
         found.append(f"its head is towards {'-' if up[axis] < 0 else '+'}{'xyz'[axis]} of its pelvis, not towards +y")
-    elif joints[JOINT_NAMES.index("left_hip"), 0] < joints[JOINT_NAMES.index("right_hip"), 0]:
+    elif across[0] < 0 and abs(across[0]) >= abs(across[2]):
         found.append("its left hip is on its right: it does not face +z, or is mirrored")
+    elif abs(across[0]) < abs(across[2]):
+        found.append("its hips lie along z: it faces to a side, not towards +z")
     if not HEIGHTS[0] <= height <= HEIGHTS[1]:
         found.append(f"it is {height:.3g} m high: lengths are taken to be metres{_guess(height)}")
     a, b, c = (template[faces[:, corner]] for corner in range(3))

@@ -11,6 +11,7 @@ record of it. Nothing that a file can write costs more than some hundred bytes a
 
 from __future__ import annotations
 
+import builtins
 import copyreg
 import pickle
 import struct
@@ -25,13 +26,15 @@ LARGEST_INDEX = 1 << 31
 LARGEST_KEY = 1 << 60
 """Whole numbers below have hashes of their own."""
 
-_BUILTINS = frozenset({"object", "set", "frozenset", "list", "tuple", "int", "float", "complex", "bool", "str", "bytes"})
-_BUILTINS |= {"bytearray", "slice", "range", "dict", "long", "unicode", "Ellipsis", "NotImplemented"}
+_BUILTINS = frozenset(name for name, value in vars(builtins).items() if isinstance(value, type))
+"""Python's own classes, errors among them, which are named and never called."""
+
+_BUILTINS |= {"long", "unicode", "xrange", "Ellipsis", "NotImplemented"}
 
 _OF_DATA = frozenset(
-    {"_codecs", "argparse", "array", "collections", "copy_reg", "copyreg", "dataclasses", "datetime", "decimal", "enum"}
-    | {"fractions", "functools", "ipaddress", "logging", "numbers", "pathlib", "random", "re", "time", "types", "typing"}
-    | {"uuid", "zoneinfo"}
+    {"_codecs", "argparse", "array", "collections", "configparser", "copy_reg", "copyreg", "dataclasses", "datetime"}
+    | {"decimal", "enum", "exceptions", "fractions", "functools", "inspect", "ipaddress", "itertools", "logging", "numbers"}
+    | {"pathlib", "random", "re", "signal", "statistics", "string", "time", "types", "typing", "uuid", "zoneinfo"}
 )
 """Modules of Python whose classes people save: settings, dates, paths."""
 

@@ -24,13 +24,20 @@ from glnet_infer.fields import quote
 
 DEEPEST, MOST_DICTIONARIES, LONGEST_NAME = 4, 10_000, 512
 
+LONGEST_LIST = 16
+"""Items of a list that may hold weights, such as a pair with the optimizer's state."""
+
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile and FSDP put into names, at any place."""
 
 _COMMON = ("module.", "model.")
 """What DistributedDataParallel and Lightning put before all names."""
 
-_AVERAGES = re.compile(r"(?:^|[._])(ema|swa|avg|averaged|average|shadow|teacher)(?:[._]|$)", re.IGNORECASE)
+_AVERAGES = re.compile(
+    r"(?:^|[._]|(?<=[a-z])(?=[A-Z]))(?i:ema|swa|avg|averaged|average|polyak|shadow|teacher|momentum|target|slow)"
+    r"(?:[._]|$|(?<=[a-z])(?=[A-Z]))"
+)
+"""What running averages of weights are called; BYOL's target network and MoCo's momentum encoder are averages too."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +136,28 @@ def _dictionaries(document: Any) -> Iterator[tuple[tuple[str, ...], dict[str, An
     seen: set[int] = set()
     waiting: list[tuple[tuple[str, ...], Any]] = [((), document)]
     for path, value in waiting:  # grows meanwhile
-        if not isinstance(value, dict) or id(value) in seen:
+        if id(value) in seen:
             continue
         seen.add(id(value))
-        entries = dict(plain_items(value))
+        entries = _entries(value)
         tensors = {name: each for name, each in entries.items() if is_tensor(each)}
-        if tensors:
-            yield path, tensors, len(tensors) == len(value)
+        if tensors and not isinstance(value, list | tuple):
+            yield path, tensors, len(tensors) == len(entries)
         if len(path) < DEEPEST and len(waiting) < MOST_DICTIONARIES:
-            waiting += [((*path, name), each) for name, each in entries.items() if isinstance(each, dict)]
+            waiting += [((*path, name), each) for name, each in entries.items() if _may_hold(each)]
+
+
+def _may_hold(value: Any) -> bool:
+    return isinstance(value, dict | list | tuple | PickledObject) and not is_tensor(value)
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    """What a dictionary of any class holds by its keys, or a short list by its places; else nothing."""
+    if isinstance(value, PickledObject) and value.items is not None:
+        return {name: each for name, each in value.items if isinstance(name, str)}
+    if isinstance(value, list | tuple) and len(value) <= LONGEST_LIST:
+        return {str(place): each for place, each in enumerate(value) if _may_hold(each)}
+    return dict(plain_items(value))
 
 
 def _options(path: tuple[str, ...], tensors: dict[str, Any], plain: bool, names: Collection[str]) -> Iterator[_Option]:

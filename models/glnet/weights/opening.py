@@ -128,7 +128,7 @@ def _open(file: BinaryIO, path: Path) -> CheckpointFile:
     size = file.seek(0, 2)
     file.seek(0)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-        return _open_safetensors(path, head, size)
+        return _open_safetensors(file, path, head, size)
     foreign = name_of(head, size)
     if foreign is not None:
         raise _NotReadError(*foreign)
@@ -146,6 +146,11 @@ def _open_zip(file: BinaryIO, size: int) -> CheckpointFile:
         raise _NotReadError(
             "it is a TorchScript archive, a program and not weights",
             "save the network's weights: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)",
+        )
+    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in members):
+        raise _NotReadError(
+            "it is a program of torch.export and not weights",
+            "save the network's weights: torch.save(torch.export.load(FILE).state_dict, NEW_FILE)",
         )
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -252,7 +257,7 @@ _SAFE_DTYPES = {
 }
 
 
-def _open_safetensors(path: Path, head: bytes, size: int) -> CheckpointFile:
+def _open_safetensors(file: BinaryIO, path: Path, head: bytes, size: int) -> CheckpointFile:
     """safetensors: a header that says what lies where, and the numbers."""
     if int.from_bytes(head[:8], "little") > LONGEST_HEADER:
         raise pickle.UnpicklingError("the header of the safetensors file is too long")
@@ -262,7 +267,9 @@ def _open_safetensors(path: Path, head: bytes, size: int) -> CheckpointFile:
         raise _NotReadError(
             "it is a safetensors file, and safetensors is not installed", install_hint("network")
         ) from error
-    archive: Any = safetensors.safe_open(str(path), framework="pt")
+    # By its descriptor where there is a name for it: it is the file that was looked at, and its own name may be no text.
+    opened = Path(f"/dev/fd/{file.fileno()}")
+    archive: Any = safetensors.safe_open(str(opened if opened.exists() else path), framework="pt")
     document: dict[str, Any] = {}
     for name in archive.keys():  # noqa: SIM118 - it is no dictionary
         part = archive.get_slice(name)

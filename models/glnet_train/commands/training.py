@@ -49,7 +49,8 @@ def fit_command(
         from glnet_train.distributed import Processes
         from glnet_train.fit.loop import CHECKPOINT, STATE, run_training
         from glnet_train.fit.progress import Progress
-        from glnet_train.fit.trainer import Trainer, read_state
+        from glnet_train.fit.state import read_state
+        from glnet_train.fit.trainer import Trainer
         from glnet_train.objective.matching import Matching
         from glnet_train.recipe import Recipe
 

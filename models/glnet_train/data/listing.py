@@ -9,7 +9,9 @@ from typing import Any
 from glnet.body.smpl import Body
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import InputError, first_line
+from glnet_infer.fields import quote
 from glnet_infer.files import read_json
+from glnet_infer.numbers import is_number
 from glnet_train.data.annotation import LABEL_MASKS, LabelMask
 from glnet_train.data.coco import read_coco
 from glnet_train.data.dataset import AnnotatedImages
@@ -90,8 +92,8 @@ def _check(entry: Any) -> None:
     if missing or unknown:
         wrong = [*(f"lacks {key!r}" for key in missing), *(f"has an unknown {key!r}" for key in sorted(unknown))]
         raise ValueError(f"the entry for {entry['reader']} {', '.join(wrong)}")
-    if not isinstance(entry.get("ratio", 1), int | float) or not entry.get("ratio", 1) >= 0:
-        raise ValueError(f"the ratio {entry['ratio']!r} of {entry['reader']} is not a share")
+    if not is_number(entry.get("ratio", 1)) or not entry.get("ratio", 1) >= 0:
+        raise ValueError(f"the ratio {quote(entry['ratio'])} of {entry['reader']} is not a share")
     labels = entry.get("labels", {})
     known = LabelMask.__dataclass_fields__
     if not isinstance(labels, dict) or any(key not in known or not isinstance(on, bool) for key, on in labels.items()):

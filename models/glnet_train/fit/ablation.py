@@ -19,6 +19,7 @@ from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
 from glnet_infer.errors import InputError, first_line
 from glnet_infer.files import read_json, replace_file
+from glnet_infer.numbers import is_number
 from glnet_train.fit.trainer import Trainer
 from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
@@ -86,6 +87,10 @@ def train_rows(
     return _finished(directory, budget)
 
 
+_SHOWN = ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "keypoint_px")
+"""Scores that the table has."""
+
+
 def _digest(weights: BackboneWeights | None) -> str | None:
     """A digest that differs where the weights do."""
     if weights is None:
@@ -111,7 +116,9 @@ def _finished(directory: Path, budget: dict[str, Any]) -> dict[str, dict[str, fl
         document = read_json(path, InputError, fix=fix)
         try:
             same = document["budget"] == json.loads(json.dumps(budget))
-            scores[name] = document["scores"]
+            scores[name] = {key: document["scores"][key] for key in _SHOWN}
+            if not all(map(is_number, scores[name].values())):
+                raise TypeError("its scores are not all numbers")
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is not a row of this table.", why=first_line(error), fix=fix) from error
         if not same:

@@ -12,6 +12,7 @@ import torch
 
 from glnet.decoding import GLNetRecovery
 from glnet_infer.files import replace_file
+from glnet_infer.numbers import is_number
 from glnet_render import SyntheticSource
 from glnet_render.contact_sheet import contact_sheet
 from glnet_render.seeds import PICTURES
@@ -57,14 +58,17 @@ class Monitor:
                     self._board.close()
 
     def _forget_beyond(self, step: int) -> None:
-        """Drop log lines of steps that a killed training made after its last saved state: they will be made again."""
+        """Drop log lines of steps that a killed training made after its last saved state: they will be made again.
+
+        Lines that are damaged go, too: a training does not end for its log.
+        """
         log = self._directory / LOG
         if not log.is_file():
             return
-        lines = log.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        lines = log.read_bytes().splitlines()
+        kept = [line for line in lines if (found := _step_of(line)) is not None and found <= step]
         if len(kept) < len(lines):
-            replace_file(log, "".join(line + "\n" for line in kept).encode())
+            replace_file(log, b"".join(line + b"\n" for line in kept))
 
     def step(self, step: int, terms: dict[str, float]) -> None:
         """Note a step's losses."""
@@ -95,6 +99,15 @@ class Monitor:
         drawn = [overlay(*each) for each in zip(crops, vertices, faces, cameras, strict=True)]
         picture = contact_sheet(np.stack([*map(enlarged, crops), *drawn]), SHOWN)
         self._board.add_image("held out", picture, step, dataformats="HWC")
+
+
+def _step_of(line: bytes) -> float | None:
+    """The step that a line of the log is of; None where it is no line of ours, or half of one."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+        return None
+    return step if is_number(step) else None
 
 
 def _board(directory: Path, first: int) -> Any:

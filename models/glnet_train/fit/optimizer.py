@@ -8,7 +8,7 @@ scaled to the size of AdamW's (Liu et al., "Muon is Scalable for LLM Training", 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glnet.network import GLNet
 
@@ -74,6 +74,19 @@ class Optimizer:
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state.
+
+        Raises:
+            Exception: It is not of these parameters; kinds differ.
+        """
         for name, part in self.parts.items():
+            before = [dict(group) for group in part.param_groups]
             part.load_state_dict(state[name])
+            # PyTorch compares no more than the number of parameters.
+            for own, found in zip(before, part.param_groups, strict=True):
+                if any(type(found[key]) is not type(own[key]) for key in own.keys() & found.keys()):
+                    raise ValueError(f"options of {name} are of other kinds")
+            for parameter, values in part.state.items():
+                for value in values.values():
+                    if not isinstance(value, Tensor) or value.shape not in ((), parameter.shape):
+                        raise ValueError(f"the state of {name} is not of its parameters")

@@ -21,6 +21,7 @@ from glnet.checkpoint import Checkpoint
 from glnet.config import GLNetConfig
 from glnet.decoding import Decoder, GLNetRecovery
 from glnet.random_init import random_recovery
+from glnet.weights.fitting import fitted, layout
 from glnet_infer.errors import CheckpointError, InputError, TrainingError, first_line
 from glnet_infer.files import replace_file
 from glnet_render import SyntheticSource
@@ -30,13 +31,11 @@ from glnet_train.data.batches import Batches
 from glnet_train.distributed import Processes
 from glnet_train.fit.inheritance import inherit
 from glnet_train.fit.optimizer import Optimizer
+from glnet_train.fit.state import STATE_FORMAT, STATE_VERSION
 from glnet_train.objective.guidance import GUIDANCE_TERMS, Guidance
 from glnet_train.objective.losses import LossWeights, Objective
 from glnet_train.objective.matching import Matching
 from glnet_train.recipe import PRECISIONS, Recipe
-
-STATE_FORMAT = "glnet-training-state"
-STATE_VERSION = 6
 
 LEAST_SCALE = 1.0
 """Lowest loss scale. A gradient that overflows even here has diverged; float16 is not to blame."""
@@ -174,7 +173,7 @@ class Trainer:
         return Checkpoint.of(self.averaged)
 
     def save(self, path: Path) -> None:
-        """Write all that is needed to go on (:func:`read_state`, :meth:`load`), whole or not at all."""
+        """Write all that is needed to go on, whole or not at all; :func:`glnet_train.fit.state.read_state` reads it."""
         state = {
             "format": STATE_FORMAT,
             "version": STATE_VERSION,
@@ -202,7 +201,7 @@ class Trainer:
         real: Mixture | None = None,
         processes: Processes = ALONE,
     ) -> "Trainer":
-        """Go on from a state that :func:`read_state` read.
+        """Go on from a state that :func:`glnet_train.fit.state.read_state` read.
 
         Raises:
             CheckpointError: Its parts do not fit each other.
@@ -230,13 +229,15 @@ class Trainer:
                 why=why,
                 fix="give --backgrounds as at first, or begin another elsewhere (--initial takes the weights along)",
             )
+        what, fix = "The training state does not fit its own configuration.", "copy the state again"
         try:
-            for part in ("network", "averaged", "guidance", "optimizer", "scaler"):
+            for part in ("network", "averaged", "guidance"):
+                module: nn.Module = getattr(trainer, part)
+                module.load_state_dict(fitted(state[part], layout(module), what=what, fix=fix))
+            for part in ("optimizer", "scaler"):
                 getattr(trainer, part).load_state_dict(state[part])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                "The training state does not fit its own configuration.", why=first_line(error), fix="copy the state again"
-            ) from error
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(what, why=first_line(error), fix=fix) from error
         trainer.step = state["step"]
         before = state["processes"]
         if before != processes.count and processes.rank == 0:
@@ -247,27 +248,3 @@ class Trainer:
                 stacklevel=2,
             )
         return trainer
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The state that :meth:`Trainer.save` wrote: configuration and recipe as plain values, the rest as tensors on the CPU.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, something else, or of another version.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if state["format"] != STATE_FORMAT:
-            raise ValueError("it is not a training state")
-        if state["version"] != STATE_VERSION:
-            raise ValueError(f"its version is {state['version']}, this library reads {STATE_VERSION}")
-        for part, kind in (("recipe", Recipe), ("matching", Matching), ("weights", LossWeights)):
-            kind(**state[part])
-        GLNetConfig.from_dict(state["config"])
-    except Exception as error:  # torch raises several kinds for damaged archives
-        raise CheckpointError(
-            f"The training state {path} was not read.",
-            why=first_line(error),
-            fix="start in another directory from the weights beside it (--initial), or copy the state again",
-        ) from error
-    return state

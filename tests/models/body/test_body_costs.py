@@ -70,11 +70,20 @@ def nested_selections() -> bytes:
     return value
 
 
+def wide(length: int, levels: int) -> bytes:
+    """A list of one list many times, and so on: as many numbers as the length to the power of the levels."""
+    value = [0.5] * length
+    for _ in range(levels - 1):
+        value = [value] * length
+    return pickle.dumps(value, 2)[2:-1]
+
+
 BOMBS = {
     "a list that holds itself": b"]q\x00h\x00a",
     "a list that holds itself twice": b"]q\x00h\x00ah\x00a",
     "lists that hold each other": b"]q\x00]q\x01h\x00a0h\x01a",
     "lists shared thirty times": doubled(30),
+    "lists shared two hundred times over": wide(200, 4),
     "tuples shared sixty times": shared(60),
     "deep lists": b"]" * 50_000 + b"a" * 49_999,
     "deep tuples": b")" + b"\x85" * 500_000,

@@ -1,7 +1,9 @@
 """Body files as people have them: other classes beside the numbers, sparse matrices of all forms, other units, models."""
 
+import itertools
 import pickle
 import re
+import string
 import sys
 import types
 
@@ -12,7 +14,11 @@ from scipy import sparse
 from glnet.body import load_body
 from glnet.body.files import find_body
 from glnet_infer.errors import BodyError
-from glnet_infer.skeleton import SMPL_LEAF_VERTICES
+from glnet_infer.skeleton import PARENTS, SMPL_LEAF_VERTICES
+
+
+def repr_of(value):
+    return type(value).__name__
 
 
 @pytest.fixture
@@ -67,6 +73,16 @@ def test_a_needed_key_that_rests_on_one_is_refused_by_its_name(smpl_content, sav
     with pytest.raises(BodyError, match=r"shapedirs: it is a chumpy\.linalg\.MatVecMult") as caught:
         load_body(path)
     assert "numpy.savez" in caught.value.fix
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize(
+    "beside", [range(3), KeyError("x"), type(None), string.Formatter(), itertools.count(3)], ids=repr_of
+)
+def test_unneeded_keys_may_hold_objects_of_pythons_own_classes(
+    smpl_content, fabricated, save_pickle, assert_same_body, protocol, beside
+):
+    assert_same_body(load_body(save_pickle({**smpl_content, "beside": beside}, protocol)), fabricated)
 
 
 # Sparse matrices
@@ -158,6 +174,40 @@ def test_numbers_may_have_any_width(smpl_content, save_npz, dtype):
     np.testing.assert_array_equal(found.v_template, template.astype(np.float64))
 
 
+INDICES = ("f", "kintree_table", "leaf_vertices")
+
+
+@pytest.fixture
+def smpl_indices(smpl_content):
+    """The body's whole numbers by their keys; those of the tree as in SMPL's own files, where the root has none."""
+    parents = np.array([2**32 - 1, *PARENTS[1:24]], np.uint32)
+    content = {**smpl_content, "kintree_table": np.stack([parents, np.arange(24, dtype=np.uint32)])}
+    return content | {key: np.asarray(content[key]) for key in INDICES}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.uint16, ">f8", np.int32])
+@pytest.mark.parametrize("key", INDICES)
+def test_indices_may_be_whole_numbers_of_any_type(smpl_indices, save_npz, assert_same_body, key, dtype):
+    whole = smpl_indices[key].astype(np.int64)
+    content = {**smpl_indices, key: np.where(whole == 2**32 - 1, 0, whole).astype(dtype)}
+    assert_same_body(load_body(save_npz(content, "indices.npz")), load_body(save_npz(smpl_indices)))
+
+
+@pytest.mark.parametrize("value", [0.5, -0.25, np.nan, np.inf, 2.0**53, 1e300])
+@pytest.mark.parametrize("key", INDICES)
+def test_indices_that_are_no_whole_numbers_are_refused(smpl_indices, save_npz, key, value):
+    wrong = smpl_indices[key].astype(np.float64)
+    wrong.flat[1] += value
+    with pytest.raises(BodyError, match=f"{key} does not hold whole numbers"):
+        load_body(save_npz({**smpl_indices, key: wrong}, "indices.npz"))
+
+
+@pytest.mark.parametrize("key", INDICES)
+def test_true_and_false_are_no_indices(smpl_indices, save_npz, key):
+    with pytest.raises(BodyError, match=f"{key} does not hold whole numbers"):
+        load_body(save_npz({**smpl_indices, key: smpl_indices[key] > 3}, "indices.npz"))
+
+
 # Bodies that are not what they should be
 
 
@@ -182,6 +232,7 @@ ODD = {
     "z up": (lambda content: turned(content, np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])), r"towards \+z of its pelvis"),
     "upside down": (lambda content: turned(content, np.diag([1.0, -1, -1])), "towards -y of its pelvis"),
     "backwards": (lambda content: turned(content, np.diag([-1.0, 1, -1])), "does not face"),
+    "to a side": (lambda content: turned(content, np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])), "faces to a side"),
     "mirrored": (lambda content: turned(content, np.diag([-1.0, 1, 1])), "look inwards"),
     "inside out": (lambda content: {**content, "f": content["f"][:, ::-1]}, "look inwards"),
 }
@@ -214,6 +265,13 @@ def test_other_models_are_refused_by_their_names(save_npz, save_pickle, joints, 
     with pytest.raises(BodyError, match=f"a body of {name}, not of SMPL") as caught:
         load_body(save_npz(content) if suffix == ".npz" else save_pickle(content))
     assert str(joints) in caught.value.why
+
+
+@pytest.mark.parametrize("vertices, name", [(10475, "SMPL-X"), (778, "MANO"), (5023, "FLAME")])
+def test_files_of_other_models_that_lack_the_joints_are_named_by_their_vertices(save_npz, vertices, name):
+    with pytest.raises(BodyError, match=f"a body of {name}, not of SMPL") as caught:
+        load_body(save_npz({"v_template": np.zeros((vertices, 3)), "f": np.zeros((2, 3), np.uint32)}))
+    assert str(vertices) in caught.value.why
 
 
 def test_a_file_of_eight_shape_components_is_told_which_has_ten(smpl_content, save_npz):

@@ -38,6 +38,6 @@ def make_targets():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(small_config):
     return dataclasses.replace(small_config, name="tiny", crop=CropSpec(size=64), keypoint_origin="pixel", keypoints=29)

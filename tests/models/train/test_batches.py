@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import cv2
 import numpy as np
@@ -197,6 +198,10 @@ def test_shares_that_do_not_fit_are_refused(make):
         ({"images": None}, "lacks 'images'"),
         ({"rato": 1}, "unknown 'rato'"),
         ({"ratio": -1}, "not a share"),
+        ({"ratio": True}, "not a share"),
+        ({"ratio": None}, "not a share"),
+        ({"ratio": math.inf}, "not a share"),
+        ({"ratio": 10**400}, "a huge number of coco is not a share"),
         ({"labels": {"keypoints": 2}}, "labels of coco"),
         ({"labels": {"hands": True}}, "labels of coco"),
     ],

@@ -86,6 +86,30 @@ def test_steps_that_are_made_again_are_logged_once(monitor, tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 3.5), (2, 3.5), (3, 9.0)]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"half}",
+        b'{"loss": 1}',
+        b'[{"step": 1}',
+        b"[1]",
+        b"7",
+        b'{"step": "1"}',
+        b'{"step": null}',
+        b"\xff}",
+        b"[" * 100_000,
+        b"",
+    ],
+    ids=lambda line: str(line[:12]),
+)
+def test_a_damaged_line_of_the_log_does_not_stop_a_training(monitor, tmp_path, line):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'{"step": 1, "loss": 2.0}\n' + line + b'\n{"step": 2, "loss": NaN}\n{"step": 3, "loss": 1.0}\n')
+    with monitor.follow(2):
+        monitor.step(3, TERMS)
+    assert [json.loads(each)["step"] for each in log.read_text().splitlines()] == [1, 2, 3]
+
+
 def test_pictures_show_crops_and_meshes(monitor, small_recovery, tmp_path):
     with monitor.follow(0):
         assert monitor.wants_picture(4) and not monitor.wants_picture(3)  # 4 is the last step

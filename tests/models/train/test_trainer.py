@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import signal
 
 import cv2
@@ -24,8 +25,10 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.errors import CheckpointError, InputError, TrainingError
 from glnet_render.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet_train.commands.main import app
+from glnet_train.fit.ablation import train_rows
 from glnet_train.fit.loop import run_training
-from glnet_train.fit.trainer import Trainer, read_state
+from glnet_train.fit.state import read_state
+from glnet_train.fit.trainer import Trainer
 from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
 from glnet_train.scores import evaluate
@@ -265,26 +268,6 @@ def test_a_training_goes_on_with_the_photographs_that_it_was_begun_with(config, 
         Trainer.load(read_state(state), demo_body, folders[0])
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "a checkpoint"])
-def test_what_is_no_training_state_is_refused(content, small_checkpoint, tmp_path):
-    path = small_checkpoint
-    if content is not None:
-        path = tmp_path / "state.pt"
-        path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="training state"):
-        read_state(path)
-
-
-def test_a_state_of_another_version_is_refused(config, demo_body, tmp_path):
-    """Its recipe may lack what has since become part of it."""
-    path = tmp_path / "state.pt"
-    Trainer(config, RECIPE, demo_body).save(path)
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "version": state["version"] - 1}, path)
-    with pytest.raises(CheckpointError, match="its version is"):
-        read_state(path)
-
-
 def test_the_learning_rate_rises_then_falls():
     recipe = Recipe(steps=100, warmup=10)
     rates = [recipe.rate(step) for step in range(101)]
@@ -379,6 +362,25 @@ def test_rows_of_table_2_share_a_budget_and_are_kept(config, tmp_path):
     assert lines[:3] == first.stdout.splitlines() and lines[3].startswith("| LEM + DMS + decomposed |")
     other = CliRunner().invoke(app, [*arguments, "--row", "DMS", "--seed", "1"])
     assert other.exit_code != 0 and "another comparison" in other.stderr
+
+
+SCORES = {"pa_mpjpe_mm": 1.0, "mpjpe_mm": 2, "pve_mm": 3.0, "keypoint_px": 4.0}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {"budget": {}},
+        *({"budget": {}, "scores": scores} for scores in (None, [], "text", {}, {**SCORES, "pve_mm": None})),
+        *({"budget": {}, "scores": {**SCORES, "keypoint_px": value}} for value in ("4", [4.0], True, math.nan, 10**400)),
+    ],
+)
+def test_a_damaged_row_of_table_2_is_refused(config, demo_body, tmp_path, document):
+    (tmp_path / "baseline.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"baseline\.json is not a row of this table") as caught:
+        train_rows(tmp_path, config, RECIPE, demo_body, 2, [], None, print)
+    assert "delete it" in caught.value.fix
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -3,7 +3,12 @@
 import argparse
 import collections
 import datetime
+import functools
+import itertools
+import os
 import pickle
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +70,39 @@ def test_weights_may_lie_under_any_key_beside_other_things(state, read, assert_l
     assert repr(wrapper) in said
 
 
+class Bunch(dict):
+    """A dictionary of its own class, whose keys are attributes too."""
+
+
+@pytest.mark.parametrize(
+    "wrap, place",
+    [
+        (lambda state, rest: (state, rest), "0"),
+        (lambda state, rest: [rest, {"net": state}], "1.net"),
+        (lambda state, rest: Bunch(weights=state, rest=rest), "weights"),
+        (lambda state, rest: {"model": Bunch(state), "optimizer": rest}, "model"),
+    ],
+    ids=["pair", "list", "own class", "state of own class"],
+)
+def test_weights_may_lie_in_pairs_and_in_dictionaries_of_other_classes(state, read, assert_loads, wrap, place):
+    assert assert_loads(read(wrap(state, {"lr": 0.1, "steps": list(range(50))}))) == f"weights of {place!r}"
+
+
+def test_the_counter_of_an_average_is_left_aside(state, read, assert_loads):
+    """As ``torch.optim.swa_utils.AveragedModel`` holds it."""
+    said = assert_loads(read({"n_averaged": torch.tensor(5), **named(state, "module.")}))
+    assert "1 tensors with other names left aside" in said
+
+
 def test_a_plain_checkpoint_of_ours_says_nothing(checkpoint, path, assert_loads):
     checkpoint.save(path, metrics={"pve_mm": 12.5})
     assert not assert_loads(Checkpoint.load(path))
 
 
-@pytest.mark.parametrize("average", ["state_dict_ema", "ema", "model_ema", "teacher"])
+AVERAGES = ["state_dict_ema", "ema", "model_ema", "modelEMA", "teacher", "polyak", "momentum_encoder", "target_network"]
+
+
+@pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize("first", [True, False])
 def test_of_raw_and_averaged_weights_the_raw_are_taken_and_the_others_named(state, read, assert_loads, average, first):
     averaged = {name: value + 1 if value.is_floating_point() else value for name, value in state.items()}
@@ -127,6 +159,12 @@ def test_settings_numbers_and_arrays_beside_the_weights_are_left_aside(state, re
         "dtype": torch.float16,
         "device": torch.device("cpu"),
         "rng": torch.get_rng_state(),
+        "epochs": range(3),
+        "error": KeyError("x"),
+        "nothing": type(None),
+        "counter": itertools.count(3),
+        "signal": signal.SIGINT,
+        "factory": functools.partial(torch.optim.AdamW, lr=1e-3),
     }
     for legacy in (False, True):
         assert_loads(read({"state_dict": state, **beside}, _use_new_zipfile_serialization=not legacy))
@@ -165,6 +203,13 @@ def test_counters_of_batches_may_be_missing(state, read, assert_loads):
 def test_safetensors_load(state, checkpoint, tmp_path, assert_loads):
     save_file({name: value.contiguous() for name, value in named(state, "model.").items()}, tmp_path / "a.safetensors")
     assert "'model.'" in assert_loads(Checkpoint.load(tmp_path / "a.safetensors", checkpoint.config))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_safetensors_of_a_name_that_is_no_text_load(state, checkpoint, tmp_path, assert_loads):
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "a.safetensors")
+    path = (tmp_path / "a.safetensors").rename(tmp_path / os.fsdecode(b"Stra\xdfe.safetensors"))
+    assert_loads(Checkpoint.load(path, checkpoint.config))
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])

@@ -28,6 +28,12 @@ def first(state, dimensions=4):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 95\n", "Git LFS pointer"),
         (b"\n <!DOCTYPE html><html><title>Google Drive - Virus scan warning</title>", "a web page"),
         (b"<HTML><body>Sign in</body></HTML>", "a web page"),
+        (b"<!-- saved from a browser --><html></html>", "a web page"),
+        ("<!DOCTYPE html><html></html>".encode("utf-16"), "a web page"),
+        (b"/annex/objects/SHA256E-s9--ab.pth\n", "a git-annex pointer"),
+        (b"outs:\n- md5: 22a1\n  path: network.pth\n", "a DVC pointer"),
+        (b'{"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}', "the list of a checkpoint"),
+        (b"\x28\xb5\x2f\xfd" + b"\0" * 64, "compressed by zstd"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
         (b'{"message": "Not Found"}', "a text, such as JSON"),
         (b"", "it is empty"),
@@ -76,6 +82,12 @@ def test_a_damaged_storage_is_noticed(state, path, refused):
 
 class Net(torch.nn.Sequential):
     """A network whose class whoever reads it need not have."""
+
+
+def test_a_program_of_torch_export_is_called_so(path, refused):
+    with path.open("wb") as file:
+        torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), file)
+    assert "torch.export" in refused()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

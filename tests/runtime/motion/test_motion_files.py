@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import struct
 import warnings
 import zipfile
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from glnet_infer import InputError, OutputError
+from glnet_infer.archives import LONGEST_TEXT
 from glnet_infer.results import motion_files
 from glnet_infer.results.formats import write_npz
 from glnet_infer.results.motion import Motion
@@ -40,6 +42,16 @@ def test_what_is_saved_is_loaded(motion, smoothed, tmp_path, suffix, kind):
         else:
             assert found == expected, field.name
     assert path.read_bytes() == loaded.save(tmp_path / f"again{suffix}")[0].read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_names_that_are_no_text_or_very_long_are_read_back(motion, tmp_path, suffix):
+    # The body is named after its file, whose name is any bytes; a manifest may hold any text.
+    given = dataclasses.replace(motion, body=os.fsdecode(b"Stra\xdfe"), bundle="n\ud800", backend="x" * 10_000)
+    loaded = Motion.load(given.save(tmp_path / f"clip{suffix}")[0])
+    assert np.array_equal(loaded.rotations, motion.rotations) and loaded.backend == "x" * LONGEST_TEXT
+    if suffix == ".npz":
+        assert (loaded.body, loaded.bundle) == (r"Stra\udcdfe", r"n\ud800")
 
 
 def test_json_says_what_numbers_are(smoothed, tmp_path):
@@ -252,6 +264,12 @@ def test_a_skin_is_loaded_from_its_file_its_bundle_and_its_content(skin, tmp_pat
         loaded = Skin.load(source)
         assert (loaded.body, loaded.license, loaded.poses) == ("demo", "CC0 1.0", None)
         assert all(np.array_equal(loaded.arrays()[name], array) for name, array in skin.arrays().items())
+
+
+def test_a_skin_of_a_body_whose_name_is_no_text_is_loaded(skin, tmp_path):
+    named = dataclasses.replace(skin, body="Stra\udcdfe", license="x" * 10_000)
+    write_npz(tmp_path / "skin.npz", named.arrays())
+    assert Skin.load(tmp_path / "skin.npz").body == r"Stra\udcdfe"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Film:
 
     truth: dict
     live: bool = False
-    start, end, rate, expected, skipped, ended_early = 0.0, None, RATE, None, 0, ""
+    start, end, rate, expected, skipped, ended_early, notes = 0.0, None, RATE, None, 0, "", ()
 
     @property
     def facts(self):

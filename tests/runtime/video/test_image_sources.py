@@ -64,6 +64,27 @@ def test_damaged_images_are_left_out_and_counted(tmp_path, clips, write):
         assert source.skipped == 2
 
 
+def test_what_is_to_be_said_of_pictures_is_noted_once_with_the_first_ones_name(tmp_path, clips, write):
+    write([f"{number}.png" for number in range(1, 8)])
+    for number in (3, 5):
+        alpha = np.full((48, 64, 1), 255, np.uint8)
+        alpha[:number] = 0
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.dstack([clips.image(number), alpha]))
+    for number, bits in ((4, 10), (6, 12)):
+        deep = clips.image(number).astype(np.uint16) << (bits - 8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), deep)
+    with open_source(tmp_path) as source:
+        assert source.notes == ()
+        assert len(list(source)) == 7
+    assert source.notes == (
+        f"{tmp_path / '3.png'}: it is transparent in part, and was laid over grey",
+        f"{tmp_path / '4.png'}: its 16 bits hold values of 10 only, and were made brighter",
+    )
+    with open_source(tmp_path, fps=10, start=0.5) as source:  # 6 and 7
+        assert len(list(source)) == 2
+    assert [note.partition(":")[0] for note in source.notes] == [str(tmp_path / "6.png")]
+
+
 def test_an_image_of_another_size_ends_the_source(tmp_path, write):
     write(["1.png", "2.png", "4.png"])
     cv2.imwrite(str(tmp_path / "3.png"), np.zeros((10, 20, 3), np.uint8))

@@ -1,6 +1,7 @@
 """Sources of frames. Frames carry their numbers, so that what comes out is compared with what went in."""
 
 import os
+import sys
 from fractions import Fraction
 
 import cv2
@@ -329,6 +330,23 @@ def test_a_name_that_looks_like_an_address_is_a_file(tmp_path, clips, monkeypatc
         clips.write(tmp_path / name, STEADY[:2])
         assert not is_live(name)
         assert len(taken(name, clips)) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_text_are_read_or_refused(tmp_path, clips, either_reader):
+    # OpenCV crashes on text that is not UTF-8.
+    folder = tmp_path / os.fsdecode(b"Stra\xdfe")
+    folder.mkdir()
+    clips.write(tmp_path / "clip.mp4", STEADY[:2])
+    (tmp_path / "clip.mp4").rename(folder / "clip.mp4")
+    if either_reader == "pyav":
+        assert len(taken(folder / "clip.mp4", clips)) == 2
+    else:
+        with pytest.raises(InputError, match="not UTF-8") as caught:
+            open_source(folder / "clip.mp4")
+        assert "rename it" in caught.value.fix and "[video]" in caught.value.fix
+        with pytest.raises(InputError, match="not UTF-8"):
+            open_source("rtsp://127.0.0.1:9/" + os.fsdecode(b"\xff"))
 
 
 def test_files_are_closed(folder):

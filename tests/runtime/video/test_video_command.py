@@ -18,6 +18,7 @@ from detector_graphs import FLOAT, constant_graph
 
 from glnet_infer import InputError, OutputError
 from glnet_infer.commands.video_jobs import name_of
+from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.motion import Motion
 from glnet_infer.video import encoders
 from glnet_infer.video.sources import open_source
@@ -173,6 +174,36 @@ def test_a_pattern_is_a_video_without_a_rate_too(one, tmp_path, frames):
     result = one(frames / "f_%03d.png", "-f", "npz")
     assert result.exit_code == 0 and "30 per second are assumed" in result.stderr
     assert motion(tmp_path, "frames").rate == 30
+
+
+@pytest.mark.parametrize("pattern", ["f_%03d.png", ""])
+def test_what_is_said_of_numbered_pictures_is_said_once(one, tmp_path, clips, frames, pattern):
+    for number in (4, 6):
+        cv2.imwrite(str(frames / f"f_{number:03d}.png"), clips.image(number).astype(np.uint16) << 4)
+    result = one(frames / pattern, "--fps", 10, "-f", "npz", "--json")
+    (entry,) = json.loads(result.stdout)["videos"]
+    assert entry["warnings"] == [f"{frames / 'f_004.png'}: its 16 bits hold values of 12 only, and were made brighter"]
+    assert result.stderr.count("16 bits") == 1 and entry["warnings"][0] in result.stderr
+
+
+def test_a_clip_of_which_nothing_is_to_be_said_has_no_warnings(one, clip):
+    assert json.loads(one(clip, "-f", "npz", "--json").stdout)["videos"][0]["warnings"] == []
+
+
+def test_a_person_behind_the_camera_is_said_once(one, clip, monkeypatch):
+    original = MeshRecoverer.recover
+
+    def nearer(self, images):
+        found = original(self, images)
+        for meshes in found:
+            meshes.vertices[..., 2] -= meshes.vertices[..., 2].max() + 0.1
+        return found
+
+    monkeypatch.setattr(MeshRecoverer, "recover", nearer)
+    result = one(clip, "-f", "npz", "--json")
+    (entry,) = json.loads(result.stdout)["videos"]
+    assert entry["warnings"] == ["1 of 1 persons reach behind the camera: its focal length may be in other units"]
+    assert result.stderr.count("behind the camera") == 1
 
 
 def test_poses_can_be_left_as_they_are_recovered(one, tmp_path, clip):

@@ -248,6 +248,20 @@ def test_places_that_cannot_be_written(tmp_path, either_writer, monkeypatch):
     assert beside(tmp_path) == ["folder.mp4", "locked.mp4"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_place_whose_name_is_no_text_is_written_or_refused(tmp_path, clips, either_writer):
+    folder = tmp_path / os.fsdecode(b"\xff\xfe")
+    folder.mkdir()
+    if either_writer == "pyav":
+        with VideoWriter(folder / "x.mp4", width=64, height=48) as writer:
+            writer.write(clips.image(0), 0.0)
+        assert beside(folder) == ["x.mp4"]
+    else:
+        with pytest.raises(OutputError, match="not UTF-8"):  # OpenCV would crash
+            VideoWriter(folder / "x.mp4", width=64, height=48)
+        assert beside(folder) == []
+
+
 def test_wrong_frames_are_refused(tmp_path, clips):
     with VideoWriter(tmp_path / "x.mp4", width=64, height=48) as writer:
         writer.write(clips.image(0), 0.5)
