@@ -38,7 +38,7 @@ class Quantizer:
         self._graph = graph
         model = onnx.shape_inference.infer_shapes(onnx.load(graph), data_prop=True)
         weights = {each.name: each.dims for each in model.graph.initializer}
-        shapes = {each.name: _sides(each) for each in model.graph.value_info}
+        shapes = {each.name: _sides(each) for each in (*model.graph.value_info, *model.graph.output)}
         self._nodes: dict[str, str] = {}
         self.work: dict[str, int] = {}
         for node in model.graph.node:
