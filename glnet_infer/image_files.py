@@ -6,6 +6,7 @@ What is transparent is decoded by Pillow: OpenCV leaves transparency out, or kee
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import struct
@@ -190,6 +191,8 @@ def _plugins() -> tuple[tuple[str, Callable[..., Any], Callable[[bytes], bool | 
         WebPImagePlugin,
     )
 
+    # It tells of damage by its logger too, which without any handler prints on stderr.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     return tuple((kind, Image.OPEN[kind][0], Image.OPEN[kind][1] or (lambda start: False)) for kind in _KINDS)
 
 

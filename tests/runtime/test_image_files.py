@@ -187,6 +187,18 @@ def test_a_hole_in_an_image_is_said_and_nothing_else_is_printed(tmp_path, photog
     assert read_picture(path, listening=True).notes == ()
 
 
+def test_what_pillow_logs_is_not_printed(tmp_path):
+    """In a process of its own: pytest's handlers would take it."""
+    cv2.imwrite(str(tmp_path / "a.tif"), gradient(24, 20))
+    tag = struct.pack("<HHI", 277, 3, 1)  # samples per pixel
+    content = (tmp_path / "a.tif").read_bytes()
+    assert content.count(tag + struct.pack("<H", 3)) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(tag + struct.pack("<H", 3), tag + struct.pack("<H", 5376)))
+    code = "import sys; from glnet_infer.image_files import read_picture; read_picture(sys.argv[1], listening=True)"
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.tif")], capture_output=True, text=True)
+    assert "InputError" in ended.stderr and "samples per pixel than" not in ended.stderr
+
+
 def test_what_others_say_on_stderr_afterwards_is_heard_again(tmp_path, capfd):
     path = saved(tmp_path / "a.jpg", gradient())
     read_picture(path, listening=True)
