@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+_OPERATORS = ["Conv", "Relu"]
+
 _BATCH = 8
 """Crops at a time: bounds memory."""
 
@@ -39,13 +41,16 @@ class Quantizer:
         model = onnx.shape_inference.infer_shapes(onnx.load(graph), data_prop=True)
         weights = {each.name: each.dims for each in model.graph.initializer}
         shapes = {each.name: _sides(each) for each in (*model.graph.value_info, *model.graph.output)}
-        self._nodes: dict[str, str] = {}
+        # What rectifies an output goes with its convolution: the quantizer makes one of both, with the range of what is left.
+        rectified = {node.input[0]: node.name for node in model.graph.node if node.op_type == "Relu"}
+        self._nodes: dict[str, list[str]] = {}
         self.work: dict[str, int] = {}
         for node in model.graph.node:
             weight = node.input[1] if len(node.input) > 1 else ""
             layer = weight.removesuffix(".weight")
             if node.op_type == "Conv" and weight in weights and layer in layers:
-                self._nodes[layer] = node.name
+                relu = rectified.get(node.output[0])
+                self._nodes[layer] = [node.name] if relu is None else [node.name, relu]
                 self.work[layer] = int(np.prod(weights[weight]) * np.prod(shapes[node.output[0]][2:]))
         self._ranges = self._calibrated(crops, cameras)
 
@@ -55,7 +60,7 @@ class Quantizer:
         with tempfile.TemporaryDirectory() as folder, _quiet():
             calibrator = create_calibrator(
                 self._graph,
-                ["Conv"],
+                _OPERATORS,
                 augmented_model_path=str(Path(folder) / "augmented.onnx"),
                 calibrate_method=CalibrationMethod.MinMax,
             )
@@ -74,9 +79,9 @@ class Quantizer:
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self._ranges,
-                nodes_to_quantize=[self._nodes[layer] for layer in layers],
+                nodes_to_quantize=[node for layer in layers for node in self._nodes[layer]],
                 nodes_to_exclude=[],
-                op_types_to_quantize=["Conv"],
+                op_types_to_quantize=_OPERATORS,
                 extra_options={},  # None, its default, is not taken
             )
             quantizer.quantize_model()
