@@ -18,7 +18,7 @@ from glnet_infer.backends import (
     Frame,
     FrameBackend,
     Outputs,
-    caution_of,
+    find_kind,
     open_backend,
     open_fastest,
     usual_batch_size,
@@ -95,7 +95,7 @@ class MeshRecoverer(OfThisProcess):
         if backend is None or backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
         elif isinstance(backend, str):
-            self.backend_reason = caution_of(backend)
+            self.backend_reason = find_kind(backend).caution()
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
         self._promise = Promise(self.bundle)
         self._threads, self._closed = threads, False

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "persons": GROUND | PIXELS | {"backends", "detection"},
     "video": GROUND | PIXELS | {"results", "detection"},  # it follows with whatever recovers persons
     "recoverer": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "video"},
+    "serving": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer"},
     "jobs": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer", "video"},
 }
 

@@ -18,7 +18,7 @@ from glnet_export.engines.progress import Progress, Stage, StageReport, quietly,
 from glnet_export.engines.stages import ENGINE_STAGES, EngineJob, add_engine
 from glnet_export.graph import GraphFacts, check, trace
 from glnet_export.int8.options import Int8Options
-from glnet_export.int8.stage import INT8_STAGES, add_int8
+from glnet_export.int8.stage import INT8_STAGES, Int8Graph
 from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.skin import skin_of
@@ -94,15 +94,17 @@ def export(
         with bundle_under_construction(output) as (directory, publish):
             with stage("load") as report:
                 recovery, network, body_file = _load(source, report)
+                random = network.weights == "random"
+                quantized = None if int8 is None else Int8Graph(recovery, random, int8)
                 mixed = None
                 if half is not None or job is not None:
-                    mixed = MixedPrecision(recovery, network.weights == "random", half or HalfOptions())
+                    mixed = MixedPrecision(recovery, random, half or HalfOptions())
             bounds = ParityBounds.of(recovery, max_vertex_error, min_pixel_agreement)
             manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
             if skin:
                 manifest = _add_skin(directory, manifest, recovery)
-            if int8 is not None:
-                manifest = add_int8(directory, manifest, recovery, network.weights == "random", int8, stage)
+            if quantized is not None:
+                manifest = quantized.add_graph(directory, manifest, stage)
             if mixed is not None:
                 manifest = mixed.add_graphs(directory, manifest, stage)
                 if job is not None:
@@ -199,7 +201,7 @@ def _parity(
     """Compare the bundle, opened as a user opens it, with PyTorch."""
     backend = open_backend("onnxruntime-cpu", Bundle.open(directory))
     pictures = textured_crops(crops, recovery.crop.size, seed=1)
-    found = compare(recovery, backend, pictures)
+    found = compare(recovery, backend, pictures, jumps=recovery.jumps)
     backend.close()
     report.say(str(found))
     misses = found.misses(bounds)

@@ -17,9 +17,9 @@ from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.backends.promise import Promise, check_content
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.checked_file import CheckedFile
-from glnet_infer.bundle.records import RUNTIME
-from glnet_infer.devices import cores, gpus
-from glnet_infer.errors import BackendError, first_line, install_hint, one_line
+from glnet_infer.bundle.records import INT8, RUNTIME
+from glnet_infer.devices import cores, gpus, has_int8_dot_products
+from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.onnxruntime_sessions import import_onnxruntime, open_session, session_options
 
@@ -72,6 +72,9 @@ class OnnxRuntimeBackend(OfThisProcess):
             if device == "cpu" and half:
                 # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            if purpose == INT8 and not has_int8_dot_products():
+                # Without them, x86 adds pairs of products in 16 bits, which overflow.
+                options.add_session_config_entry("session.x64quantprecision", "1")
             # From the bytes that were checked: the bundle may be replaced before the second session is opened.
             content = file.read()
             check_content(content, file.path)
@@ -130,6 +133,8 @@ class OnnxRuntimeBackend(OfThisProcess):
                 else:
                     found = [session.run(self._names, feed) for feed in feeds]
                 parts += found
+        except GlnetError:  # of a second session that is opened here
+            raise
         except Exception as error:  # see above
             raise BackendError(
                 f"{self.name} failed on {len(crops)} crops.",

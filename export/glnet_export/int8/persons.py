@@ -10,28 +10,33 @@ from glnet_infer.commands.photograph_inputs import find_photographs
 from glnet_infer.contract import CropSpec
 from glnet_infer.crops import CropSquares, cut_crops
 from glnet_infer.detection import DEFAULT_DETECTOR, find_persons, open_detector
-from glnet_infer.errors import ExportError
+from glnet_infer.errors import ExportError, InputError
 from glnet_infer.image_files import read_image
 
 MOST, FEWEST = 256, 16
 """Persons that are taken, and that are needed: ranges of fewer are chance."""
 
 
-def photographed(folder: Path, crop: CropSpec) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Crops of the persons in a folder's photographs, RGB, and their cameras.
+def photographed(folder: Path, crop: CropSpec) -> tuple[tuple[NDArray[np.uint8], NDArray[np.float32]], list[str]]:
+    """Crops of the persons in a folder's photographs, RGB, with their cameras; and what could not be read.
 
     Photographs are taken evenly from the whole folder, whose neighbours are often of one scene.
 
     Raises:
-        InputError: The folder has no photographs, or one cannot be read.
+        InputError: The folder has no photographs.
         ExportError: There are too few persons on them.
     """
     detector = open_detector(DEFAULT_DETECTOR)
     files = find_photographs([folder]).files
     crops: list[NDArray[np.uint8]] = []
     cameras: list[NDArray[np.float32]] = []
+    unread: list[str] = []
     for index in np.random.default_rng(0).permutation(len(files)):
-        image = read_image(files[index])
+        try:
+            image = read_image(files[index])
+        except InputError as error:
+            unread.append(error.what)
+            continue
         boxes = find_persons(detector, image).boxes
         if not len(boxes):
             continue
@@ -44,7 +49,7 @@ def photographed(folder: Path, crop: CropSpec) -> tuple[NDArray[np.uint8], NDArr
     if found < FEWEST:
         raise ExportError(
             f"The photographs in {folder} show {found} persons.",
-            why=f"ranges of values need at least {FEWEST}",
+            why="; ".join((f"ranges of values need at least {FEWEST}", *unread[:3])),
             fix="give more photographs, or leave --calibration out: then persons are rendered",
         )
-    return np.concatenate(crops)[:MOST], np.concatenate(cameras)[:MOST]
+    return (np.concatenate(crops)[:MOST], np.concatenate(cameras)[:MOST]), unread

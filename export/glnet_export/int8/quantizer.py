@@ -1,11 +1,12 @@
 """Convolutions of an ONNX graph in int8: ONNX Runtime's quantizer, told which layers and which ranges.
 
-The graph gets pairs of QuantizeLinear and DequantizeLinear around its convolutions (Q/DQ), which ONNX Runtime's CPU kernels
-and TensorRT both take for int8. Weights have a scale for each output channel.
+The graph gets pairs of QuantizeLinear and DequantizeLinear around its convolutions (Q/DQ), which ONNX Runtime's CPU
+kernels take for int8. Weights have a scale for each output channel.
 """
 
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+from glnet_infer.errors import ExportError, tested_versions
 
 _OPERATORS = ["Conv", "Relu"]
 
@@ -30,6 +33,9 @@ class Quantizer:
         crops: N x C x C x 3, RGB, of persons as the network will see them.
         cameras: N x 4, their cameras.
 
+    Raises:
+        ExportError: A layer is not in the graph.
+
     Attributes:
         work: Multiplications of each layer for one crop, by its name.
     """
@@ -41,17 +47,24 @@ class Quantizer:
         model = onnx.shape_inference.infer_shapes(onnx.load(graph), data_prop=True)
         weights = {each.name: each.dims for each in model.graph.initializer}
         shapes = {each.name: _sides(each) for each in (*model.graph.value_info, *model.graph.output)}
-        # What rectifies an output goes with its convolution: the quantizer makes one of both, with the range of what is left.
+        # What rectifies an output goes with its convolution: the quantizer makes one of both.
         rectified = {node.input[0]: node.name for node in model.graph.node if node.op_type == "Relu"}
-        self._nodes: dict[str, list[str]] = {}
-        self.work: dict[str, int] = {}
+        self._nodes: dict[str, list[str]] = defaultdict(list)
+        self.work: dict[str, int] = defaultdict(int)
         for node in model.graph.node:
             weight = node.input[1] if len(node.input) > 1 else ""
             layer = weight.removesuffix(".weight")
             if node.op_type == "Conv" and weight in weights and layer in layers:
                 relu = rectified.get(node.output[0])
-                self._nodes[layer] = [node.name] if relu is None else [node.name, relu]
-                self.work[layer] = int(np.prod(weights[weight]) * np.prod(shapes[node.output[0]][2:]))
+                self._nodes[layer] += [node.name] if relu is None else [node.name, relu]
+                self.work[layer] += int(np.prod(weights[weight]) * np.prod(shapes[node.output[0]][2:]))
+        missing = sorted(set(layers) - set(self.work))
+        if missing:
+            raise ExportError(
+                "Int8 was not set up.",
+                why=f"the graph has no convolution of {missing[0]}, nor of {len(missing) - 1} other layers",
+                fix=tested_versions("export"),
+            )
         self._ranges = self._calibrated(crops, cameras)
 
     def _calibrated(self, crops: NDArray[np.uint8], cameras: NDArray[np.float32]) -> Any:

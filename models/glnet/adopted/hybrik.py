@@ -54,6 +54,8 @@ class Hybrik(AdoptedRecovery):
     crop = CropSpec(size=256, padding=1.25)
     # Joints come from steep heat maps, and bones of a few centimetres are turned to them.
     amplification = 10.0
+    # A bone is turned to a joint up to 15 mm away, and not at all to one that is further.
+    jumps = True
     make: ClassVar[Callable[[bool], HybrikNetwork]]
     slope: ClassVar[float] = 0.0
     adaptive: ClassVar[bool] = False
