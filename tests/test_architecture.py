@@ -57,6 +57,7 @@ MAY_IMPORT = {
 # A room of the network, and the rooms below it. Body and kinematics know no network; what is adopted stands on top.
 NETWORK = {
     "parts": set(),
+    "position_errors": set(),
     "sampling": set(),
     "mixed_precision": set(),
     "rotations": set(),

@@ -61,10 +61,11 @@ class Promise:
 
     Args:
         bundle: The opened bundle.
+        path: The graph's file, for messages; the runtime's graph where None.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._path, self._manifest = bundle.graph, bundle.manifest
+    def __init__(self, bundle: Bundle, path: Path | None = None) -> None:
+        self._path, self._manifest = path or bundle.graph, bundle.manifest
         self._rows = [
             (spec.name, np.dtype(spec.dtype), tuple(self._side(side) for side in spec.shape[1:]))
             for spec in self._manifest.outputs

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from glnet_infer import devices
 from glnet_infer.backends.base import Backend
 from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.records import INT8, RUNTIME
 from glnet_infer.errors import BackendError, first_line
 
 ENTRY_POINTS = "glnet_infer.backends"
@@ -33,6 +34,7 @@ class BackendKind:
         serves: Whether a bundle is meant for it.
         extra: The extra of this library that installs it; empty where it comes from elsewhere.
         packages: Distributions whose versions matter to it.
+        caution: What speaks against it on this machine though it runs, a clause; empty where nothing does.
         needs_gpu: Whether it runs on an NVIDIA GPU.
         automatic: Whether ``auto`` may take it, in the table's order. Those of other packages come last, so it never does.
         starts_surely: Whether one that shows no obstacle starts. ``auto`` takes the next where another one does not.
@@ -49,6 +51,7 @@ class BackendKind:
     serves: Callable[[Bundle], bool] = lambda bundle: True
     extra: str = ""
     packages: tuple[str, ...] = ()
+    caution: Callable[[], str] = str
     needs_gpu: bool = False
     automatic: bool = False
     starts_surely: bool = True
@@ -78,11 +81,11 @@ def _tensorrt_obstacle(bundle: Bundle) -> str:
     return ""
 
 
-def _open_onnxruntime(device: str) -> Callable[[Bundle, int | None], Backend]:
+def _open_onnxruntime(device: str, purpose: str = RUNTIME) -> Callable[[Bundle, int | None], Backend]:
     def open_it(bundle: Bundle, threads: int | None) -> Backend:
         from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
 
-        return OnnxRuntimeBackend(bundle, device, threads)
+        return OnnxRuntimeBackend(bundle, device, threads, purpose)
 
     return open_it
 
@@ -101,6 +104,14 @@ def _cuda_obstacle(bundle: Bundle) -> str:
 
     obstacle = obstacle_to_cuda()
     return f"no CUDA: {obstacle}" if obstacle else ""
+
+
+def _int8_caution() -> str:
+    return "" if devices.has_int8_dot_products() else "this processor lacks instructions for int8 (VNNI)"
+
+
+def _int8_state() -> str:
+    return "; ".join(filter(None, (_onnxruntime_state("cpu")(), _int8_caution())))
 
 
 def _served_by_triton(name: str, protocol: str, port: int) -> BackendKind:
@@ -165,6 +176,16 @@ BUILT_IN = (
         extra="cpu",
         packages=("onnxruntime",),
         automatic=True,
+    ),
+    BackendKind(
+        "onnxruntime-int8",
+        "the bundle's int8 graph on the CPU",
+        _open_onnxruntime("cpu", INT8),
+        _int8_state,
+        serves=lambda bundle: bundle.manifest.graph_for(INT8) is not None,
+        extra="cpu",
+        packages=("onnxruntime",),
+        caution=_int8_caution,
     ),
     _served_by_triton("triton", "gRPC", 8001),
     _served_by_triton("triton+http", "HTTP", 8000),

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from glnet.body import Body, find_body, load_body
+from glnet.position_errors import mpjpe, pa_mpjpe
 from glnet_infer.backends import Backend, open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import CropSpec
@@ -26,7 +27,6 @@ from glnet_infer.skeleton import BODY_JOINTS
 from glnet_render import SyntheticSource
 from glnet_render.seeds import HELD_OUT
 from glnet_train.scores.answers import recovered
-from glnet_train.scores.metrics import mpjpe, pa_mpjpe
 
 SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 3.9, 4.0, 6.0, 8.0)
 NOISES = (0, 8, 16)
