@@ -10,17 +10,20 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+from glnet_export.commands.main import app
+from glnet_export.engines.progress import quietly
+from glnet_export.int8 import stage
 from glnet_export.int8.cost import Int8Cost, cost, vertex_shift
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import photographed
 from glnet_export.int8.quantizer import Quantizer
-from glnet_export.int8.stage import Trial
-from glnet_export.pipeline import export
-from glnet_export.sources import Source
+from glnet_export.int8.stage import Int8Graph, Trial
 from glnet_infer import BackendError, BundleError, ExportError, MeshRecoverer
 from glnet_infer.backends import kinds, open_backend
 from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.bundle.records import INT8
 from glnet_infer.contract import CropSpec
 from glnet_infer.detection import DEFAULT_DETECTOR
@@ -28,12 +31,20 @@ from glnet_infer.onnxruntime_sessions import open_session, session_options
 from glnet_render import SyntheticSource
 
 
+def add_int8(shared_bundle, recovery, path, max_growth, random=False):
+    """A copy of the small bundle with an int8 graph, whose layers are chosen on two crops."""
+    shutil.copytree(shared_bundle, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "TRIED", 2)
+        patch.setattr(stage, "MOST", 16)
+        graph = Int8Graph(recovery, random, Int8Options(crops=32, max_growth=max_growth))
+        graph.add_graph(path, Manifest.read(path), quietly).write(path)
+
+
 @pytest.fixture(scope="session")
-def int8_bundle(made_once, small_checkpoint):
+def int8_bundle(made_once, shared_bundle, small_recovery):
     """The small bundle with an int8 graph; tests must not change it."""
-    return made_once(
-        "small-int8", lambda path: export(Source(small_checkpoint), path, int8=Int8Options(crops=32, max_growth=1))
-    )
+    return made_once("small-int8", lambda path: add_int8(shared_bundle, small_recovery, path, 1))
 
 
 def test_the_bundle_has_the_graph_and_what_it_costs(int8_bundle):
@@ -105,12 +116,26 @@ def test_a_processor_without_the_instructions_is_said(int8_bundle, monkeypatch, 
     assert ("VNNI" in kinds()["onnxruntime-int8"].state()) == slow
 
 
-def test_a_cost_beyond_the_bound_ends_the_export(small_checkpoint, tmp_path):
+def test_a_cost_beyond_the_bound_ends_the_export(shared_bundle, small_recovery, tmp_path):
     with pytest.raises(ExportError, match="Int8 costs too much") as error:
         # A growth below zero is kept by nobody.
-        export(Source(small_checkpoint), tmp_path / "b", int8=Int8Options(crops=32, max_growth=-0.5))
+        add_int8(shared_bundle, small_recovery, tmp_path / "bundle", -0.5)
     assert "mpjpe grows from" in error.value.why and "leave --int8 out" in error.value.fix
-    assert not (tmp_path / "b").exists()
+
+
+def test_the_command_asks_for_it(monkeypatch, tmp_path):
+    asked = {}
+
+    def export(*_, **options):
+        asked.update(options)
+        raise ExportError("Enough is known.")
+
+    monkeypatch.setattr("glnet_export.pipeline.export", export)
+    arguments = ["--random-init", "demo", "-o", str(tmp_path / "b"), "--int8", "--int8-crops", "64"]
+    CliRunner().invoke(app, [*arguments, "--max-int8-growth", "0.01", "--calibration", str(tmp_path)])
+    assert asked["int8"] == Int8Options(tmp_path, 64, 0.01)
+    refused = CliRunner().invoke(app, ["--random-init", "demo", "--int8-crops", "64"])
+    assert refused.exit_code == 2 and "add --int8" in refused.output
 
 
 def one_convolution(weight):
