@@ -17,7 +17,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswe
     NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" OPENCV_CPU_DISABLE=AVX512-SKX
 AVX512 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_CORETYPE=SkylakeX
 
-.PHONY: demo test test-cpus test-lowest fuzz gpu lint format clean
+.PHONY: demo test test-cpus test-lowest test-triton fuzz gpu lint format clean
 
 demo: $(VENV)/.export
 	$(BIN)/glnet-export demo -o $(DEMO)/bundle --no-mixed
@@ -46,6 +46,14 @@ test-cpus: $(VENV)/.dev
 test-lowest: $(VENV)/.dev $(LOWEST)/.installed
 	$(BIN)/pytest -q --basetemp=$(LOWEST)/pytest tests/runtime/test_bundle.py::test_a_good_bundle_opens
 	GLNET_SMALL_BUNDLE=$(LOWEST)/pytest/made-once/small $(PYTEST:$(BIN)%=$(LOWEST)/bin%) tests/runtime
+
+# A real Triton server, in an environment of its own; TRITON_PYTHON is the system's, with its shared library.
+TRITON_PYTHON ?= /usr/bin/python3.11
+test-triton: $(VENV)/.dev $(VENV)/triton/ready
+	GLNET_TRITON=$(VENV)/triton $(BIN)/pytest -q tests/serving
+
+$(VENV)/triton/ready: tests/serving/make_triton.sh | $(BIN)/python
+	PYTHON=$(TRITON_PYTHON) sh tests/serving/make_triton.sh $(VENV)/triton
 
 # Readers of files, on files that were changed at random. Seed 0; every fault is named with the number of its case.
 CASES ?= 10000
@@ -84,7 +92,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 $(LOWEST)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST)
-	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -r pyproject.toml --extra cpu --extra video
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -r pyproject.toml --extra cpu --extra video --extra triton
 	$(BIN)/uv pip freeze --quiet --python $(LOWEST) > $(LOWEST)/versions.txt
 	$(BIN)/uv pip install --quiet --python $(LOWEST) -c $(LOWEST)/versions.txt pytest pytest-xdist filelock scipy trimesh onnx
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --no-deps -e .

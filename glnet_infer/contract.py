@@ -61,14 +61,22 @@ class CropSpec:
 
     Attributes:
         size: Side of the crop in pixels.
-        padding: Side of the square, relative to the longer side of the person's box.
+        padding: Side of the square, relative to the longer side of the person's box as :attr:`counts` has it.
         aspect: Width of what the network looks at, relative to its height: a narrow network sees the middle columns of the
-            square. A box counts as wide as it would have to be high to fit.
+            square.
     """
 
     size: int = 256
     padding: float = 1.25
     aspect: float = 1.0
+
+    @property
+    def counts(self) -> tuple[float, float]:
+        """What a box's width and height are multiplied by before the longer of the two gives the square's side.
+
+        A width counts as the height of the columns that it fills, so that a wide person fits into a narrow network's.
+        """
+        return 1 / self.aspect, 1.0
 
     def problems(self) -> list[str]:
         """What is wrong with the values, in words."""

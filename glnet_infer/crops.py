@@ -40,8 +40,8 @@ class CropSquares:
     def around(cls, boxes: NDArray[np.float64], spec: CropSpec) -> CropSquares:
         """The squares of N x 4 boxes (x1, y1, x2, y2)."""
         low, high = boxes[:, :2], boxes[:, 2:]
-        wide_as_high = (high - low) / (spec.aspect, 1)
-        return cls((low + high) / 2, wide_as_high.max(1, initial=0) * spec.padding, spec.size)
+        longer = ((high - low) * spec.counts).max(1, initial=0)
+        return cls((low + high) / 2, longer * spec.padding, spec.size)
 
     @property
     def reductions(self) -> NDArray[np.int64]:

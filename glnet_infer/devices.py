@@ -12,6 +12,10 @@ _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver API
 
 
+_INT8_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}
+"""What Linux calls the instructions, on x86 and on ARM."""
+
+
 @dataclass(frozen=True)
 class Gpu:
     """A GPU as the driver names it.
@@ -51,6 +55,16 @@ def physical_cores() -> int:
         return len({file.read_bytes() for file in files})
     except OSError:
         return cores()
+
+
+def has_int8_dot_products() -> bool:
+    """Whether the processor multiplies and adds int8 in one instruction; true where it does not say what it has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
+    return not flags or not _INT8_DOT_PRODUCTS.isdisjoint(flags.split())
 
 
 def gpus() -> list[Gpu]:

@@ -6,6 +6,8 @@ What is transparent is decoded by Pillow: OpenCV leaves transparency out, or kee
 from __future__ import annotations
 
 import functools
+import io
+import logging
 import math
 import os
 import struct
@@ -132,16 +134,7 @@ def read_picture(path: str | PathLike[str], *, oriented: bool = True, listening:
     """
     try:
         with open_regular(path) as file:
-            header = _header(path, file)
-            size = file.seek(0, os.SEEK_END)
-            if size > LARGEST_FILE:
-                raise _too_large(path, f"it has {size} bytes, and at most {LARGEST_FILE} are read")
-            file.seek(0)
-            content = file.read(size)
-            _check_work(path, header, content)
-            with overheard() if listening else unheard() as heard:
-                blended = _blended(path, header, oriented) if header.transparent else None
-                picture = blended or _decoded(path, header, content, oriented)
+            return _read(path, file, oriented, listening)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -150,6 +143,39 @@ def read_picture(path: str | PathLike[str], *, oriented: bool = True, listening:
             why=str(getattr(error, "strerror", None) or error),
             fix="check the path and its permissions",
         ) from error
+
+
+def decode_picture(content: bytes, *, name: str = "The picture") -> Picture:
+    """The content of an image file, as :func:`read_picture` reads it, from memory.
+
+    Args:
+        content: All bytes of the file.
+        name: What messages call it.
+
+    Raises:
+        InputError: It is not an image, is damaged, or has more than :data:`LARGEST_IMAGE` pixels.
+    """
+    return _read(name, io.BytesIO(content), oriented=True, listening=False)
+
+
+def _read(path: str | PathLike[str], file: BinaryIO, oriented: bool, listening: bool) -> Picture:
+    """The picture of an open file.
+
+    Raises:
+        InputError: It is not an image, is damaged, or too large.
+        OSError: It cannot be read.
+    """
+    try:
+        header = _header(path, file)
+        size = file.seek(0, os.SEEK_END)
+        if size > LARGEST_FILE:
+            raise _too_large(path, f"it has {size} bytes, and at most {LARGEST_FILE} are read")
+        file.seek(0)
+        content = file.read(size)
+        _check_work(path, header, content)
+        with overheard() if listening else unheard() as heard:
+            blended = _blended(path, header, oriented) if header.transparent else None
+            picture = blended or _decoded(path, header, content, oriented)
     except MemoryError as error:
         raise _too_large(path, "there is not enough memory for it") from error
     damaged = next((line for line in heard if any(words in line for words in _DAMAGE)), "")
@@ -190,6 +216,8 @@ def _plugins() -> tuple[tuple[str, Callable[..., Any], Callable[[bytes], bool | 
         WebPImagePlugin,
     )
 
+    # It tells of damage by its logger too, which without any handler prints on stderr.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     return tuple((kind, Image.OPEN[kind][0], Image.OPEN[kind][1] or (lambda start: False)) for kind in _KINDS)
 
 
@@ -353,7 +381,7 @@ def _damaged(path: str | PathLike[str], why: str) -> InputError:
 
 
 def _too_large(path: str | PathLike[str], why: str) -> InputError:
-    return InputError(f"The image {path} is too large.", why=why, fix="make it smaller")
+    return InputError(f"{path} is too large.", why=why, fix="make it smaller")
 
 
 _SUFFIXES = "use a suffix such as .jpg or .png"

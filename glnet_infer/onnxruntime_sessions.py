@@ -70,4 +70,7 @@ def open_session(
         Exception: ONNX Runtime's own, which share no base class but this.
     """
     providers = [(provider, dict(settings or {}))]
-    return import_onnxruntime().InferenceSession(content, options, providers=providers, enable_fallback=0)
+    session = import_onnxruntime().InferenceSession(content, options, providers=providers, enable_fallback=0)
+    for each in (*session.get_inputs(), *session.get_outputs()):
+        _ = each.name, each.shape  # names that are not UTF-8 fail here, and not where they are used
+    return session

@@ -18,6 +18,7 @@ from glnet_infer.backends import (
     Frame,
     FrameBackend,
     Outputs,
+    find_kind,
     open_backend,
     open_fastest,
     usual_batch_size,
@@ -69,7 +70,8 @@ class MeshRecoverer(OfThisProcess):
     a clone of the backend (docs/backends.md). A process that is forked from this one makes its own.
 
     Attributes:
-        backend_reason: Why ``auto`` took nothing faster although there is a GPU; empty where nothing is lost.
+        backend_reason: Why ``auto`` took nothing faster although there is a GPU, or what speaks against the one that
+            was asked for; empty where nothing is lost.
         detector: The detector; None where there is none.
     """
 
@@ -92,6 +94,8 @@ class MeshRecoverer(OfThisProcess):
         self.backend_reason = ""
         if backend is None or backend == "auto":
             backend, self.backend_reason = open_fastest(self.bundle, threads)
+        elif isinstance(backend, str):
+            self.backend_reason = find_kind(backend).caution()
         self._backend = open_backend(backend, self.bundle, threads) if isinstance(backend, str) else backend
         self._promise = Promise(self.bundle)
         self._threads, self._closed = threads, False

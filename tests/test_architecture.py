@@ -50,12 +50,14 @@ MAY_IMPORT = {
     "persons": GROUND | PIXELS | {"backends", "detection"},
     "video": GROUND | PIXELS | {"results", "detection"},  # it follows with whatever recovers persons
     "recoverer": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "video"},
+    "serving": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer"},
     "jobs": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "recoverer", "video"},
 }
 
 # A room of the network, and the rooms below it. Body and kinematics know no network; what is adopted stands on top.
 NETWORK = {
     "parts": set(),
+    "position_errors": set(),
     "sampling": set(),
     "mixed_precision": set(),
     "rotations": set(),

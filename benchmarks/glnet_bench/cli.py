@@ -56,7 +56,7 @@ def measure_command(
         list[str] | None,
         typer.Option(
             "--backend",
-            help="Backend to measure, from docs/benchmarks.md; repeatable, or with commas.",
+            help="Backend to measure, from docs/benchmarks.md, or its address; repeatable, or with commas.",
             show_default=f"all but {', '.join(QUICK.left_out)}; with --full all",
         ),
     ] = None,
@@ -120,8 +120,10 @@ def measure_command(
         if path.suffix != ".json":
             raise InputError(f"{path} does not end in .json.", fix="name the run's file -o NAME.json")
         scope = FULL if full else QUICK
+        names, addresses = _names(backends, scope)
         settings = Settings(
-            backends=_names(backends, scope),
+            backends=names,
+            addresses=addresses,
             batches=scope.batches if batch is None else parse_counts(batch, "--batch"),
             persons=scope.persons if persons is None else parse_counts(persons, "--persons"),
             frames=parse_frames(",".join(scope.frames) if frame is None else frame),
@@ -137,7 +139,7 @@ def measure_command(
             scope = dataclasses.replace(scope, budget=None)
         if backends:
             scope = dataclasses.replace(scope, left_out={})
-        run = _measured(bundle, settings, scope, Options(threads, checkpoint), path, replace=fresh)
+        run = _measured(bundle, settings, scope, Options(threads, checkpoint, addresses), path, replace=fresh)
         text, written = _report(run, path)
         if as_json:
             print_json(encode(run))
@@ -253,14 +255,22 @@ def _report(run: RunRecord, path: Path) -> tuple[str, list[Path]]:
     return text, written
 
 
-def _names(given: list[str] | None, scope: Scope) -> tuple[str, ...]:
-    """Backends, in the order of the report."""
-    from glnet_bench.runners.registry import backend_names, check_backend
+def _names(given: list[str] | None, scope: Scope) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Backends, in the order of the report, and the addresses of those that are on servers.
 
-    asked = [name.strip() for text in given or () for name in text.split(",")]
-    for name in asked:
-        check_backend(name)
-    return tuple(name for name in backend_names() if (name in asked if given else name not in scope.left_out))
+    Raises:
+        GlnetError: There is no such backend, or one has two addresses.
+    """
+    from glnet_bench.runners.registry import backend_names, row_of, served_names
+
+    asked = dict.fromkeys(name.strip() for text in given or () for name in text.split(","))
+    rows = [row_of(name) for name in asked]
+    twice = next((row for row in rows if rows.count(row) > 1), None)
+    if twice:
+        raise InputError(f"{twice} is named twice.", why="a run has one row for it", fix="measure them in two runs")
+    left_out = {*scope.left_out, *served_names()}
+    names = tuple(name for name in backend_names() if (name in rows if given else name not in left_out))
+    return names, tuple(name for name in asked if "://" in name)
 
 
 def _need(module: str) -> None:

@@ -43,6 +43,7 @@ class Settings:
         soak: Frames of the memory run, none where 0.
         threads: Threads of CPU kernels; each backend's own choice where None.
         checkpoint_sha256: SHA-256 of the checkpoint that PyTorch's rows run, empty where none was given.
+        addresses: Addresses of those backends that are on servers.
 
     Raises:
         ValueError: Nothing is measured, or a count is none.
@@ -57,6 +58,7 @@ class Settings:
     soak: int = 0
     threads: int | None = None
     checkpoint_sha256: str = ""
+    addresses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("backends", "batches", "persons", "frames"):

@@ -17,6 +17,8 @@ from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_export.engines.progress import Progress, Stage, StageReport, quietly, silent
 from glnet_export.engines.stages import ENGINE_STAGES, EngineJob, add_engine
 from glnet_export.graph import GraphFacts, check, trace
+from glnet_export.int8.options import Int8Options
+from glnet_export.int8.stage import INT8_STAGES, Int8Graph
 from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.skin import skin_of
@@ -40,9 +42,16 @@ STAGES = ("load", "trace", "check", "parity", "publish")
 """In this order."""
 
 
-def stages_of(*, mixed: bool, engine: bool) -> tuple[str, ...]:
+def stages_of(*, int8: bool = False, mixed: bool = False, engine: bool = False) -> tuple[str, ...]:
     """Names of an export's stages, in their order."""
-    return (*STAGES[:-1], *(MIXED_STAGES if mixed or engine else ()), *(ENGINE_STAGES if engine else ()), STAGES[-1])
+    int8_stages = INT8_STAGES if int8 else ()
+    return (
+        *STAGES[:-1],
+        *int8_stages,
+        *(MIXED_STAGES if mixed or engine else ()),
+        *(ENGINE_STAGES if engine else ()),
+        STAGES[-1],
+    )
 
 
 def export(
@@ -53,6 +62,7 @@ def export(
     max_vertex_error: float | None = None,
     min_pixel_agreement: float = 1.0,
     skin: bool = True,
+    int8: Int8Options | None = None,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
     stage: Stage = quietly,
@@ -67,6 +77,7 @@ def export(
         max_vertex_error: Largest distance in that comparison, millimetres; None: the network's default.
         min_pixel_agreement: Least share of these crops that choose the same pixel.
         skin: Whether the bundle gets the body's skin, which is under the body's licence.
+        int8: The int8 graph for CPUs. None: there is none.
         half: Mixed precision of the graphs that engines are built from. None: such graphs are made for ``engine`` alone.
         engine: Options of a TensorRT engine. None: no engine is built.
         stage: Told of each stage.
@@ -83,13 +94,17 @@ def export(
         with bundle_under_construction(output) as (directory, publish):
             with stage("load") as report:
                 recovery, network, body_file = _load(source, report)
+                random = network.weights == "random"
+                quantized = None if int8 is None else Int8Graph(recovery, random, int8)
                 mixed = None
                 if half is not None or job is not None:
-                    mixed = MixedPrecision(recovery, network.weights == "random", half or HalfOptions())
+                    mixed = MixedPrecision(recovery, random, half or HalfOptions())
             bounds = ParityBounds.of(recovery, max_vertex_error, min_pixel_agreement)
             manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
             if skin:
                 manifest = _add_skin(directory, manifest, recovery)
+            if quantized is not None:
+                manifest = quantized.add_graph(directory, manifest, stage)
             if mixed is not None:
                 manifest = mixed.add_graphs(directory, manifest, stage)
                 if job is not None:
@@ -186,7 +201,7 @@ def _parity(
     """Compare the bundle, opened as a user opens it, with PyTorch."""
     backend = open_backend("onnxruntime-cpu", Bundle.open(directory))
     pictures = textured_crops(crops, recovery.crop.size, seed=1)
-    found = compare(recovery, backend, pictures)
+    found = compare(recovery, backend, pictures, jumps=recovery.jumps)
     backend.close()
     report.say(str(found))
     misses = found.misses(bounds)

@@ -1,4 +1,4 @@
-"""Writing a bundle so that it is there whole or not at all."""
+"""Writing a bundle, or another directory, so that it is there whole or not at all."""
 
 import contextlib
 import os
@@ -20,8 +20,18 @@ _TOKEN = re.compile(r"[0-9a-f]{32}|\d+-[0-9a-f]{6}")
 """What tells an export's directories from another's; the second form is that of earlier versions, which had no locks."""
 
 
+def foreign_entries(directory: Path) -> list[str]:
+    """Names in a directory that its manifest does not account for; all of them where there is no manifest of ours."""
+    try:
+        return unknown_entries(directory, Manifest.read(directory))
+    except BundleError:
+        return sorted(entry.name for entry in directory.iterdir())
+
+
 @contextlib.contextmanager
-def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+def bundle_under_construction(
+    target: Path, *, foreign: Callable[[Path], list[str]] = foreign_entries, kind: str = "bundle"
+) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A directory to build a bundle in, and a function that puts it in the target's place.
 
     The directory lies beside the target under a hidden name and is removed when the block ends, whatever the reason. An
@@ -31,6 +41,8 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
 
     Args:
         target: Where the bundle shall be: nothing yet, an empty directory, or an earlier bundle with nothing else in it.
+        foreign: What in a directory at the target was not made by an export, in words; such a directory is not replaced.
+        kind: What messages call the directory.
 
     Raises:
         OutputError: The target is something else, or cannot be written.
@@ -40,7 +52,7 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _put_right(target)
-        _check_replaceable(target)
+        _check_replaceable(target, foreign)
         claim = _Claim(target)
         partial = claim.directory(PARTIAL)
         partial.mkdir()
@@ -48,12 +60,12 @@ def bundle_under_construction(target: Path) -> Iterator[tuple[Path, Callable[[],
         if claim is not None:
             claim.release()
         raise OutputError(
-            f"The bundle cannot be written to {target}.",
+            f"The {kind} cannot be written to {target}.",
             why=f"{error.strerror}: {error.filename}",
             fix="choose a directory that you may write to with -o",
         ) from error
     try:
-        yield partial, lambda: _publish(partial, target, claim.directory(REPLACED))
+        yield partial, lambda: _publish(partial, target, claim.directory(REPLACED), kind)
     finally:
         if home.is_here:  # a forked process that leaves the block must not take the directory away
             _remove(partial)
@@ -94,7 +106,7 @@ def _is_claimed(target: Path, token: str) -> bool:
     return not remove_unclaimed(_lock_of(target, token))
 
 
-def _check_replaceable(target: Path) -> None:
+def _check_replaceable(target: Path, foreign: Callable[[Path], list[str]]) -> None:
     """Refuse to replace anything but an earlier bundle: what is replaced is deleted."""
     if not target.exists():
         return
@@ -103,22 +115,14 @@ def _check_replaceable(target: Path) -> None:
         if os.path.ismount(target):  # Path.is_mount is not there on Windows before Python 3.12
             why = "it is a mount point, which cannot be replaced as a whole"
         else:
-            foreign = _foreign_entries(target)
-            if not foreign:
+            strangers = foreign(target)
+            if not strangers:
                 return
-            why = f"it holds {', '.join(foreign[:3])}, which no export of this library made"
+            why = f"it holds {', '.join(strangers[:3])}, which no export of this library made"
     raise OutputError(f"{target} will not be overwritten.", why=why, fix="choose another directory with -o")
 
 
-def _foreign_entries(directory: Path) -> list[str]:
-    """Names in a directory that its manifest does not account for; all of them where there is no manifest of ours."""
-    try:
-        return unknown_entries(directory, Manifest.read(directory))
-    except BundleError:
-        return sorted(entry.name for entry in directory.iterdir())
-
-
-def _publish(partial: Path, target: Path, aside: Path) -> None:
+def _publish(partial: Path, target: Path, aside: Path, kind: str) -> None:
     """Put the finished directory in the target's place by renaming; undone if anything stops it half-way."""
     try:
         if not target.exists():
@@ -133,7 +137,7 @@ def _publish(partial: Path, target: Path, aside: Path) -> None:
         _remove(aside)
     except OSError as error:
         raise OutputError(
-            f"The finished bundle was not moved to {target}.", why=str(error.strerror), fix="choose another -o"
+            f"The finished {kind} was not moved to {target}.", why=str(error.strerror), fix="choose another -o"
         ) from error
 
 

@@ -13,7 +13,7 @@ import torch
 from glnet.adopted import ADOPTED_NAMES, KEY, AdoptedCheckpoint, adopt, read_adopted, untrained
 from glnet.body import Body, find_body, load_body
 from glnet.checkpoint import Checkpoint
-from glnet.config import GLNetConfig, load_config
+from glnet.config import load_config
 from glnet.decoding import GLNetRecovery
 from glnet.random_init import random_recovery, settle_batch_norms
 from glnet.recovery import MeshRecovery
@@ -73,8 +73,7 @@ class Source:
         """
         if self.checkpoint is None:
             return self._untrained()
-        config = None if self.config is None else load_config(self.config)
-        weights, checkpoint = _recorded(self.checkpoint, lambda path: self._read(path, config))
+        weights, checkpoint = _recorded(self.checkpoint, self._read)
         if isinstance(checkpoint, AdoptedCheckpoint):
             return self._adopt(self.checkpoint, weights, checkpoint)
         if self.body is None and not checkpoint.says_body:
@@ -85,9 +84,9 @@ class Source:
             )
         body, file = self._load_body(checkpoint.config.body)
         recovery = GLNetRecovery(checkpoint.network(), body).eval()
-        return Loaded(recovery, _record(recovery, weights), file, checkpoint.notes)
+        return Loaded(recovery, self._record(recovery, weights), file, checkpoint.notes)
 
-    def _read(self, path: Path, config: GLNetConfig | None) -> Checkpoint | AdoptedCheckpoint:
+    def _read(self, path: Path) -> Checkpoint | AdoptedCheckpoint:
         adopted = read_adopted(path, self.weights_key)
         if adopted is not None:
             return adopted
@@ -97,7 +96,7 @@ class Source:
                 why="only networks that docs/public-checkpoints.md lists have one",
                 fix="leave --flip-test out",
             )
-        return Checkpoint.load(path, config, self.weights_key)
+        return Checkpoint.load(path, None if self.config is None else load_config(self.config), self.weights_key)
 
     def _adopt(self, path: Path, weights: FileRecord, adopted: AdoptedCheckpoint) -> Loaded:
         """A network of others.
@@ -116,7 +115,7 @@ class Source:
         other = recovery.other_body(state)
         warnings = (f"WARNING: {other}",) if other else ()
         return Loaded(
-            recovery, _record(recovery, weights), file, (*notes, f"{kind.title}, {kind.origin}", kind.terms, *warnings)
+            recovery, self._record(recovery, weights), file, (*notes, f"{kind.title}, {kind.origin}", kind.terms, *warnings)
         )
 
     def _untrained(self) -> Loaded:
@@ -142,18 +141,18 @@ class Source:
         record, body = _recorded(find_body(self.body or trained_with), lambda path: Body(load_body(path)))
         return body, record
 
-
-def _record(recovery: MeshRecovery, weights: FileRecord) -> NetworkRecord:
-    """The entry of a network whose weights are a file."""
-    return NetworkRecord(
-        recovery.name,
-        "checkpoint",
-        weights.file,
-        weights.sha256,
-        recovery.to_document(),
-        origin=recovery.origin,
-        terms=recovery.terms,
-    )
+    def _record(self, recovery: MeshRecovery, weights: FileRecord) -> NetworkRecord:
+        """The entry of a network whose weights are a file."""
+        return NetworkRecord(
+            recovery.name,
+            "checkpoint",
+            weights.file,
+            weights.sha256,
+            recovery.to_document(),
+            origin=recovery.origin,
+            terms=recovery.terms,
+            weights_key=self.weights_key or "",
+        )
 
 
 def _recorded(path: Path, read: Callable[[Path], _Read]) -> tuple[FileRecord, _Read]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.backends.promise import Promise, check_content
 from glnet_infer.bundle import Bundle
-from glnet_infer.devices import cores, gpus
-from glnet_infer.errors import BackendError, first_line, install_hint, one_line
+from glnet_infer.bundle.checked_file import CheckedFile
+from glnet_infer.bundle.records import INT8, RUNTIME
+from glnet_infer.devices import cores, gpus, has_int8_dot_products
+from glnet_infer.errors import BackendError, GlnetError, first_line, install_hint, one_line
 from glnet_infer.forks import HomeProcess, OfThisProcess, keep_through_forks
 from glnet_infer.onnxruntime_sessions import import_onnxruntime, open_session, session_options
 
@@ -30,7 +32,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 class OnnxRuntimeBackend(OfThisProcess):
-    """A session on the bundle's graph. May be called from several threads at once.
+    """A session on one of the bundle's graphs. May be called from several threads at once.
 
     A CPU with N threads runs N crops side by side, one thread each: threads that share a crop wait for each other at every
     layer. That takes a second session, opened when it is first needed.
@@ -39,15 +41,21 @@ class OnnxRuntimeBackend(OfThisProcess):
         bundle: The opened bundle.
         device: ``cpu`` or ``cuda``.
         threads: Threads of the CPU kernels; one for each core that this process may use where None.
+        purpose: The graph's, ``RUNTIME`` or ``INT8`` of :mod:`glnet_infer.bundle.records`.
 
     Raises:
-        BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph.
+        BackendError: ONNX Runtime is not installed, lacks the device's provider, or refuses the graph; the bundle has none
+            for the purpose.
 
     Attributes:
         batch_size: Number of crops that suit it in one call.
     """
 
-    def __init__(self, bundle: Bundle, device: str, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str, threads: int | None = None, purpose: str = RUNTIME) -> None:
+        graph = bundle.manifest.graph_for(purpose)
+        if graph is None:
+            raise BackendError(f"The bundle {bundle.directory} has no int8 graph.", fix="export it again with --int8")
+        file = bundle.graph_file if purpose == RUNTIME else CheckedFile(bundle.directory, graph.file)
         onnxruntime = import_onnxruntime()
         missing = load_cuda(onnxruntime) if device == "cuda" else ""
         provider, provider_options = PROVIDERS[device]
@@ -57,16 +65,19 @@ class OnnxRuntimeBackend(OfThisProcess):
                 why=f"version {onnxruntime.__version__} has {', '.join(onnxruntime.get_available_providers())}",
                 fix=f"pip uninstall onnxruntime, then {install_hint('gpu')}",
             )
-        half = bundle.manifest.graph.precision != "fp32"
+        half = graph.precision == "mixed"
 
         def open_graph(threads: int | None) -> Any:
             options = session_options(threads)
             if device == "cpu" and half:
                 # ONNX Runtime 1.32 crashed at ORT_ENABLE_ALL on some half-precision graphs on the CPU, never at EXTENDED.
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            if purpose == INT8 and not has_int8_dot_products():
+                # Without them, x86 adds pairs of products in 16 bits, which overflow.
+                options.add_session_config_entry("session.x64quantprecision", "1")
             # From the bytes that were checked: the bundle may be replaced before the second session is opened.
-            content = bundle.graph_file.read()
-            check_content(content, bundle.graph)
+            content = file.read()
+            check_content(content, file.path)
             options.add_session_config_entry("session.load_model_format", "ONNX")  # which was looked through
             try:
                 session = open_session(content, options, provider, provider_options)
@@ -74,7 +85,7 @@ class OnnxRuntimeBackend(OfThisProcess):
                 return session
             except Exception as error:  # ONNX Runtime's exceptions share no base class but this
                 raise BackendError(
-                    f"ONNX Runtime does not load {bundle.graph}.",
+                    f"ONNX Runtime does not load {file.path}.",
                     why=one_line(error),
                     fix="export the checkpoint again, or update onnxruntime"
                     + (f"; {install_hint('gpu')} brings CUDA and cuDNN" if device == "cuda" else ""),
@@ -90,16 +101,16 @@ class OnnxRuntimeBackend(OfThisProcess):
                 fix=f"{install_hint('gpu')} brings CUDA and cuDNN; compare versions with glnet-doctor, or ask for the CPU "
                 "with backend='onnxruntime-cpu'",
             )
-        Promise(bundle).check_session(session)
+        Promise(bundle, file.path).check_session(session)
         self._session: Any = session
         self._has_threads = device == "cuda" or threads != 1
         self._names = [output.name for output in bundle.manifest.outputs]
-        self.name = f"onnxruntime-{device}"
+        self.name = f"onnxruntime-{device if purpose == RUNTIME else graph.precision}"
         self._team: _Team | None = None
         self._together: int | None = None
         self.batch_size = USUAL_BATCH_SIZE
         if device == "cpu":
-            weights, threads = bundle.manifest.graph.file.bytes, threads or cores()
+            weights, threads = graph.file.bytes, threads or cores()
             self.batch_size = self._together = cpu_batch_size(threads, weights)
             if 1 < threads <= USUAL_BATCH_SIZE:  # more would take more crops at once, and their memory
                 self._team = _Team(lambda: open_graph(1), threads, weights)
@@ -122,6 +133,8 @@ class OnnxRuntimeBackend(OfThisProcess):
                 else:
                     found = [session.run(self._names, feed) for feed in feeds]
                 parts += found
+        except GlnetError:  # of a second session that is opened here
+            raise
         except Exception as error:  # see above
             raise BackendError(
                 f"{self.name} failed on {len(crops)} crops.",

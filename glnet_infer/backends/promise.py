@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,22 @@ from glnet_infer.onnx_files import OnnxContent
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(float)": "float32"}
 """NumPy's names of ONNX Runtime's types, those that the contract has."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """An input or output of a graph, as what runs the graph describes it.
+
+    Attributes:
+        name: Its name.
+        dtype: NumPy's name of its type, or another word where NumPy has none.
+        shape: Its sides; what is no whole number is left open.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Any, ...]
+
 
 _FIX = "copy the bundle again, or export the checkpoint again; files of two bundles do not mix"
 
@@ -44,10 +61,11 @@ class Promise:
 
     Args:
         bundle: The opened bundle.
+        path: The graph's file, for messages; the runtime's graph where None.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._path, self._manifest = bundle.graph, bundle.manifest
+    def __init__(self, bundle: Bundle, path: Path | None = None) -> None:
+        self._path, self._manifest = path or bundle.graph, bundle.manifest
         self._rows = [
             (spec.name, np.dtype(spec.dtype), tuple(self._side(side) for side in spec.shape[1:]))
             for spec in self._manifest.outputs
@@ -61,14 +79,22 @@ class Promise:
         Raises:
             BundleError: They differ.
         """
-        problems = [
-            *self._differences(self._manifest.inputs, session.get_inputs(), "input"),
-            *self._differences(self._manifest.outputs, session.get_outputs(), "output"),
-        ]
+        inputs, outputs = (
+            [Offered(each.name, _DTYPES.get(each.type, each.type), tuple(each.shape)) for each in offered]
+            for offered in (session.get_inputs(), session.get_outputs())
+        )
+        problems = self.problems(inputs, outputs)
         if problems:
             raise BundleError(
                 f"{self._path} is not the graph that the manifest describes.", why="; ".join(problems), fix=_FIX
             )
+
+    def problems(self, inputs: Sequence[Offered], outputs: Sequence[Offered]) -> list[str]:
+        """What in a graph's inputs and outputs is not as the manifest promises, in words; nothing where all is."""
+        return [
+            *self._differences(self._manifest.inputs, inputs, "input"),
+            *self._differences(self._manifest.outputs, outputs, "output"),
+        ]
 
     def check_outputs(self, outputs: Outputs, crops: int, backend: str) -> None:
         """Compare what a backend gave for so many crops.
@@ -94,7 +120,7 @@ class Promise:
     def _side(self, side: str | int) -> Any:
         return self._manifest.crop.size if side == "C" else side
 
-    def _differences(self, specs: tuple[TensorSpec, ...], found: Sequence[Any], what: str) -> list[str]:
+    def _differences(self, specs: tuple[TensorSpec, ...], found: Sequence[Offered], what: str) -> list[str]:
         problems = []
         by_name = {each.name: each for each in found}
         strangers = sorted(set(by_name) - {spec.name for spec in specs})
@@ -106,8 +132,8 @@ class Promise:
             if each is None:
                 problems.append(f"it has no {what} {spec.name}")
                 continue
-            if _DTYPES.get(each.type) != spec.dtype:
-                problems.append(f"{spec.name} is {each.type}, not {spec.dtype}")
+            if each.dtype != spec.dtype:
+                problems.append(f"{spec.name} is {each.dtype:.40}, not {spec.dtype}")
             wanted, shape = [self._side(side) for side in spec.shape], list(each.shape)
             fits = len(shape) == len(wanted) and all(
                 not isinstance(theirs, int) or theirs == ours for theirs, ours in zip(shape, wanted, strict=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glnet_infer import devices
 from glnet_infer.backends.base import Backend
 from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.records import INT8, RUNTIME
 from glnet_infer.errors import BackendError, first_line
 
 ENTRY_POINTS = "glnet_infer.backends"
@@ -33,9 +34,13 @@ class BackendKind:
         serves: Whether a bundle is meant for it.
         extra: The extra of this library that installs it; empty where it comes from elsewhere.
         packages: Distributions whose versions matter to it.
+        caution: What speaks against it on this machine though it runs, a clause; empty where nothing does.
         needs_gpu: Whether it runs on an NVIDIA GPU.
         automatic: Whether ``auto`` may take it, in the table's order. Those of other packages come last, so it never does.
         starts_surely: Whether one that shows no obstacle starts. ``auto`` takes the next where another one does not.
+        address: Form of the address that users ask for, such as ``name://HOST/MODEL``; empty where the name is enough.
+        at: What opens the one at an address, as ``open`` does otherwise; None where the name is enough. Raises
+            ``BackendError`` where the address is none.
     """
 
     name: str
@@ -46,9 +51,12 @@ class BackendKind:
     serves: Callable[[Bundle], bool] = lambda bundle: True
     extra: str = ""
     packages: tuple[str, ...] = ()
+    caution: Callable[[], str] = str
     needs_gpu: bool = False
     automatic: bool = False
     starts_surely: bool = True
+    address: str = ""
+    at: Callable[[str], Callable[[Bundle, int | None], Backend]] | None = None
 
 
 def _open_tensorrt(bundle: Bundle, threads: int | None) -> Backend:
@@ -73,11 +81,11 @@ def _tensorrt_obstacle(bundle: Bundle) -> str:
     return ""
 
 
-def _open_onnxruntime(device: str) -> Callable[[Bundle, int | None], Backend]:
+def _open_onnxruntime(device: str, purpose: str = RUNTIME) -> Callable[[Bundle, int | None], Backend]:
     def open_it(bundle: Bundle, threads: int | None) -> Backend:
         from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
 
-        return OnnxRuntimeBackend(bundle, device, threads)
+        return OnnxRuntimeBackend(bundle, device, threads, purpose)
 
     return open_it
 
@@ -96,6 +104,43 @@ def _cuda_obstacle(bundle: Bundle) -> str:
 
     obstacle = obstacle_to_cuda()
     return f"no CUDA: {obstacle}" if obstacle else ""
+
+
+def _int8_caution() -> str:
+    return "" if devices.has_int8_dot_products() else "this processor lacks instructions for int8 (VNNI)"
+
+
+def _int8_state() -> str:
+    return "; ".join(filter(None, (_onnxruntime_state("cpu")(), _int8_caution())))
+
+
+def _served_by_triton(name: str, protocol: str, port: int) -> BackendKind:
+    address = f"{name}://HOST:{port}/MODEL"
+
+    def at(where: str) -> Callable[[Bundle, int | None], Backend]:
+        from glnet_infer.backends.triton import Address, TritonBackend
+
+        address = Address.parse(where)
+        return lambda bundle, threads: TritonBackend(bundle, address)
+
+    def refuse(bundle: Bundle, threads: int | None) -> Backend:
+        raise BackendError(f"The backend {name} is on a server, and none is named.", fix=f"give its address: {address}")
+
+    def state() -> str:
+        from glnet_infer.backends.triton import describe
+
+        return describe(name, address)
+
+    return BackendKind(
+        name,
+        f"the model of a Triton server, by {protocol}",
+        refuse,
+        state,
+        extra="triton",
+        packages=("tritonclient",),
+        address=address,
+        at=at,
+    )
 
 
 BUILT_IN = (
@@ -132,8 +177,20 @@ BUILT_IN = (
         packages=("onnxruntime",),
         automatic=True,
     ),
+    BackendKind(
+        "onnxruntime-int8",
+        "the bundle's int8 graph on the CPU",
+        _open_onnxruntime("cpu", INT8),
+        _int8_state,
+        serves=lambda bundle: bundle.manifest.graph_for(INT8) is not None,
+        extra="cpu",
+        packages=("onnxruntime",),
+        caution=_int8_caution,
+    ),
+    _served_by_triton("triton", "gRPC", 8001),
+    _served_by_triton("triton+http", "HTTP", 8000),
 )
-"""The backends of this library, the fastest first."""
+"""The backends of this library, the fastest first; those of other machines last."""
 
 
 @functools.cache
@@ -169,8 +226,27 @@ def _load(point: importlib.metadata.EntryPoint) -> BackendKind:
 
 
 def backend_names() -> tuple[str, ...]:
-    """Names that users may ask for: ``auto`` and the names of the table."""
-    return (AUTO, *kinds())
+    """Names that users may ask for: ``auto``, the names of the table, and the form of those that are addresses."""
+    return (AUTO, *(kind.address or kind.name for kind in kinds().values()))
+
+
+def find_kind(name: str) -> BackendKind:
+    """The entry of a name, or of an address: that one opens what is there.
+
+    Args:
+        name: A name of the table, or an address of the form that an entry has.
+
+    Raises:
+        BackendError: There is no such backend, or the address is none.
+    """
+    head, is_address, _ = name.partition("://")
+    kind = kinds().get(head)
+    if kind is None or (is_address and kind.at is None):
+        raise BackendError(
+            f"There is no backend {name!r}.",
+            fix=f"backends: {', '.join(backend_names())}; tensorrt runs engines of all kinds",
+        )
+    return replace(kind, open=kind.at(name)) if is_address and kind.at is not None else kind
 
 
 @dataclass(frozen=True)
@@ -209,13 +285,7 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
     """
     if name == AUTO:
         return open_fastest(bundle, threads)[0]
-    kind = kinds().get(name)
-    if kind is None:
-        raise BackendError(
-            f"There is no backend {name!r}.",
-            fix=f"backends: {', '.join(backend_names())}; tensorrt runs engines of all kinds",
-        )
-    return kind.open(bundle, threads)
+    return find_kind(name).open(bundle, threads)
 
 
 def open_fastest(bundle: Bundle, threads: int | None = None) -> tuple[Backend, str]:

@@ -95,8 +95,11 @@ class Manifest:
         Raises:
             OutputError: It cannot be written.
         """
-        text = json.dumps(self.to_document(), indent=2, allow_nan=False)
-        replace_file(directory / MANIFEST_NAME, f"{text}\n".encode())
+        replace_file(directory / MANIFEST_NAME, self.content())
+
+    def content(self) -> bytes:
+        """Content of ``manifest.json``."""
+        return f"{json.dumps(self.to_document(), indent=2, allow_nan=False)}\n".encode()
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:

@@ -29,17 +29,22 @@ class Bundle:
         directory: Where it lies.
         manifest: What it says of itself.
         faces: F x 3, the body's triangles.
-        graph_file: The ONNX file, held open.
+        held_graph: The ONNX file, held open; None where the bundle was opened without it.
     """
 
     directory: Path
     manifest: Manifest
     faces: NDArray[np.int32]
-    graph_file: CheckedFile
+    held_graph: CheckedFile | None
 
     @classmethod
-    def open(cls, directory: str | PathLike[str]) -> Bundle:
+    def open(cls, directory: str | PathLike[str], *, graph: bool = True) -> Bundle:
         """Read and check a bundle.
+
+        Args:
+            directory: The directory that ``glnet-export`` made.
+            graph: Whether the ONNX file is opened. Without it, a backend that runs elsewhere can be used, and the file need
+                not be there.
 
         Raises:
             BundleError: It is missing, damaged or changed, or of another schema version.
@@ -50,7 +55,7 @@ class Bundle:
             )
         directory = Path(directory)
         manifest = Manifest.read(directory)
-        graph = CheckedFile(directory, manifest.graph.file)
+        held = CheckedFile(directory, manifest.graph.file) if graph else None
         topology = CheckedFile(directory, manifest.body.topology)
         arrays = read_archive(
             io.BytesIO(topology.read()),
@@ -60,7 +65,22 @@ class Bundle:
             fix="export the checkpoint again",
             limit=_LARGEST_TOPOLOGY,
         )
-        return cls(directory, manifest, arrays["faces"], graph)
+        return cls(directory, manifest, arrays["faces"], held)
+
+    @property
+    def graph_file(self) -> CheckedFile:
+        """The ONNX file, held open.
+
+        Raises:
+            BundleError: The bundle was opened without it.
+        """
+        if self.held_graph is None:
+            raise BundleError(
+                f"{self.directory} was opened without its graph.",
+                why="a server runs it",
+                fix="name the server's model as the backend, or open the whole bundle",
+            )
+        return self.held_graph
 
     def read(self, record: FileRecord) -> bytes:
         """The content of one of the bundle's files: the very bytes that were compared with its record.

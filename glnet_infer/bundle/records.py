@@ -52,6 +52,9 @@ class FileRecord:
 RUNTIME = "runtime"
 """Purpose of the graph that ONNX Runtime, or any other runtime of ONNX files, runs. Every bundle has one."""
 
+INT8 = "runtime-int8"
+"""Purpose of the graph whose convolutions compute in int8, for processors with instructions for that."""
+
 ENGINES = "engines"
 """Purpose of the graph that TensorRT engines are built from."""
 
@@ -64,12 +67,12 @@ class GraphRecord:
     """An ONNX graph.
 
     Attributes:
-        purpose: :data:`RUNTIME`, :data:`ENGINES`, :data:`CROPS`, or a later version's.
-        precision: ``fp32`` or ``mixed``, read back from the graph's tensors; later versions may have others.
+        purpose: :data:`RUNTIME`, :data:`INT8`, :data:`ENGINES`, :data:`CROPS`, or a later version's.
+        precision: ``fp32``, ``mixed`` or ``int8``, read back from the graph's tensors; later versions may have others.
         opset: Version of the standard operators.
         nodes: How many nodes it has; 0 where a bundle of an earlier version does not say.
         parity: What the graph was compared with, and how far it is from it. Empty where it was not compared.
-        kept_in_float32: Modules that stay in float32 although the graph is in mixed precision.
+        kept_in_float32: Modules that stay in float32 although the graph is in mixed precision or int8.
         half_layers: Convolutions and linear layers that compute in half precision.
         reductions: Where it cuts crops, ``glnet_infer.contract.CROP_REDUCTIONS`` of the version that made it. Empty in
             bundles of earlier versions, whose graphs average nothing before they sample, and for other graphs.
@@ -118,6 +121,7 @@ class NetworkRecord:
         config: The network's whole configuration.
         origin: Where a network that is not GLNet comes from, an address.
         terms: Under which terms its weights are, a sentence.
+        weights_key: Which weights of the checkpoint were asked for; empty where it was left to the export.
     """
 
     name: str
@@ -127,6 +131,7 @@ class NetworkRecord:
     config: dict[str, Any]
     origin: str = ""
     terms: str = ""
+    weights_key: str = ""
 
 
 ENGINE_FLAVORS: tuple[Flavor, ...] = get_args(Flavor)

@@ -103,7 +103,7 @@ class Skin:
     def __post_init__(self) -> None:
         for name, wrong in (
             ("faces name vertices that are not there", self._faces_stray()),
-            ("weights of a vertex do not sum to 1", not np.allclose(self.weights.sum(1), 1, atol=1e-2)),
+            ("weights of a vertex do not sum to 1", not np.allclose(self.weights.sum(1, dtype=np.float64), 1, atol=1e-2)),
             ("weights are negative", bool((self.weights < 0).any())),
             ("it is larger than 1 km", any(np.abs(part).max() > 1e3 for part in (self.template, self.joint_template))),
         ):

@@ -41,6 +41,7 @@ class MeshRecovery(nn.Module, ABC):
         origin: Where the network comes from, an address; empty for GLNet.
         terms: Under which terms its weights are, a sentence; empty where that is not known.
         amplification: How much more than GLNet it amplifies the rounding of float32: a factor for the bounds of an export.
+        jumps: Whether the smallest change may move a joint by centimetres, for a rule in it that is not continuous.
     """
 
     network: nn.Module
@@ -51,6 +52,7 @@ class MeshRecovery(nn.Module, ABC):
     origin: str = ""
     terms: str = ""
     amplification: float = 1.0
+    jumps: bool = False
 
     @property
     @abstractmethod

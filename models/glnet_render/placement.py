@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from glnet_infer.contract import CropSpec
 from glnet_render.randomness import Draw
 
 NEAREST = 0.3
@@ -30,7 +31,7 @@ class Placement(NamedTuple):
     cameras: Tensor
 
 
-def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficulty: float) -> Placement:
+def place(draw: Draw, vertices: Tensor, joints: Tensor, crop: CropSpec, difficulty: float) -> Placement:
     """Place bodies before the camera of an imagined image, and cut the crop about each as a detector's box would.
 
     The image's camera looks along z. A person that is small in the image may stand far from its centre, so the crop's
@@ -41,12 +42,13 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficul
         draw: Random numbers.
         vertices: N x V x 3, metres from the root joint, turned as the camera sees them.
         joints: N x 29 x 3, metres from the root joint, turned as the camera sees them.
-        padding: Side of the crop, relative to the longer side of the person's box.
+        crop: How the crop is cut about a box.
         difficulty: Spread of the placements: 0 for whole persons, centred, at a medium distance, to 1 for all.
     """
     count = len(vertices)
     low, high = vertices.amin(1), vertices.amax(1)
-    extent = (high - low)[:, :2].amax(-1)
+    counts = draw.constant(crop.counts)
+    extent = ((high - low)[:, :2] * counts).amax(-1)
     near, far = (limit**difficulty * 3.0 ** (1 - difficulty) for limit in FOCAL_LENGTHS)
     focal = draw.log_uniform(count, low=near, high=far)
 
@@ -57,7 +59,7 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficul
         draw.chance(count, probability=0.6), torch.full((count,), 9, device=draw.device), draw.integers(count, high=16)
     )
 
-    distance = (focal * zoom * padding * extent).maximum(NEAREST - low[:, 2])
+    distance = (focal * zoom * crop.padding * extent).maximum(NEAREST - low[:, 2])
     # A person who takes up half the image cannot stand at its edge.
     room = (draw.constant((0.45, 0.3)) - 0.25 / focal[:, None]).clamp(min=0.04)
     position = draw.uniform(count, 2, low=-1, high=1) * room * difficulty
@@ -66,7 +68,7 @@ def place(draw: Draw, vertices: Tensor, joints: Tensor, padding: float, difficul
     seen = vertices + root.unsqueeze(1)
     image = seen[..., :2] / seen[..., 2:]
     low, high = image.amin(1), image.amax(1)
-    side = (high - low).amax(-1) * padding * zoom
+    side = ((high - low) * counts).amax(-1) * crop.padding * zoom
     middle = (low + high) / 2
     target = joints[torch.arange(count, device=draw.device), about] + root
     middle = torch.where(cut[:, None], target[:, :2] / target[:, 2:], middle)

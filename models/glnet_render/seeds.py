@@ -20,6 +20,15 @@ PICTURES = (1 << 31) + 2
 PRECISION = (1 << 31) + 3
 """Seed of the crops that half precision is measured on."""
 
+CALIBRATION = (1 << 31) + 4
+"""Seed of the crops that ranges of int8 are taken from."""
+
+INT8_CHOICE = (1 << 31) + 5
+"""Seed of the crops on which layers of an int8 graph are chosen."""
+
+INT8_VERDICT = (1 << 31) + 6
+"""Seed of the crops that an int8 graph is judged on."""
+
 
 def derived(seed: int, purpose: int, number: int) -> int:
     """The seed of the n-th drawing for a purpose: 31 mixed bits, in the same half as ``seed``, which it is derived from."""

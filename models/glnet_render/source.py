@@ -149,7 +149,7 @@ class SyntheticSource:
     def _chunk(self, count: int) -> SyntheticSample:
         draw, difficulty, size = self.draw, self.spread.difficulty, self.crop.size
         people = self._people(draw, count)
-        placement = place(draw, people.vertices, people.joints, self.crop.padding, difficulty)
+        placement = place(draw, people.vertices, people.joints, self.crop, difficulty)
         fragments, person, coverage = self._render(draw, people, placement)
 
         scenery = self._backgrounds.sample(draw, count, size)

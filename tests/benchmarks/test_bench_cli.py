@@ -1,5 +1,6 @@
 """The program as it is typed, on the small bundle."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -260,3 +261,27 @@ def test_another_checkpoint_is_refused(shared_bundle, tmp_path):
     other.write_bytes(b"else")
     with pytest.raises(CheckpointError, match="not what the bundle was made from"):
         open_runner("torch-fp32", Bundle.open(shared_bundle), Options(checkpoint=other))
+
+
+@pytest.mark.parametrize("key", ["", "ema"])
+@pytest.mark.parametrize("form", ["small", "hybrik-resnet-34"])
+def test_pytorchs_rows_take_the_weights_that_were_exported(shared_bundle, small_checkpoint, tmp_path, form, key):
+    import torch
+    from public_layouts import state_dict
+
+    from glnet_bench.runners import torch_runners
+    from glnet_bench.runners.base import Options
+    from glnet_infer.bundle import Bundle, record_file
+
+    adopted = form != "small"
+    state = state_dict(form, seed=1) if adopted else torch.load(small_checkpoint, weights_only=True)["state_dict"]
+    name, path = "decshape.bias" if adopted else "coarse.bias", tmp_path / "both.pth"
+    torch.save({"ema": {**state, name: state[name] + 1}, "state_dict": state}, path)
+    bundle = Bundle.open(shared_bundle)
+    changes = {"sha256": record_file(path).sha256, "weights_key": key}
+    if adopted:
+        changes["config"] = {"adopted": form, "flip_test": False}
+    network = dataclasses.replace(bundle.manifest.network, **changes)
+    bundle = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, network=network))
+    recovery, _ = torch_runners._recovery(bundle, Options(checkpoint=path))
+    assert torch.equal(recovery.network.state_dict()[name], state[name] + (1 if key else 0))

@@ -91,6 +91,7 @@ def test_a_gpu_product_that_would_run_on_the_cpu_is_refused(monkeypatch):
     class Session:
         def __init__(self, model, options, providers, enable_fallback):
             self.get_providers = lambda: ["CPUExecutionProvider"]
+            self.get_inputs = self.get_outputs = list
 
     said = types.SimpleNamespace(
         get_available_providers=lambda: ["CUDAExecutionProvider"],

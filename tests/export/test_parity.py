@@ -106,6 +106,25 @@ def test_three_millimetres_in_one_vertex_of_the_last_crop(measure):
     assert report.vertices_mean_mm == pytest.approx(3.0 / (CROPS * VERTICES), rel=1e-3)
 
 
+def test_a_quarter_of_the_crops_may_jump_where_a_network_does(recovery, pictures):
+    def change(arrays, rows):
+        arrays["vertices"][..., 1] += 1e-3
+        arrays["vertices"][rows == 2, 77, 2] += 9e-3
+
+    steady = compare(recovery, Perturbed(recovery, change), pictures)
+    assert steady.left_out == 0 and steady.vertices_mm == pytest.approx(math.hypot(1, 9), abs=FLOAT32_MM)
+    report = compare(recovery, Perturbed(recovery, change), pictures, jumps=True)
+    figures(report, vertices_mm=1.0, vertices_mean_mm=1.0, left_out=1, jump_mm=math.hypot(1, 9))
+    assert "1 crops left out, up to 9.06 mm" in str(report)
+    (miss,) = dataclasses.replace(GOOD, left_out=4, jump_mm=51.0).misses(ParityBounds())
+    assert miss.startswith("jump_mm")
+
+    def broken(arrays, rows):
+        arrays["vertices"][rows == 2] = np.nan
+
+    assert compare(recovery, Perturbed(recovery, broken), pictures, jumps=True).misses(ParityBounds())
+
+
 def test_errors_along_several_axes_are_distances(measure):
     def change(arrays, rows):
         arrays["vertices"] += np.float32([2e-3, 3e-3, 6e-3])
@@ -225,11 +244,11 @@ def test_a_miss_names_figure_value_and_bound(change, words):
 
 
 def test_all_misses_are_named():
-    report = ParityReport(16, 0.0, *[1.0] * 8)
+    report = ParityReport(16, 0.0, *[1.0] * 8, left_out=4, jump_mm=60)
     assert [miss.split()[0] for miss in report.misses(ParityBounds())] == [
         field.name for field in dataclasses.fields(ParityBounds)
     ]
-    loose = ParityBounds(*[2.0] * 7, pixel_agreement=0)
+    loose = ParityBounds(*[2.0] * 7, pixel_agreement=0, jump_mm=60)
     assert report.misses(loose) == []
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from glnet_infer import BundleError
+from glnet_infer.backends import open_backend
 from glnet_infer.bundle import Bundle, check_all_files, check_file, record_file, unknown_entries
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.bundle.records import FileRecord, is_file_name
@@ -38,6 +39,16 @@ def test_a_good_bundle_opens(bundle):
     with np.load(bundle / "topology.npz") as topology:
         assert np.array_equal(opened.faces, topology["faces"])
     assert opened.faces.dtype == np.int32 and opened.faces.shape[1] == 3
+
+
+def test_a_bundle_opens_without_its_graph_where_a_server_runs_it(bundle):
+    (bundle / "model.onnx").unlink()
+    with pytest.raises(BundleError, match="incomplete"):
+        Bundle.open(bundle)
+    opened = Bundle.open(bundle, graph=False)
+    assert opened.faces.shape[1] == 3 and opened.manifest.graph.file.file == "model.onnx"
+    with pytest.raises(BundleError, match="without its graph"):
+        open_backend("onnxruntime-cpu", opened)
 
 
 def test_manifest_survives_the_file(bundle, tmp_path):

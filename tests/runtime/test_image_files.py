@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from glnet_infer import InputError
-from glnet_infer.image_files import GROUND, begins_like_an_image, is_image_name, read_image, read_picture
+from glnet_infer.image_files import GROUND, begins_like_an_image, decode_picture, is_image_name, read_image, read_picture
 
 WIDTH, HEIGHT = 48, 32
 
@@ -53,6 +53,42 @@ def test_every_kind_is_read_without_a_word(tmp_path, suffix, kind, off):
     picture = read_picture(path, listening=True)
     assert picture.image.dtype == np.uint8 and picture.image.shape == (HEIGHT, WIDTH, 3) and picture.notes == ()
     assert np.abs(picture.image.astype(int) - gradient()).max() <= off
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp", ".gif", ".webp", ".jp2", ".avif", ".ppm"])
+def test_bytes_are_read_as_their_file_is(tmp_path, suffix):
+    path = saved(tmp_path / f"a{suffix}", gradient())
+    wanted, found = read_picture(path), decode_picture(path.read_bytes())
+    assert (found.image == wanted.image).all() and found.notes == wanted.notes
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = saved(tmp_path / "turned.jpg", gradient(), exif=exif)
+    assert (decode_picture(turned.read_bytes()).image == read_image(turned)).all()
+    assert read_image(turned).shape == (WIDTH, HEIGHT, 3)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "is not an image"),
+        (b"text", "is not an image"),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 20, "cannot be decoded"),
+        (b"II*\0\xff\xff\xff\xff", "cannot be decoded"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 30, "cannot be decoded"),
+    ],
+)
+def test_bytes_that_are_no_image_are_refused_by_the_name_that_is_given(content, words):
+    for name in ("The picture", "upload 7"):
+        with pytest.raises(InputError, match=f"^{name} {words}"):
+            decode_picture(content, name=name)
+
+
+def test_large_bytes_are_refused_before_they_are_decoded():
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    parts = (header, b"IDAT" + zlib.compress(b"\0"), b"IEND")
+    chunks = b"".join(struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    with pytest.raises(InputError, match=r"^The picture is too large"):
+        decode_picture(b"\x89PNG\r\n\x1a\n" + chunks)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp", ".webp", ".jp2", ".avif"])
@@ -185,6 +221,18 @@ def test_a_hole_in_an_image_is_said_and_nothing_else_is_printed(tmp_path, photog
     assert capfd.readouterr() == ("", "")
     path.write_bytes(whole)
     assert read_picture(path, listening=True).notes == ()
+
+
+def test_what_pillow_logs_is_not_printed(tmp_path):
+    """In a process of its own: pytest's handlers would take it."""
+    cv2.imwrite(str(tmp_path / "a.tif"), gradient(24, 20))
+    tag = struct.pack("<HHI", 277, 3, 1)  # samples per pixel
+    content = (tmp_path / "a.tif").read_bytes()
+    assert content.count(tag + struct.pack("<H", 3)) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(tag + struct.pack("<H", 3), tag + struct.pack("<H", 5376)))
+    code = "import sys; from glnet_infer.image_files import read_picture; read_picture(sys.argv[1], listening=True)"
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.tif")], capture_output=True, text=True)
+    assert "InputError" in ended.stderr and "samples per pixel than" not in ended.stderr
 
 
 def test_what_others_say_on_stderr_afterwards_is_heard_again(tmp_path, capfd):

@@ -49,6 +49,16 @@ def test_a_failure_of_the_real_onnx_runtime_prints_nothing(bundle, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_side_whose_name_is_no_text_is_refused(bundle):
+    def name_a_side(graph):
+        value_of(graph, "cameras").type.tensor_type.shape.dim[0].dim_param = "Y" * 20
+
+    content = changed(bundle, name_a_side)
+    assert content.count(b"Y" * 20) >= 1
+    with pytest.raises(BackendError, match="does not load"):
+        open_backend("onnxruntime-cpu", with_graph(bundle, content.replace(b"Y" * 20, b"Y" * 19 + b"\xce")))
+
+
 def changed(bundle, change):
     model = onnx.load(bundle / "model.onnx")
     change(model.graph)

@@ -23,7 +23,7 @@ def crowds(body):
     with torch.no_grad():
         for _ in range(count * each // 16):
             people = source._people(source.draw, 16)
-            placement = place(source.draw, people.vertices, people.joints, 1.25, 0.0)
+            placement = place(source.draw, people.vertices, people.joints, source.crop, 0.0)
             _, colors, coverage = source._render(source.draw, people, placement)
             persons += [torch.cat(pair, dim=-1).clamp(0, 1).numpy() for pair in zip(colors, coverage, strict=True)]
         scenes = source._backgrounds.sample(source.draw, count, 512).clamp(0, 1).numpy()

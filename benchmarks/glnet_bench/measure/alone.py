@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--address", action="append", default=[])
     parser.add_argument("--bus", help="PCI address of the GPU; without it device memory is not read")
     given = parser.parse_args()
     try:
@@ -109,7 +110,7 @@ def _measured(given: argparse.Namespace) -> Soak:
         before = nvml.used_memory() if nvml else None
         # Making the picture is our business, and no part of anyone's start.
         spawned = given.spawned + (time.monotonic() - entered)
-        options = Options(given.threads, given.checkpoint)
+        options = Options(given.threads, given.checkpoint, tuple(given.address))
         recoverer, seconds = start_up(given.bundle, given.backend, options, scene, spawned)
         peak, after = machine.peak_memory(), nvml.used_memory() if nvml else None
         return Soak(

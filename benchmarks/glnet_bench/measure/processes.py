@@ -59,6 +59,8 @@ def run_alone(
         command += ["--threads", str(options.threads)]
     if options.checkpoint is not None:
         command += ["--checkpoint", str(options.checkpoint)]
+    for address in options.addresses:
+        command += ["--address", address]
     if bus is not None:
         command += ["--bus", bus]
     # The monotonic clock is the machine's, so the child can subtract.

@@ -24,10 +24,12 @@ class Options:
     Attributes:
         threads: Threads of CPU kernels; the backend's own choice where None.
         checkpoint: Weights for PyTorch's rows; random ones of the same configuration where None.
+        addresses: Addresses of backends on servers, at most one for each row.
     """
 
     threads: int | None = None
     checkpoint: Path | None = None
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Runner:
         name: One of :func:`glnet_bench.runners.registry.backend_names`.
         backend: The backend as a product runs it, for end-to-end times.
         staged: The same network, timed in stages; may be the same object.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda``, or ``server`` for another process's.
         precision: ``fp32`` or ``mixed``.
         clock: What measures the network.
         description: What runs, for the report.

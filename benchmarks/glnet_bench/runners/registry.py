@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from glnet_bench.runners.base import TORCH, Options, Runner, whole_calls
-from glnet_infer.backends import Backend, open_backend
+from glnet_infer.backends import Backend, find_kind, open_backend
 from glnet_infer.backends.registry import BUILT_IN, kinds
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.records import ENGINE_FLAVORS
@@ -19,12 +19,37 @@ _GRAPH, _CUDA, _ENGINES = "torch-cuda-graph", "onnxruntime-cuda", "tensorrt"
 def backend_names() -> tuple[str, ...]:
     """All rows in the order of the report: PyTorch's, then the runtime's backends, the slowest first, then other packages'.
 
-    The runtime's backend for TensorRT runs engines of both products; here each product has a row.
+    The runtime's backend for TensorRT runs engines of both products; here each product has a row. Those of servers come
+    last.
     """
-    built_in = [kind.name for kind in reversed(BUILT_IN)]
-    others = [name for name in kinds() if name not in built_in]
-    rows = [ENGINE_FLAVORS if name == _ENGINES else (name,) for name in (*built_in, *others)]
+    built_in = [kind.name for kind in reversed(BUILT_IN) if not kind.address]
+    others = [name for name in kinds() if name not in built_in and name not in served_names()]
+    rows = [ENGINE_FLAVORS if name == _ENGINES else (name,) for name in (*built_in, *others, *served_names())]
     return (*TORCH, *(name for names in rows for name in names))
+
+
+def served_names() -> tuple[str, ...]:
+    """Rows of backends on servers: they are measured where their address is given."""
+    return tuple(kind.name for kind in kinds().values() if kind.address)
+
+
+def row_of(name: str) -> str:
+    """The row of what users name: a row, or the address of a backend on a server.
+
+    Raises:
+        BackendError: There is no such backend, or it needs an address.
+    """
+    if "://" in name:
+        return find_kind(name).name
+    if name in served_names():
+        raise BackendError(f"{name} needs an address.", fix=f"name it --backend {kinds()[name].address}")
+    check_backend(name)
+    return name
+
+
+def _asked_for(name: str, options: Options) -> str:
+    """What opens a row: its address, where it has one."""
+    return next((address for address in options.addresses if row_of(address) == name), name)
 
 
 def check_backend(name: str) -> None:
@@ -68,10 +93,12 @@ def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
         from glnet_bench.runners.tensorrt_runner import open_tensorrt
 
         return open_tensorrt(_with_engines_of(bundle, name))
-    kind = kinds()[name]
+    kind = find_kind(_asked_for(name, options))
     backend = kind.open(bundle, options.threads)
     is_ours = name.startswith("onnxruntime-")
     description = f"ONNX Runtime {import_onnxruntime().__version__}" if is_ours else kind.runs
+    if kind.address:
+        return whole_calls(name, backend, bundle.manifest.graph.precision, f"{description}: {backend.name}", "server")
     device = "cuda" if kind.needs_gpu else "cpu"
     return whole_calls(name, backend, bundle.manifest.graph.precision, description, device)
 
@@ -86,7 +113,7 @@ def open_product(name: str, bundle: Bundle, options: Options) -> Backend:
         return open_runner(name, bundle, options).backend
     if name in ENGINE_FLAVORS:
         return open_backend(_ENGINES, _with_engines_of(bundle, name), options.threads)
-    return open_backend(name, bundle, options.threads)
+    return open_backend(_asked_for(name, options), bundle, options.threads)
 
 
 def _with_engines_of(bundle: Bundle, flavor: str) -> Bundle:

@@ -100,12 +100,13 @@ def _recovery(bundle: Bundle, options: Options) -> tuple[MeshRecovery, str]:
                 why=f"its SHA-256 is {found[:12]}..., the manifest says {manifest.network.sha256[:12]}...",
                 fix=f"give {manifest.network.source}, or leave --checkpoint out: speed does not depend on weights",
             )
+        key = manifest.network.weights_key or None
         said = f"weights of {options.checkpoint.name}"
         if KEY in config:
-            adopted = read_adopted(options.checkpoint)
+            adopted = read_adopted(options.checkpoint, key)
             assert adopted is not None, "the hash is that of an adopted network's file"
             return adopt(adopted.kind, adopted.state, body, flip_test=config.get("flip_test") is True), said
-        checkpoint = Checkpoint.load(options.checkpoint, GLNetConfig.from_dict(config))
+        checkpoint = Checkpoint.load(options.checkpoint, GLNetConfig.from_dict(config), key)
         return GLNetRecovery(checkpoint.network(), body).eval(), said
     recovery: MeshRecovery
     recovery = untrained(config, body) if KEY in config else random_recovery(GLNetConfig.from_dict(config), body)

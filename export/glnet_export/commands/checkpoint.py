@@ -8,6 +8,7 @@ import typer
 from glnet_export.commands import options
 from glnet_export.commands.stages import ShownStages
 from glnet_export.engines.options import EngineOptions, HalfOptions
+from glnet_export.int8.options import Int8Options
 from glnet_infer.commands.console import Version, errors_reported, print_json, print_result, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
 
@@ -71,6 +72,13 @@ def checkpoint_command(
         bool,
         typer.Option("--no-skin", help="Leave out the body's skin, which animated files need; its terms are the body's."),
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Add a graph whose convolutions compute in int8, for CPUs; what it costs is measured."),
+    ] = False,
+    calibration: options.CalibrationOption = None,
+    int8_crops: options.Int8CropsOption = None,
+    max_int8_growth: options.MaxInt8GrowthOption = None,
     mixed: Annotated[
         bool,
         typer.Option("--mixed", help="Add the graphs that glnet-export engine builds from, in mixed precision."),
@@ -117,6 +125,9 @@ def checkpoint_command(
         lean=lean,
         timing_cache=timing_cache,
     )
+    about_int8 = options.given(calibration=calibration, int8_crops=int8_crops, max_int8_growth=max_int8_growth)
+    if about_int8 and not int8:
+        raise typer.BadParameter(f"{', '.join(about_int8)} is about the int8 graph: add --int8")
     if about_engine and not trt:
         raise typer.BadParameter(f"{', '.join(about_engine)} is about the engine: add --trt")
     if about_halves and not (trt or mixed):
@@ -140,6 +151,7 @@ def checkpoint_command(
             max_vertex_error=max_vertex_error,
             min_pixel_agreement=min_pixel_agreement,
             skin=not no_skin,
+            int8=options.int8_options(about_int8) if int8 else None,
             half=half,
             engine=engine,
             as_json=as_json,
@@ -154,6 +166,7 @@ def export_to(
     max_vertex_error: float | None = None,
     min_pixel_agreement: float = 1.0,
     skin: bool = True,
+    int8: Int8Options | None = None,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
     as_json: bool = False,
@@ -161,7 +174,7 @@ def export_to(
     """Export, show the stages, and print the bundle's directory, or its manifest as JSON."""
     from glnet_export.pipeline import export, stages_of
 
-    stages = ShownStages(len(stages_of(mixed=half is not None, engine=engine is not None)))
+    stages = ShownStages(len(stages_of(int8=int8 is not None, mixed=half is not None, engine=engine is not None)))
     manifest = export(
         source,
         output,
@@ -169,6 +182,7 @@ def export_to(
         max_vertex_error=max_vertex_error,
         min_pixel_agreement=min_pixel_agreement,
         skin=skin,
+        int8=int8,
         half=half,
         engine=engine,
         stage=stages.show,

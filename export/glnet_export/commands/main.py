@@ -7,9 +7,13 @@ import typer.core
 from glnet_export.commands.checkpoint import checkpoint_command
 from glnet_export.commands.demo import demo_command
 from glnet_export.commands.engine import engine_command
+from glnet_export.commands.triton import triton_command
 from glnet_infer.commands.console import new_app, start
 
 DEFAULT = "checkpoint"
+
+
+_OTHERS = "Other commands: glnet-export engine --help, glnet-export triton --help, glnet-export demo --help."
 
 
 class _DefaultGroup(typer.core.TyperGroup):
@@ -20,8 +24,9 @@ class _DefaultGroup(typer.core.TyperGroup):
 
 
 app = new_app(cls=_DefaultGroup)
-app.command(DEFAULT, epilog="Other commands: glnet-export engine --help, glnet-export demo --help.")(checkpoint_command)
+app.command(DEFAULT, epilog=_OTHERS)(checkpoint_command)
 app.command("engine")(engine_command)
+app.command("triton")(triton_command)
 app.command("demo")(demo_command)
 
 

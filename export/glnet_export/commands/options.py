@@ -15,6 +15,7 @@ from glnet_export.engines.options import (
     parse_frame,
     parse_profile,
 )
+from glnet_export.int8.options import Int8Options
 from glnet_infer.backends.tensorrt.products import RTX, TENSORRT
 
 _Value = TypeVar("_Value")
@@ -118,8 +119,36 @@ MinHalfAgreementOption = Annotated[
         callback=a_bound,
         min=0,
         max=1,
-        help="Fail when half precision leaves a smaller share of crops the same pixel, or one as good.",
+        help="Fail when half precision moves a smaller share of crops by less than 2 mm on average.",
         show_default=str(HalfOptions.min_agreement),
+    ),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="FOLDER",
+        help="Photographs of persons that the ranges of int8 are taken from.",
+        show_default="rendered persons",
+        readable=False,
+    ),
+]
+Int8CropsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--int8-crops",
+        min=32,
+        help="Rendered crops to compare int8 with float32 and the truth on.",
+        show_default=str(Int8Options.crops),
+    ),
+]
+MaxInt8GrowthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-int8-growth",
+        callback=a_bound,
+        help="Fail when int8 makes MPJPE, PA-MPJPE or PVE grow by a larger share.",
+        show_default=str(Int8Options.max_growth),
     ),
 ]
 
@@ -128,6 +157,12 @@ def given(**options: Any) -> dict[str, Any]:
     """The options that were given, by the names that users type; ``timing_cache`` is ``--timing-cache``."""
     names = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
     return {name: value for name, value in names.items() if value is not None and value is not False}
+
+
+def int8_options(asked: dict[str, Any]) -> Int8Options:
+    """What the options of int8 say, of those that were given (:func:`given`)."""
+    names = {"--calibration": "calibration", "--int8-crops": "crops", "--max-int8-growth": "max_growth"}
+    return Int8Options(**{names[name]: value for name, value in asked.items()})
 
 
 def engine_options(asked: dict[str, Any]) -> EngineOptions:

@@ -41,7 +41,7 @@ class HalfOptions:
         float32_modules: Names of modules that stay in float32, with ``*`` and ``?``.
         crops: Rendered crops that half precision is compared with float32 on.
         max_error_mm: Largest mean vertex error that it may cost, millimetres.
-        min_agreement: Least share of crops that must choose the same pixel, or one as good.
+        min_agreement: Least share of crops whose vertices must move by less than 2 mm on average.
     """
 
     float32_modules: tuple[str, ...] = ()

@@ -56,9 +56,13 @@ def read_adopted(path: Path, weights_key: str | None = None) -> AdoptedCheckpoin
         CheckpointError: The file cannot be read, or is of a network that is known and cannot be exported.
     """
     with open_checkpoint(path) as file:
-        found, notes = find_weights(file.document, (), weights_key, path=path)
+        found, _ = find_weights(file.document, (), weights_key, path=path)
         kind = recognise(found)
-        return None if kind is None else AdoptedCheckpoint(kind, read_all(file, found, path), notes)
+        if kind is None:
+            return None
+        # Only who knows the network's names can say which other weights would fit.
+        found, notes = find_weights(file.document, kind.names(), weights_key, path=path)
+        return AdoptedCheckpoint(kind, read_all(file, found, path), notes)
 
 
 def recognise(state: Mapping[str, Any]) -> type[AdoptedRecovery] | None:
@@ -118,7 +122,7 @@ def untrained(document: Mapping[str, Any], body: Body, seed: int = 0) -> Adopted
 
 
 def _made(kind: type[AdoptedRecovery], body: Body, flip_test: bool) -> AdoptedRecovery:
-    recovery = kind.untrained(body, flip_test=flip_test)
+    recovery = kind(kind.blank(flip_test), body)
     if flip_test and not recovery.flip_test:
         raise CheckpointError(
             f"{kind.title} has no flip test.", why="its authors do not average with the mirrored crop", fix="leave it out"

@@ -95,14 +95,20 @@ class AdoptedRecovery(MeshRecovery):
         raise NotImplementedError
 
     @classmethod
-    def untrained(cls, body: Body, *, flip_test: bool = False) -> AdoptedRecovery:
+    def blank(cls, flip_test: bool = False) -> AdoptedNetwork:
         """The network before its weights are loaded.
 
         Args:
-            body: The body that it decodes to.
-            flip_test: Whether the mirrored crop is looked at as well, and both answers averaged.
+            flip_test: Whether the mirrored crop is looked at as well, and both answers averaged; where it has that.
         """
         raise NotImplementedError
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """What its tensors are called in the file."""
+        with torch.device("meta"):  # no memory is needed for names
+            network = cls.blank()
+        return frozenset(map(network.name_in_file, network.state_dict()))
 
     @property
     def body(self) -> Body:

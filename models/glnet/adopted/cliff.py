@@ -13,7 +13,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from glnet.adopted.base import AdoptedNetwork, AdoptedRecovery, no_choice
-from glnet.body.smpl import Body
 from glnet.config import PRESETS
 from glnet.estimate import BETAS, MINIMUM_DEPTH, MINIMUM_SCALE
 from glnet.hrnet import HRNet, initialize
@@ -105,9 +104,9 @@ class Cliff(AdoptedRecovery):
         return pose and "encoder.stage4.0.branches.0.0.conv1.weight" in shapes
 
     @classmethod
-    def untrained(cls, body: Body, *, flip_test: bool = False) -> Cliff:
+    def blank(cls, flip_test: bool = False) -> CliffNetwork:
         """The network before its weights are loaded; its authors have no flip test."""
-        return cls(CliffNetwork(cls.crop), body)
+        return CliffNetwork(cls.crop)
 
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""

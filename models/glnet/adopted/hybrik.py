@@ -54,6 +54,8 @@ class Hybrik(AdoptedRecovery):
     crop = CropSpec(size=256, padding=1.25)
     # Joints come from steep heat maps, and bones of a few centimetres are turned to them.
     amplification = 10.0
+    # A bone is turned to a joint up to 15 mm away, and not at all to one that is further.
+    jumps = True
     make: ClassVar[Callable[[bool], HybrikNetwork]]
     slope: ClassVar[float] = 0.0
     adaptive: ClassVar[bool] = False
@@ -66,9 +68,9 @@ class Hybrik(AdoptedRecovery):
         self.flip_test = network.flip_test
 
     @classmethod
-    def untrained(cls, body: Body, *, flip_test: bool = False) -> Hybrik:
+    def blank(cls, flip_test: bool = False) -> HybrikNetwork:
         """The network before its weights are loaded."""
-        return cls(cls.make(flip_test), body)
+        return cls.make(flip_test)
 
     def forward(self, crops: UInt8[Tensor, "n s s 3"], cameras: Float[Tensor, "n 4"]) -> Recovery:
         """Recover one mesh per crop."""

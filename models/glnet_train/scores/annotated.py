@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from glnet.body.smpl import Body
+from glnet.position_errors import mpjpe, pa_mpjpe, pve
 from glnet.recovery import Recovery
 from glnet_infer.backends import Backend
 from glnet_infer.errors import InputError
@@ -29,7 +30,7 @@ from glnet_train.data import AnnotatedImages, Annotation
 from glnet_train.data.annotation import HUMAN36M_JOINTS
 from glnet_train.data.samples import stacked
 from glnet_train.scores.answers import keypoint_scores, recovered
-from glnet_train.scores.metrics import LSP_JOINTS, Scores, mpjpe, pa_mpjpe, pve
+from glnet_train.scores.metrics import LSP_JOINTS, Scores
 
 BATCH = 16
 READERS = 4

@@ -8,7 +8,7 @@ with those of the picture without noise. At last, cutting is timed.
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from glnet.body import Body, find_body, load_body
+from glnet.position_errors import mpjpe, pa_mpjpe
 from glnet_infer.backends import Backend, open_backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import CropSpec
@@ -26,7 +27,6 @@ from glnet_infer.skeleton import BODY_JOINTS
 from glnet_render import SyntheticSource
 from glnet_render.seeds import HELD_OUT
 from glnet_train.scores.answers import recovered
-from glnet_train.scores.metrics import mpjpe, pa_mpjpe
 
 SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 3.9, 4.0, 6.0, 8.0)
 NOISES = (0, 8, 16)
@@ -78,7 +78,7 @@ def rendered(
     backend: Backend, body: Body, crop: CropSpec, persons: int
 ) -> Iterator[tuple[float, int, NDArray[np.float64]]]:
     """For each scale and noise, errors in millimetres: ways x MPJPE and PA-MPJPE x persons."""
-    source = SyntheticSource(body, CropSpec(round(SCALES[-1] * crop.size), crop.padding), seed=HELD_OUT)
+    source = SyntheticSource(body, replace(crop, size=round(SCALES[-1] * crop.size)), seed=HELD_OUT)
     generator = np.random.default_rng(0)
     errors: dict[tuple[float, int], list[NDArray[np.float64]]] = {}
     for start in range(0, persons, BATCH):

@@ -1,13 +1,10 @@
-"""Metrics of recovered bodies: joint, vertex and keypoint errors per crop, and COCO's keypoint precision.
+"""Metrics of recovered bodies: errors of keypoints per crop, COCO's keypoint precision, and tables of all metrics.
 
-Positions go in as metres, errors come out as millimetres, one value per crop, so that callers can average, sort and pick
-crops. Everything is computed in float64 without gradients. A crop that has nothing to be measured by gets NaN, which
+Everything is computed in float64 without gradients. A crop that has nothing to be measured by gets NaN, which
 :class:`Scores` leaves out of its means.
 
-Protocols of the field (HybrIK's evaluation code): MPJPE aligns found and true joints at the root and nothing else.
-PA-MPJPE aligns them by the best similarity (Procrustes analysis: rotation, translation and scale, no reflection). On 3DPW
-and Human3.6M both are taken over :data:`LSP_JOINTS` of the 17 joints that the Human3.6M regressor makes of the mesh, rooted
-at its pelvis. PVE aligns vertices by the same pelvis.
+Errors in space are those of :mod:`glnet.position_errors`. On 3DPW and Human3.6M they are taken over :data:`LSP_JOINTS` of
+the 17 joints that the Human3.6M regressor makes of the mesh, rooted at its pelvis. PVE aligns vertices by that pelvis.
 """
 
 import math
@@ -18,6 +15,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from glnet.position_errors import weighted_mean
 
 LSP_JOINTS = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
 """The 14 joints that 3DPW and Human3.6M are scored on, among the 17 of the Human3.6M regressor (HybrIK's order)."""
@@ -34,125 +33,6 @@ RECALLS = 101
 METRIC_ORDER = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "keypoint_px", "oks")
 """Metrics that :class:`Scores` takes per crop, in the order in which they are reported."""
 
-_MM = 1000.0
-
-
-def _weighted_mean(values: Float[Tensor, "n j"], weights: Tensor | None) -> Float[Tensor, " n"]:
-    """Means over the entries that have weight; NaN where none has."""
-    if weights is None:
-        return values.mean(1)
-    weights = weights.to(values)
-    # What is not labelled may hold anything, NaN included, and must not reach the sum.
-    return torch.where(weights > 0, values * weights, 0).sum(1) / weights.sum(1)
-
-
-def _select(values: Tensor, joints: Sequence[int] | None) -> Tensor:
-    return values if joints is None else values[:, list(joints)]
-
-
-@torch.no_grad()
-def mpjpe(
-    found: Float[Tensor, "n j 3"],
-    truth: Float[Tensor, "n j 3"],
-    *,
-    root: int | None = 0,
-    joints: Sequence[int] | None = None,
-    weights: Float[Tensor, "n j"] | None = None,
-) -> Float[Tensor, " n"]:
-    """Mean per-joint position error after aligning the roots.
-
-    Args:
-        found: Recovered joints, metres, camera axes.
-        truth: True joints, metres, camera axes.
-        root: The joint that is put into the origin in both; None where that has been done.
-        joints: Joints to average over, chosen after the alignment; None for all.
-        weights: Zero for joints without a label. The root must have one. Refers to all joints, before the choice.
-
-    Returns:
-        Millimetres, one value per crop.
-    """
-    found, truth = found.double(), truth.double()
-    if root is not None:
-        found, truth = found - found[:, root : root + 1], truth - truth[:, root : root + 1]
-    errors = torch.linalg.vector_norm(_select(found, joints) - _select(truth, joints), dim=-1)
-    return _MM * _weighted_mean(errors, None if weights is None else _select(weights, joints))
-
-
-@torch.no_grad()
-def procrustes(
-    found: Float[Tensor, "n j 3"], truth: Float[Tensor, "n j 3"], weights: Float[Tensor, "n j"] | None = None
-) -> Float[Tensor, "n j 3"]:
-    """``found`` under the rotation, translation and scale that bring it closest to ``truth`` in the least-squares sense.
-
-    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991. Reflections
-    are excluded: a mirrored body is wrong. Where all found points coincide, they are put into the truth's middle.
-    """
-    found, truth = found.double(), truth.double()
-    weights = torch.ones_like(found[..., 0]) if weights is None else weights.double()
-    known = weights.unsqueeze(-1) > 0
-    share = (weights / weights.sum(1, keepdim=True)).unsqueeze(-1)
-    clean_found, clean_truth = torch.where(known, found, 0), torch.where(known, truth, 0)
-    middle_found, middle_truth = (share * clean_found).sum(1, keepdim=True), (share * clean_truth).sum(1, keepdim=True)
-    centred, target = found - middle_found, truth - middle_truth
-    clean, clean_target = torch.where(known, centred, 0), torch.where(known, target, 0)
-    covariance = (share * clean_target).transpose(1, 2) @ clean
-    left, stretch, right = torch.linalg.svd(torch.nan_to_num(covariance))
-    signs = torch.ones_like(stretch)
-    signs[:, 2] = torch.where(torch.linalg.det(left) * torch.linalg.det(right) < 0, -1.0, 1.0)
-    rotation = left @ (signs.unsqueeze(-1) * right)
-    spread = (share * clean.square()).sum((1, 2))
-    scale = torch.where(spread > 0, (stretch * signs).sum(1) / spread.clamp_min(torch.finfo(spread.dtype).tiny), 0)
-    aligned: Tensor = scale[:, None, None] * (centred @ rotation.transpose(1, 2)) + middle_truth
-    return aligned
-
-
-@torch.no_grad()
-def pa_mpjpe(
-    found: Float[Tensor, "n j 3"],
-    truth: Float[Tensor, "n j 3"],
-    *,
-    joints: Sequence[int] | None = None,
-    weights: Float[Tensor, "n j"] | None = None,
-) -> Float[Tensor, " n"]:
-    """Mean per-joint position error of each crop after :func:`procrustes` alignment.
-
-    Args:
-        found: Recovered joints, metres.
-        truth: True joints, metres.
-        joints: Joints to align and average over; None for all.
-        weights: Zero for joints without a label; refers to all joints.
-
-    Returns:
-        Millimetres, one value per crop.
-    """
-    found, truth = _select(found, joints), _select(truth, joints)
-    weights = None if weights is None else _select(weights, joints)
-    errors = torch.linalg.vector_norm(procrustes(found, truth, weights) - truth.double(), dim=-1)
-    return _MM * _weighted_mean(errors, weights)
-
-
-@torch.no_grad()
-def pve(
-    found: Float[Tensor, "n v 3"],
-    truth: Float[Tensor, "n v 3"],
-    found_root: Float[Tensor, "n 3"],
-    truth_root: Float[Tensor, "n 3"],
-) -> Float[Tensor, " n"]:
-    """Per-vertex error after aligning the roots.
-
-    Args:
-        found: Recovered vertices, metres, camera axes.
-        truth: True vertices of the same topology.
-        found_root: Root of the recovered body: the pelvis joint, or the regressed pelvis on 3DPW.
-        truth_root: The same joint of the true body.
-
-    Returns:
-        Millimetres, one value per crop.
-    """
-    difference = (found.double() - found_root.double()[:, None]) - (truth.double() - truth_root.double()[:, None])
-    errors: Tensor = torch.linalg.vector_norm(difference, dim=-1)
-    return _MM * errors.mean(1)
-
 
 @torch.no_grad()
 def keypoint_error(
@@ -168,7 +48,7 @@ def keypoint_error(
     Returns:
         Pixels, one value per crop; NaN where no keypoint counts.
     """
-    return _weighted_mean(torch.linalg.vector_norm(found.double() - truth.double(), dim=-1), visible)
+    return weighted_mean(torch.linalg.vector_norm(found.double() - truth.double(), dim=-1), visible)
 
 
 @torch.no_grad()
@@ -194,7 +74,7 @@ def oks(
     spread = 2 * torch.tensor(sigmas, dtype=torch.float64, device=found.device)
     distance = (found.double() - truth.double()).square().sum(-1)
     similarity = torch.exp(-distance / spread.square() / (area.double()[:, None] + torch.finfo(torch.float64).eps) / 2)
-    return _weighted_mean(similarity, visible > 0)
+    return weighted_mean(similarity, visible > 0)
 
 
 class KeypointPrecision(NamedTuple):

@@ -10,6 +10,7 @@ from glnet.body.smpl import Body
 from glnet.config import GLNetConfig
 from glnet.decoding import DecodedBody, Decoder, standing_estimate
 from glnet.estimate import default_cameras
+from glnet.position_errors import mpjpe, pa_mpjpe, pve
 from glnet.recovery import Recovery
 from glnet_infer.backends import Backend
 from glnet_infer.contract import CropSpec
@@ -19,7 +20,7 @@ from glnet_render.placement import project
 from glnet_render.seeds import HELD_OUT
 from glnet_render.spread import SCORED, Spread
 from glnet_train.scores.answers import keypoint_scores, recovered
-from glnet_train.scores.metrics import Scores, mpjpe, pa_mpjpe, pve
+from glnet_train.scores.metrics import Scores
 
 BATCH = 16
 

@@ -1,3 +1,5 @@
+import copy
+
 import cv2
 import numpy as np
 import torch
@@ -77,3 +79,57 @@ def test_narrow_crops_hold_what_the_authors_cut(fabricated):
     theirs = cv2.resize(image[400 - 256 : 400 + 256, 400 - 192 : 400 + 192], (192, 256))[..., ::-1]
     assert recovery.crop.aspect == 192 / 256
     assert np.abs(ours.astype(int) - theirs).max() <= 1  # grey levels
+
+
+def test_regressor_pose_and_place_are_numpys(fabricated, rng, monkeypatch):
+    """From a feature given by hand to the mesh: the authors' steps in float64, with numbers of boxes in their image."""
+    recovery = fabricated("cliff-hr48")
+    weights = {name: value.double().numpy() for name, value in recovery.network.state_dict().items() if "enc" not in name}
+    width, height, focal = 1280, 720, float(np.hypot(1280, 720))
+    boxes = np.array([[300.0, 100, 500, 650], [900, 50, 1250, 300], [10, 300, 90, 480]])
+    squares = CropSquares.around(boxes, recovery.crop)
+    feature = rng.normal(scale=0.5, size=(3, weights["fc1.weight"].shape[1] - 3 - 157))
+    offsets, sides = squares.centers - (width / 2, height / 2), squares.sides[:, None]
+    place = np.concatenate([offsets / focal * 2.8, (sides - 0.24 * focal) / (0.06 * focal)], axis=1)
+
+    def linear(name, x):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    parts = {name: np.repeat(weights[f"init_{name}"], 3, axis=0) for name in ("pose", "shape", "cam")}
+    for _ in range(3):
+        hidden = linear("fc2", linear("fc1", np.concatenate([feature, place, *parts.values()], axis=1)))
+        parts = {name: value + linear(f"dec{name}", hidden) for name, value in parts.items()}
+    # The six numbers of a joint are x, y, z of two columns, both columns' x first.
+    first, second = parts["pose"].reshape(3, 24, 3, 2).transpose(3, 0, 1, 2)
+    first = first / np.linalg.norm(first, axis=-1, keepdims=True)
+    second = second - (first * second).sum(-1, keepdims=True) * first
+    second = second / np.linalg.norm(second, axis=-1, keepdims=True)
+    rotations = np.stack([first, second, np.cross(first, second)], axis=-1)
+    scale = parts["cam"][:, :1]
+    translation = np.concatenate([parts["cam"][:, 1:] + 2 * offsets / (scale * sides), 2 * focal / (scale * sides)], axis=1)
+    body = copy.deepcopy(recovery.body).double()
+    with torch.no_grad():
+        posed = body.pose(torch.from_numpy(rotations), torch.from_numpy(parts["shape"]))
+        monkeypatch.setattr(recovery.network, "forward", lambda crops: torch.from_numpy(feature).float())
+        crops, cameras = torch.zeros(3, CROP, CROP, 3, dtype=torch.uint8), squares.cameras(Intrinsics.guess(width, height))
+        found = recovery(crops, torch.from_numpy(cameras))
+    # Sums of 2,208 products in float32: 1e-5 of hidden values that are about 1, and distances of 17 m to 1e-5 m.
+    for name, wanted in (
+        ("rotations", rotations),
+        ("betas", parts["shape"]),
+        ("translation", translation),
+        ("vertices", posed.vertices.numpy() + translation[:, None]),
+        ("joints", posed.joints.numpy() + translation[:, None]),
+    ):
+        np.testing.assert_allclose(getattr(found, name).double().numpy(), wanted, rtol=1e-5, atol=1e-4, err_msg=name)
+
+
+def test_what_is_looked_at_is_scaled_by_imagenets_numbers(fabricated, random_crops, monkeypatch):
+    recovery, crops, seen = fabricated("cliff-hr48"), random_crops(2, CROP), []
+    look = recovery.network.encoder.forward
+    monkeypatch.setattr(recovery.network.encoder, "forward", lambda images: seen.append(images) or look(images))
+    with torch.no_grad():
+        recovery.network(crops)
+    middle = crops[:, :, 32:224].double().numpy() / 255
+    wanted = (middle - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]  # RGB
+    np.testing.assert_allclose(seen[0].permute(0, 2, 3, 1), wanted, atol=1e-5)

@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 
 from glnet.decoding import Decoder
 from glnet_infer.contract import CropSpec
+from glnet_infer.crops import CropSquares
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import SKELETON_JOINTS
 from glnet_render import Spread, SyntheticSource, source
@@ -101,6 +102,31 @@ def test_crops_show_as_much_around_a_person_as_the_network_is_given_later(demo_b
     box = places.amax(1) - places.amin(1)
     torch.testing.assert_close(box.amax(1), torch.full((8,), 1 / padding), atol=1e-4, rtol=0)  # crop sides
     torch.testing.assert_close(places.amax(1) + places.amin(1), torch.zeros(8, 2), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("aspect", [1.0, 0.75])
+def test_narrow_networks_see_wide_persons_as_in_the_runtimes_crop(demo_body, monkeypatch, aspect):
+    """The runtime's square about the vertices' box is the rendered crop; the columns that are looked at hold them all."""
+
+    def arms_spread(self, draw, count):
+        rotations = torch.eye(3).repeat(count, 24, 1, 1)
+        rotations[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # the camera's y points down
+        rotations[::2, 16:18] = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # every other one holds both to a side
+        return rotations
+
+    monkeypatch.setattr(SyntheticSource, "_postures", arms_spread)
+    spec = CropSpec(48, padding=1.1, aspect=aspect)
+    sample = SyntheticSource(demo_body, spec, seed=2, spread=Spread(0.0)).sample(8)
+    with torch.no_grad():
+        vertices = demo_body.pose(sample.rotations, sample.betas).vertices + sample.translation.unsqueeze(1)
+    places = project(vertices, sample.cameras).double()
+    boxes = torch.cat([places.amin(1), places.amax(1)], dim=1).numpy()
+    wide, high = (boxes[:, 2:] - boxes[:, :2]).T
+    assert (wide[1::2] > 0.8 * high[1::2]).all() and (wide[::2] < 0.7 * high[::2]).all()
+    squares = CropSquares.around(boxes, spec)
+    np.testing.assert_allclose(squares.sides, 1, atol=1e-4)  # crop sides
+    np.testing.assert_allclose(squares.centers, 0, atol=1e-4)
+    assert places[..., 0].abs().max() < aspect / 2
 
 
 def test_a_seed_gives_one_sequence(make):

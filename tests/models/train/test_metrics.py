@@ -11,17 +11,14 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.transform import Rotation
 
+from glnet.position_errors import mpjpe, pa_mpjpe, procrustes, pve
 from glnet_train.scores.metrics import (
     COCO_SIGMAS,
     LSP_JOINTS,
     Scores,
     average_precision,
     keypoint_error,
-    mpjpe,
     oks,
-    pa_mpjpe,
-    procrustes,
-    pve,
 )
 
 MM = 1000

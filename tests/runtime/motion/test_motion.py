@@ -244,3 +244,17 @@ def test_a_skin_is_described(skin):
     with pytest.raises(InputError, match="not the skin"):
         dataclasses.replace(skin, faces=skin.faces + 1)
     assert isinstance(skin, Skin)
+
+
+@pytest.mark.parametrize(
+    "name, value, why",
+    [
+        ("weights", 0.5, "do not sum to 1"),
+        ("weights", 3e38, "do not sum to 1"),  # their sum leaves float32, without a warning of NumPy's
+        ("template", 2e3, "larger than 1 km"),
+    ],
+)
+def test_what_is_no_skin_is_refused(skin, name, value, why):
+    with pytest.raises(InputError, match="not the skin") as error:
+        dataclasses.replace(skin, **{name: np.full_like(getattr(skin, name), value)})
+    assert why in error.value.why

@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from glnet.body import Body
+from glnet.position_errors import pa_mpjpe
 from glnet_infer.camera import Intrinsics
 from glnet_infer.contract import CropSpec
 from glnet_infer.errors import BackendError, InputError
@@ -17,7 +18,6 @@ from glnet_infer.skeleton import JOINT_NAMES
 from glnet_train.commands.main import app
 from glnet_train.data import AnnotatedImages, Annotation
 from glnet_train.scores import EvaluationProtocol, load_regressor, score_dataset
-from glnet_train.scores.metrics import pa_mpjpe
 
 SIZE = 64
 LIMBS = ["left_wrist", "right_ankle"]

@@ -1,0 +1,225 @@
+"""The stages that add an int8 graph to an unfinished bundle: which layers compute in it is found by measurement."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from glnet.recovery import MeshRecovery
+from glnet_export.engines.progress import Stage
+from glnet_export.int8.cost import Int8Cost, answers, cost, vertex_shift
+from glnet_export.int8.options import Int8Options
+from glnet_export.int8.persons import MOST, photographed
+from glnet_export.int8.quantizer import Quantizer
+from glnet_export.mixed import mixed_copy
+from glnet_infer.backends import Outputs, open_backend
+from glnet_infer.bundle import Bundle, record_file
+from glnet_infer.bundle.manifest import Manifest
+from glnet_infer.bundle.records import INT8, GraphRecord
+from glnet_infer.devices import has_int8_dot_products
+from glnet_infer.errors import ExportError
+from glnet_render import SyntheticSample, SyntheticSource
+from glnet_render.seeds import CALIBRATION, INT8_CHOICE, INT8_VERDICT
+
+INT8_STAGES = ("ranges", "int8")
+"""In this order: ranges of values, and the graph with what it costs."""
+
+INT8_GRAPH_NAME = "model.int8.onnx"
+
+TRIED = 32
+"""Crops on which groups of layers are tried and chosen. The verdict is about others."""
+
+SPARED = 0.1
+"""Share of the work that stays in float32 from the start: of the groups that do most harm for their work."""
+
+LEAST = 0.5
+"""Share of the work that must be in int8: with less, it costs accuracy and saves nothing."""
+
+INSTEAD = "allow more by --max-int8-growth, or leave --int8 out"
+"""What to do where int8 costs too much."""
+
+
+class Int8Graph:
+    """A module's graph in int8, and persons that ranges are taken from.
+
+    Args:
+        recovery: The module in float32.
+        random: Whether its weights are random: then figures are shown and not judged.
+        options: Where ranges come from, and what int8 may cost.
+
+    Raises:
+        InputError: The folder of photographs cannot be used.
+        ExportError: There are too few persons on them.
+    """
+
+    def __init__(self, recovery: MeshRecovery, random: bool, options: Int8Options) -> None:
+        self._recovery, self._random, self._options = recovery, random, options
+        self._persons, self._skipped = _calibration(recovery, options)
+
+    def add_graph(self, directory: Path, manifest: Manifest, stage: Stage) -> Manifest:
+        """Put the graph into an unfinished bundle.
+
+        The layers are those that mixed precision halves: backbone and local encoding. Each group of them is tried alone.
+        Those that do most harm for their work stay in float32, as far as a tenth of the work goes, and more of them where
+        the bound does not hold.
+
+        Args:
+            directory: The bundle's folder, with its float32 graph and manifest.
+            manifest: The bundle's manifest so far.
+            stage: Told of each stage.
+
+        Returns:
+            The manifest with the graph.
+
+        Raises:
+            ExportError: Int8 costs too much.
+        """
+        bound = None if self._random else self._options.max_growth
+        with stage("ranges") as report:
+            quantizer = Quantizer(directory / manifest.graph.file.file, layers_of(self._recovery), *self._persons)
+            folder = self._options.calibration
+            origin = "rendered persons" if folder is None else f"persons in {folder}"
+            report.say(f"{len(quantizer.work)} convolutions, {len(self._persons[0])} {origin}")
+            for each in self._skipped:
+                report.say(f"WARNING: left out: {each}")
+        with stage("int8") as report:
+            trial = Trial(directory, manifest, quantizer)
+            choice, verdict = (
+                SyntheticSource(self._recovery.body, self._recovery.crop, seed=seed).sample(crops)
+                for seed, crops in ((INT8_CHOICE, TRIED), (INT8_VERDICT, self._options.crops))
+            )
+            harm = trial.harm(choice)
+            report.show(trial.table(harm))
+            kept = trial.choose(harm, choice, self._recovery, bound)
+            found = trial.cost(kept, verdict, self._recovery)
+            size = (directory / INT8_GRAPH_NAME).stat().st_size / 1e6
+            report.say(f"{size:.0f} MB, {len(kept)} of {len(harm)} groups of layers in float32")
+            report.say(str(found))
+            document = {**found.to_document(), "dot_products": has_int8_dot_products()}
+            if bound is None:
+                report.say("random weights: not judged")
+            elif misses := found.misses(bound):
+                raise ExportError("Int8 costs too much.", why="; ".join(misses), fix=INSTEAD)
+            else:
+                document["bounds"] = {"growth": bound}
+        return replace(manifest, graphs=(*manifest.graphs, trial.record(kept, document)))
+
+
+def _calibration(
+    recovery: MeshRecovery, options: Int8Options
+) -> tuple[tuple[NDArray[np.uint8], NDArray[np.float32]], list[str]]:
+    """Crops and cameras, and what was left out."""
+    if options.calibration is not None:
+        return photographed(options.calibration, recovery.crop)
+    sample = SyntheticSource(recovery.body, recovery.crop, seed=CALIBRATION).sample(MOST // 2)
+    return (sample.crops.numpy(), sample.cameras.numpy()), []
+
+
+def layers_of(recovery: MeshRecovery) -> list[str]:
+    """Names of the convolutions that mixed precision halves."""
+    return [
+        name
+        for name, module in mixed_copy(recovery).named_modules()
+        if isinstance(module, nn.Conv2d) and module.weight.dtype == torch.float16
+    ]
+
+
+class Trial:
+    """Graphs with some groups of layers in int8, run on rendered persons.
+
+    Args:
+        directory: The folder of an unfinished bundle; its int8 graph and manifest are written again and again.
+        manifest: The manifest without the int8 graph.
+        quantizer: Writes the graphs.
+
+    Attributes:
+        share: Share of the work of each group, by its name.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, quantizer: Quantizer) -> None:
+        self._directory, self._manifest, self._quantizer = directory, manifest, quantizer
+        self._path = directory / INT8_GRAPH_NAME
+        self._groups: dict[str, list[str]] = defaultdict(list)
+        for layer in quantizer.work:
+            self._groups[".".join(layer.removeprefix("network.").split(".")[:4])].append(layer)
+        total = sum(quantizer.work.values())
+        self.share = {
+            group: sum(quantizer.work[layer] for layer in layers) / total for group, layers in self._groups.items()
+        }
+
+    def harm(self, persons: SyntheticSample) -> dict[str, float]:
+        """How far vertices move where one group alone is in int8, millimetres, by the group's name."""
+        reference = self._float32(persons)
+        return {
+            group: vertex_shift(self._answers([each for each in self._groups if each != group], persons), reference)
+            for group in self._groups
+        }
+
+    def by_harm(self, harm: dict[str, float]) -> list[str]:
+        """The groups, those first that do most harm for their work."""
+        return sorted(harm, key=lambda group: harm[group] / self.share[group], reverse=True)
+
+    def table(self, harm: dict[str, float]) -> str:
+        """The groups, those first that do most harm for their work."""
+        rows = [f"{'in int8 alone':<40}{'moves vertices':>16}{'of the work':>14}"]
+        rows += [f"{group:<40}{harm[group]:>13.2f} mm{self.share[group]:>14.1%}" for group in self.by_harm(harm)]
+        return "\n".join(rows)
+
+    def choose(
+        self, harm: dict[str, float], persons: SyntheticSample, recovery: MeshRecovery, max_growth: float | None
+    ) -> list[str]:
+        """Groups that stay in float32.
+
+        Args:
+            harm: What :meth:`harm` gave.
+            persons: Rendered persons.
+            recovery: The module in float32.
+            max_growth: Largest growth of an error, as a share; None: nothing is judged.
+
+        Raises:
+            ExportError: No choice holds the bound that leaves half of the work in int8.
+        """
+        kept: list[str] = []
+        for group in self.by_harm(harm):
+            if sum(self.share[each] for each in (*kept, group)) <= SPARED:
+                kept.append(group)
+        rest = [group for group in self.by_harm(harm) if group not in kept]
+        while max_growth is not None and (misses := self.cost(kept, persons, recovery).misses(max_growth)):
+            if sum(self.share[group] for group in rest[1:]) < LEAST:
+                raise ExportError("Int8 costs too much.", why="; ".join(misses), fix=INSTEAD)
+            kept.append(rest.pop(0))
+        return kept
+
+    def cost(self, kept: Collection[str], persons: SyntheticSample, recovery: MeshRecovery) -> Int8Cost:
+        """What the graph costs that has all groups but these in int8; it is written so."""
+        return cost(self._answers(kept, persons), self._float32(persons), persons, recovery.body)
+
+    def record(self, kept: Collection[str], found: dict[str, Any]) -> GraphRecord:
+        """The manifest's entry of the graph as it was written last."""
+        model = onnx.load(self._path)
+        opset = next(each.version for each in model.opset_import if not each.domain)
+        return GraphRecord(
+            record_file(self._path), INT8, "int8", opset, len(model.graph.node), found, kept_in_float32=tuple(sorted(kept))
+        )
+
+    def _float32(self, persons: SyntheticSample) -> Outputs:
+        return self._run("onnxruntime-cpu", persons)
+
+    def _answers(self, kept: Collection[str], persons: SyntheticSample) -> Outputs:
+        """What the graph with all other groups in int8 gives, opened as a user opens it."""
+        layers = [layer for group, layers in self._groups.items() if group not in kept for layer in layers]
+        self._quantizer.write(self._path, layers)
+        replace(self._manifest, graphs=(*self._manifest.graphs, self.record([], {}))).write(self._directory)
+        return self._run("onnxruntime-int8", persons)
+
+    def _run(self, backend: str, persons: SyntheticSample) -> Outputs:
+        with closing(open_backend(backend, Bundle.open(self._directory))) as opened:
+            return answers(opened, persons.crops.numpy(), persons.cameras.numpy())

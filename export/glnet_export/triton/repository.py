@@ -1,0 +1,232 @@
+"""A repository that Triton serves: the graph as one model, images to meshes as another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from glnet_export.publish import bundle_under_construction
+from glnet_export.triton.config_text import FRAMES_MODEL, NETWORK_MODEL, Served, frames_config, network_config, text
+from glnet_infer.bundle import CheckedFile, check_all_files, record_file
+from glnet_infer.bundle.manifest import MANIFEST_NAME, Manifest
+from glnet_infer.bundle.records import EngineRecord, FileRecord
+from glnet_infer.contract import LARGEST_BATCH
+from glnet_infer.detection import DEFAULT_DETECTOR
+from glnet_infer.errors import ExportError, GlnetError, InputError, OutputError
+from glnet_infer.fields import FieldError, read_record
+from glnet_infer.files import read_json, replace_file
+from glnet_infer.serving.triton_frames import BUNDLE_FOLDER
+from glnet_infer.version import __version__
+
+MARK = "repository.json"
+"""File at the top that says what is in the repository. Triton looks at directories alone."""
+
+USUAL_BATCH = 16
+BACKENDS = ("onnxruntime", "tensorrt")
+LEAN_FLAG = "--backend-config=tensorrt,version-compatible=true"
+"""Triton's flag without which it loads no engine of the lean runtime."""
+
+_VERSION = "1"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RepositoryOptions:
+    """What a repository is made for.
+
+    Attributes:
+        backend: One of :data:`BACKENDS`.
+        most_crops: Most crops of one batch. None: 16, or as many as the engine takes.
+        instances: Copies of the graph that run side by side.
+        frame_instances: Processes that cut crops side by side.
+        gpu: Number of the GPU. None: the CPU for ONNX Runtime, every GPU for TensorRT.
+        detector: What finds persons in images without boxes: a name that ``glnet-infer --detector`` takes.
+        engine: File name of the engine. None: the bundle's only one that Triton can run.
+    """
+
+    backend: str = "onnxruntime"
+    most_crops: int | None = None
+    instances: int = 1
+    frame_instances: int = 2
+    gpu: int | None = None
+    detector: str = DEFAULT_DETECTOR
+    engine: str | None = None
+
+
+@dataclass(frozen=True)
+class RepositoryRecord:
+    """What :data:`MARK` holds.
+
+    Attributes:
+        schema: Version of this document.
+        created: When, in UTC.
+        version: Version of this library.
+        graph: SHA-256 of the bundle's graph.
+        served: How the models are served.
+        needs: What the server needs beside Triton itself, each a sentence.
+        files: All files, by their paths in the repository.
+    """
+
+    schema: int
+    created: str
+    version: str
+    graph: str
+    served: Served
+    needs: tuple[str, ...]
+    files: dict[str, FileRecord]
+
+
+def write_repository(directory: Path, target: Path, options: RepositoryOptions) -> RepositoryRecord:
+    """Write a repository of a bundle. An earlier one at the target is replaced when the new one is whole.
+
+    Args:
+        directory: The bundle.
+        target: Where the repository shall be.
+        options: What it is made for.
+
+    Returns:
+        What was written.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or changed.
+        ExportError: It has no engine that Triton can run.
+        InputError: An option does not fit the engine.
+        OutputError: The target is something else, or cannot be written.
+    """
+    manifest = check_all_files(directory)
+    source, engine = _file_to_serve(directory, manifest, options)
+    served = Served(
+        options.backend,
+        "model.onnx" if engine is None else "model.plan",
+        _most_crops(options.most_crops, engine),
+        options.instances,
+        options.frame_instances,
+        options.gpu,
+    )
+    if target.resolve() == directory.resolve():
+        raise InputError(f"{target} is the bundle itself.", fix="choose another directory with -o")
+    try:
+        with bundle_under_construction(target, foreign=foreign_entries, kind="repository") as (beside, publish):
+            for path, content in _contents(directory, manifest, source, served, options.detector):
+                (beside / path).parent.mkdir(parents=True, exist_ok=True)
+                (beside / path).write_bytes(content)
+            record = RepositoryRecord(
+                schema=_SCHEMA,
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                version=__version__,
+                graph=manifest.graph.file.sha256,
+                served=served,
+                needs=tuple(_needs(engine)),
+                files={path.relative_to(beside).as_posix(): record_file(path) for path in _files(beside)},
+            )
+            replace_file(beside / MARK, f"{json.dumps(asdict(record), indent=2)}\n".encode())
+            publish()
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write the repository {target}.",
+            why=str(error.strerror or error),
+            fix="make room, or choose another directory with -o",
+        ) from error
+    return record
+
+
+def foreign_entries(directory: Path) -> list[str]:
+    """What in a directory is not a repository of ours as it was written: other files, and files that were changed."""
+    try:
+        document = read_json(directory / MARK, OutputError, fix="")
+        record = read_record(RepositoryRecord, document)
+        found = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
+        found.pop(MARK)
+    except (GlnetError, FieldError, KeyError, TypeError, AttributeError):
+        return sorted(entry.name for entry in directory.iterdir())
+    strangers = sorted(set(found) - set(record.files))
+    changed = [
+        f"{name} (changed)"
+        for name, path in found.items()
+        if name in record.files and record_file(path) != record.files[name]
+    ]
+    return strangers + changed
+
+
+def _files(directory: Path) -> list[Path]:
+    """Everything below a directory that is no directory. Python keeps compiled modules beside those that a server runs."""
+    found = (path for path in directory.rglob("*") if "__pycache__" not in path.parts)
+    return sorted(path for path in found if path.is_symlink() or not path.is_dir())
+
+
+def _contents(
+    directory: Path, manifest: Manifest, source: FileRecord, served: Served, detector: str
+) -> Iterator[tuple[str, bytes]]:
+    """Paths in the repository and their contents: the bundle's are the very bytes that were checked."""
+    network, frames = f"{NETWORK_MODEL}/{_VERSION}", f"{FRAMES_MODEL}/{_VERSION}"
+    yield f"{NETWORK_MODEL}/config.pbtxt", text(network_config(manifest, served)).encode()
+    yield f"{network}/{served.file}", CheckedFile(directory, source).read()
+    yield f"{FRAMES_MODEL}/config.pbtxt", text(frames_config(manifest, served, detector)).encode()
+    yield f"{frames}/model.py", Path(__file__).with_name("frames_model.py").read_bytes()
+    # What makes meshes of outputs: the manifest, the triangles, and the skin for whoever makes a motion of them.
+    body = manifest.body
+    yield f"{frames}/{BUNDLE_FOLDER}/{MANIFEST_NAME}", manifest.content()
+    for record in filter(None, (body.topology, body.skin)):
+        yield f"{frames}/{BUNDLE_FOLDER}/{record.file}", CheckedFile(directory, record).read()
+
+
+def _file_to_serve(
+    directory: Path, manifest: Manifest, options: RepositoryOptions
+) -> tuple[FileRecord, EngineRecord | None]:
+    """The file that the server's backend loads, and the engine that it is; None where it is the graph.
+
+    Raises:
+        ExportError: There is no engine that Triton can run, or there are several and none is named.
+    """
+    if options.backend == "onnxruntime":
+        return manifest.graph.file, None
+    build = (
+        f"on the server's GPU, with the TensorRT of the server's version: glnet-export engine {directory} --flavor tensorrt"
+    )
+    fix = f"{build}; or serve the graph with --backend onnxruntime"
+    asked = [record for record in manifest.engines if options.engine in (None, record.file.file)]
+    usable = [record for record in asked if record.flavor == "tensorrt"]
+    if not usable:
+        others = ", ".join(record.file.file for record in asked)
+        why = f"Triton runs engines of TensorRT alone, and {others} is for TensorRT for RTX" if others else "it has none"
+        if options.engine is not None and not asked:
+            why = f"there is no {options.engine}"
+        raise ExportError(f"{directory} has no engine that Triton can run.", why=why, fix=fix)
+    if len(usable) > 1:
+        names = ", ".join(f"{each.file.file} (TensorRT {each.version}, {each.built_on})" for each in usable)
+        raise ExportError(f"{directory} has several engines.", why=names, fix="name the one to serve with --engine FILE")
+    if usable[0].profile[0] > 1:
+        raise ExportError(
+            f"{usable[0].file.file} cannot be served.",
+            why=f"it takes {usable[0].profile[0]} crops at least, and a request may have one",
+            fix=f"{build} --batch 1:4:16",
+        )
+    return usable[0].file, usable[0]
+
+
+def _most_crops(asked: int | None, engine: EngineRecord | None) -> int:
+    """Most crops of a batch.
+
+    Raises:
+        InputError: The engine takes fewer.
+    """
+    most = LARGEST_BATCH if engine is None else engine.profile[2]
+    if asked is not None and not 1 <= asked <= most:
+        raise InputError(
+            f"--max-batch is {asked}.",
+            why=f"{'a graph' if engine is None else engine.file.file} takes 1 to {most} crops at once",
+            fix="give a number that it takes",
+        )
+    return asked or (USUAL_BATCH if engine is None else most)
+
+
+def _needs(engine: EngineRecord | None) -> Iterator[str]:
+    yield f"The server's Python needs glnet-infer {__version__} (docs/serving.md)."
+    if engine is not None:
+        gpus = ", ".join(engine.compute_capabilities)
+        yield f"The server needs TensorRT {engine.version}, and a GPU with compute capability {gpus}."
+        if engine.lean:
+            yield f"Start the server with {LEAN_FLAG}."

@@ -1,0 +1,1 @@
+"""What servers of others run of this library. There is no server of our own."""

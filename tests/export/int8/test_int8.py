@@ -1,0 +1,237 @@
+"""An int8 graph: what the quantizer writes, which layers it leaves alone, what it costs, and who runs it."""
+
+import dataclasses
+import json
+import shutil
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from glnet_export.int8.cost import Int8Cost, cost, vertex_shift
+from glnet_export.int8.options import Int8Options
+from glnet_export.int8.persons import photographed
+from glnet_export.int8.quantizer import Quantizer
+from glnet_export.int8.stage import Trial
+from glnet_export.pipeline import export
+from glnet_export.sources import Source
+from glnet_infer import BackendError, BundleError, ExportError, MeshRecoverer
+from glnet_infer.backends import kinds, open_backend
+from glnet_infer.bundle import Bundle
+from glnet_infer.bundle.records import INT8
+from glnet_infer.contract import CropSpec
+from glnet_infer.detection import DEFAULT_DETECTOR
+from glnet_infer.onnxruntime_sessions import open_session, session_options
+from glnet_render import SyntheticSource
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(made_once, small_checkpoint):
+    """The small bundle with an int8 graph; tests must not change it."""
+    return made_once(
+        "small-int8", lambda path: export(Source(small_checkpoint), path, int8=Int8Options(crops=32, max_growth=1))
+    )
+
+
+def test_the_bundle_has_the_graph_and_what_it_costs(int8_bundle):
+    manifest = Bundle.open(int8_bundle).manifest
+    record, float32 = manifest.graph_for(INT8), manifest.graph
+    assert record.precision == "int8" and float32.precision == "fp32" and not float32.kept_in_float32
+    assert record.file.bytes < float32.file.bytes  # most of both is the body
+    assert record.parity["crops"] == 32 and record.parity["bounds"] == {"growth": 1}
+    for name in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm"):
+        before, after = record.parity[name]
+        assert before != after and after < 2 * before
+    model = onnx.load(int8_bundle / record.file.file)
+    quantized = quantized_layers(model)
+    kept = tuple(f"network.{group}" for group in record.kept_in_float32)
+    assert quantized and kept and not [name for name in quantized if name.startswith(kept)]
+    assert all(name.startswith(("network.backbone", "network.local_encoding")) for name in quantized)
+    # A scale for each output channel.
+    scales = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer if each.name.endswith("_scale")}
+    assert any(scale.size > 1 for scale in scales.values())
+
+
+def quantized_layers(model):
+    """Names of the layers whose weights are stored as int8."""
+    return [
+        each.name.removesuffix(".weight_quantized") for each in model.graph.initializer
+        if each.data_type == TensorProto.INT8 and each.name.endswith("weight_quantized")
+    ]  # fmt: skip
+
+
+def test_it_is_run_by_name_alone(int8_bundle, photograph, person_boxes):
+    found = {}
+    for name in ("onnxruntime-cpu", "onnxruntime-int8"):
+        with MeshRecoverer(int8_bundle, name, threads=1) as recoverer:
+            assert recoverer.backend == name and name in repr(recoverer)
+            found[name] = recoverer(photograph, person_boxes)
+    shift = np.linalg.norm(found["onnxruntime-cpu"].vertices - found["onnxruntime-int8"].vertices, axis=-1)
+    assert shift.mean() > 0 and np.isfinite(shift).all()
+    with MeshRecoverer(int8_bundle) as recoverer:
+        assert recoverer.backend != "onnxruntime-int8"
+    assert kinds()["onnxruntime-int8"].serves(Bundle.open(int8_bundle))
+
+
+def test_a_bundle_without_it_says_how_to_get_it(shared_bundle):
+    with pytest.raises(BackendError, match="has no int8 graph") as error:
+        open_backend("onnxruntime-int8", Bundle.open(shared_bundle))
+    assert "--int8" in error.value.fix
+    assert not kinds()["onnxruntime-int8"].serves(Bundle.open(shared_bundle))
+
+
+def test_a_changed_graph_is_refused_by_who_runs_it(int8_bundle, tmp_path):
+    bundle = shutil.copytree(int8_bundle, tmp_path / "bundle")
+    shutil.copy(bundle / "model.onnx", bundle / "model.int8.onnx")
+    open_backend("onnxruntime-cpu", Bundle.open(bundle)).close()
+    with pytest.raises(BundleError, match=r"model\.int8\.onnx"):
+        open_backend("onnxruntime-int8", Bundle.open(bundle))
+    document = json.loads((bundle / "manifest.json").read_text())
+    del document["graphs"][1]["file"]["sha256"]
+    (bundle / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("flags, slow", [("fpu avx2 avx512_vnni", False), ("fpu avx2", True), ("", False)])
+def test_a_processor_without_the_instructions_is_said(int8_bundle, monkeypatch, tmp_path, flags, slow):
+    (tmp_path / "cpuinfo").write_text(f"model name : A processor\nflags : {flags}\n" if flags else "processor : 0\n")
+    monkeypatch.setattr("glnet_infer.devices.Path", lambda _: tmp_path / "cpuinfo")
+    with MeshRecoverer(int8_bundle, "onnxruntime-int8", threads=1) as recoverer:
+        assert ("VNNI" in recoverer.backend_reason) == slow
+    assert ("VNNI" in kinds()["onnxruntime-int8"].state()) == slow
+
+
+def test_a_cost_beyond_the_bound_ends_the_export(small_checkpoint, tmp_path):
+    with pytest.raises(ExportError, match="Int8 costs too much") as error:
+        # A growth below zero is kept by nobody.
+        export(Source(small_checkpoint), tmp_path / "b", int8=Int8Options(crops=32, max_growth=-0.5))
+    assert "mpjpe grows from" in error.value.why and "leave --int8 out" in error.value.fix
+    assert not (tmp_path / "b").exists()
+
+
+def one_convolution(weight):
+    """A graph with one convolution of the crops' planes, and five crops with their cameras."""
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["image"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "layer.weight"], ["y"], name="conv"),
+        helper.make_node("ReduceSum", ["cameras"], ["unused"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", 8, 8, 3]),
+        helper.make_tensor_value_info("cameras", TensorProto.FLOAT, ["N", 4]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", len(weight), 8, 8])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(weight, "layer.weight")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    crops = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    return model, crops, np.ones((5, 4), np.float32)
+
+
+class Stubbed(Trial):
+    """Ten groups of layers of the same work; MPJPE grows by what is given for those in int8."""
+
+    def __init__(self, growth):
+        self.growth = growth
+        self.share = dict.fromkeys(growth, 0.1)
+
+    def cost(self, kept, persons, recovery):
+        grown = 100 + sum(self.growth[group] for group in self.growth if group not in kept)
+        return Int8Cost(8, 1.0, 1.0, (100, grown), (100, 100), (100, 100))
+
+
+def test_the_most_harmful_layers_stay_in_float32_until_the_bound_holds():
+    growth = dict(zip("abcdefghij", (1, 2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 9), strict=True))
+    harm = dict(growth)
+    assert Stubbed(growth).choose(harm, None, None, 0.05) == ["j"]  # a tenth of the work, from the start
+    assert Stubbed(growth).choose(harm, None, None, 0.02) == ["j", "b"]
+    assert Stubbed(growth).choose(harm, None, None, None) == ["j"]
+    assert "j" in Stubbed(growth).table(harm).splitlines()[1]
+    with pytest.raises(ExportError, match="Int8 costs too much") as error:  # with fewer than half of them in int8
+        Stubbed(dict.fromkeys("abcdefghij", 1)).choose(harm, None, None, 0.03)
+    assert "mpjpe grows from 100.00 to 105.00 mm" in error.value.why and "--max-int8-growth" in error.value.fix
+
+
+def test_a_layer_that_is_used_twice_is_in_int8_twice(tmp_path):
+    model, crops, cameras = one_convolution(np.ones((3, 3, 1, 1), np.float32))
+    second = helper.make_node("Conv", ["y", "layer.weight"], ["z"], name="again")
+    model.graph.node.append(second)
+    model.graph.output[0].name = "z"
+    onnx.save(model, tmp_path / "float.onnx")
+    quantizer = Quantizer(tmp_path / "float.onnx", ["layer"], crops, cameras)
+    assert quantizer.work == {"layer": 2 * 3 * 3 * 8 * 8}
+    quantizer.write(tmp_path / "int8.onnx", ["layer"])
+    convolutions = [node for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 2 and all("Dequantize" in node.input[0] for node in convolutions)
+    with pytest.raises(ExportError, match="not set up") as error:
+        Quantizer(tmp_path / "float.onnx", ["layer", "other"], crops, cameras)
+    assert "no convolution of other" in error.value.why
+
+
+def test_a_convolution_in_int8_is_off_by_its_steps(tmp_path):
+    """Against NumPy in float64: each factor is at most half a step of its own scale off."""
+    weight = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    model, crops, cameras = one_convolution(weight)
+    onnx.save(model, tmp_path / "float.onnx")
+    quantizer = Quantizer(tmp_path / "float.onnx", ["layer"], crops, cameras)
+    assert quantizer.work == {"layer": 4 * 3 * 8 * 8}
+    quantizer.write(tmp_path / "int8.onnx", ["layer"])
+    assert quantized_layers(onnx.load(tmp_path / "int8.onnx")) == ["layer"]
+    session = open_session((tmp_path / "int8.onnx").read_bytes(), session_options(1))
+    (found,) = session.run(["y"], {"crops": crops, "cameras": cameras})
+    exact = np.einsum("oi,nhwi->nohw", weight[:, :, 0, 0].astype(float), crops.astype(float))
+    half_step = np.abs(weight).max(axis=(1, 2, 3)) / 127 / 2  # of each output channel's weights; pixels have whole steps
+    output_step = (exact.max() - min(exact.min(), 0)) / 255
+    allowed = half_step * 3 * 255 + np.abs(weight).sum(axis=(1, 2, 3)) * 0.5 + 0.51 * output_step
+    assert (np.abs(found - exact).max(axis=(0, 2, 3)) <= allowed).all()
+    assert np.abs(found - exact).max() > 0
+
+
+def test_errors_are_against_the_truth(demo_body):
+    persons = SyntheticSource(demo_body, CropSpec(64), seed=1).sample(3)
+    with torch.no_grad():
+        vertices, joints = demo_body.pose(persons.rotations, persons.betas)
+    exact = {
+        "vertices": vertices.numpy() + np.float32(2),
+        "joints": joints.numpy() + np.float32(2),
+        "reference_pixel": np.zeros((3, 2), np.int32),
+    }
+    off = {name: array.copy() for name, array in exact.items()}
+    off["joints"][:, 1] += np.float32((0.024, 0, 0))  # one of 24 joints by 24 mm
+    off["vertices"][..., 1] += np.float32(0.005)
+    off["reference_pixel"][0] = 1
+    found = cost(off, exact, persons, demo_body)
+    assert found.mpjpe_mm == pytest.approx((0, 1), abs=1e-3)
+    assert found.pve_mm == pytest.approx((0, 5), abs=1e-3)
+    assert found.pa_mpjpe_mm[0] == pytest.approx(0, abs=1e-3) and 0 < found.pa_mpjpe_mm[1] < 3
+    assert found.vertices_mean_mm == pytest.approx(5, abs=1e-3) == vertex_shift(off, exact)
+    assert found.pixel_agreement == pytest.approx(2 / 3) and found.crops == 3
+
+
+def test_growth_is_a_share_of_float32s_error():
+    found = Int8Cost(8, 1.0, 1.0, (100, 103), (50, 50), (200, 199))
+    assert not found.misses(0.031)
+    assert [miss.split()[0] for miss in found.misses(0.029)] == ["mpjpe"]
+    broken = dataclasses.replace(found, pve_mm=(200, float("nan")))
+    assert [miss.split()[0] for miss in broken.misses(0.5)] == ["pve"]
+
+
+def test_photographs_are_cut_as_the_runtime_cuts_them(int8_bundle, photograph, tmp_path):
+    for index in range(8):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), photograph)
+    spec = Bundle.open(int8_bundle).manifest.crop
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "0.png").read_bytes()[:1000])
+    (crops, cameras), unread = photographed(tmp_path, spec)
+    assert len(unread) == 1 and "damaged.png" in unread[0]
+    assert crops.shape == (16, spec.size, spec.size, 3)
+    with MeshRecoverer(int8_bundle, "onnxruntime-cpu", threads=1, detector=DEFAULT_DETECTOR) as recoverer:
+        persons = recoverer.prepare(photograph, None, None)
+    np.testing.assert_array_equal(crops[:2], persons.crops)
+    np.testing.assert_array_equal(cameras[:2], persons.cameras)
+    (tmp_path / "7.png").unlink()
+    with pytest.raises(ExportError, match="show 14 persons"):
+        photographed(tmp_path, CropSpec(96))
