@@ -52,10 +52,6 @@ class OnnxRuntimeBackend(OfThisProcess):
     """
 
     def __init__(self, bundle: Bundle, device: str, threads: int | None = None, purpose: str = RUNTIME) -> None:
-        graph = bundle.manifest.graph_for(purpose)
-        if graph is None:
-            raise BackendError(f"The bundle {bundle.directory} has no int8 graph.", fix="export it again with --int8")
-        file = bundle.graph_file if purpose == RUNTIME else CheckedFile(bundle.directory, graph.file)
         onnxruntime = import_onnxruntime()
         missing = load_cuda(onnxruntime) if device == "cuda" else ""
         provider, provider_options = PROVIDERS[device]
@@ -65,6 +61,10 @@ class OnnxRuntimeBackend(OfThisProcess):
                 why=f"version {onnxruntime.__version__} has {', '.join(onnxruntime.get_available_providers())}",
                 fix=f"pip uninstall onnxruntime, then {install_hint('gpu')}",
             )
+        graph = bundle.manifest.graph_for(purpose)
+        if graph is None:
+            raise BackendError(f"The bundle {bundle.directory} has no int8 graph.", fix="export it again with --int8")
+        file = bundle.graph_file if purpose == RUNTIME else CheckedFile(bundle.directory, graph.file)
         half = graph.precision == "mixed"
 
         def open_graph(threads: int | None) -> Any:

@@ -182,6 +182,7 @@ BUILT_IN = (
         "the bundle's int8 graph on the CPU",
         _open_onnxruntime("cpu", INT8),
         _int8_state,
+        obstacle=lambda bundle: "" if bundle.manifest.graph_for(INT8) else "the bundle has no int8 graph",
         serves=lambda bundle: bundle.manifest.graph_for(INT8) is not None,
         extra="cpu",
         packages=("onnxruntime",),

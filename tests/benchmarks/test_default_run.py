@@ -162,7 +162,7 @@ def test_a_backend_of_another_package_has_a_row(bench, small, shared_bundle, tmp
     ours = registry.kinds()["onnxruntime-cpu"]
     other = BackendKind("other", "another's engine", ours.open, lambda: "available", packages=("pytest",))
     table = {**registry.kinds(), "other": other}
-    for module in ("glnet_bench.runners.registry", "glnet_bench.machine.hardware"):
+    for module in ("glnet_infer.backends.registry", "glnet_bench.runners.registry", "glnet_bench.machine.hardware"):
         monkeypatch.setattr(f"{module}.kinds", lambda: table)
     monkeypatch.setattr(runs, "run_alone", lambda *_, **__: Soak())
     path = tmp_path / "r.json"
@@ -180,4 +180,4 @@ def test_an_obstacle_that_shows_is_no_reason_to_start_a_process(shared_bundle, m
     monkeypatch.setattr("glnet_bench.runners.registry.gpus", lambda: [])
     bundle = Bundle.open(shared_bundle)
     shown = {name for name in backend_names() if obstacle(name, bundle)}
-    assert shown == {"torch-cuda-graph", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"}
+    assert shown == {"torch-cuda-graph", "onnxruntime-cuda", "onnxruntime-int8", "tensorrt", "tensorrt-rtx"}

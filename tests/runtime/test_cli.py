@@ -381,7 +381,10 @@ def test_doctor_as_json():
     assert report["system"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert report["packages"]["opencv-python-headless"].split(".")[0] == cv2.__version__.split(".")[0]
     assert report["backends"]["onnxruntime-cpu"] == "available"
-    assert set(report["backends"]) == {"tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "triton", "triton+http"}
+    assert set(report["backends"]) == {
+        *("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-int8"),
+        *("triton", "triton+http"),
+    }
     assert "no SMPL file" in report["bodies"][0]
 
 

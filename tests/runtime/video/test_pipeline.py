@@ -188,15 +188,18 @@ def test_late_items_make_way():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_drains(number):
-    before = signal.getsignal(number)
+    found = signal.signal(number, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, which stays so
     results = []
-    with Pipeline(count(), each(lambda item: item)) as pipeline, on_interrupt(pipeline.stop):
-        for item in pipeline:
-            results.append(item)
-            if item == 20:
-                os.kill(os.getpid(), number)
+    try:
+        with Pipeline(count(), each(lambda item: item)) as pipeline, on_interrupt(pipeline.stop):
+            for item in pipeline:
+                results.append(item)
+                if item == 20:
+                    os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, found)
     assert pipeline.stopped and results == list(range(len(results))) and len(results) > 20
-    assert signal.getsignal(number) == before
 
 
 def test_a_second_interrupt_comes_through():
