@@ -52,6 +52,7 @@ def see_chunk(video: Path, window: Window, observer: Observes, options: FollowOp
     except InputError:
         if window.start is None:
             raise
+        open_source(video).close()  # it can be read at all here, on this machine: else this is an error
         recorder.save(target, None)  # all its frames are damaged, which whoever reads the whole passes over, too
         return 0
     frames = 0

@@ -10,6 +10,7 @@ from glnet_infer import InputError, Intrinsics, MeshRecoverer
 from glnet_infer.jobs.actor import Worker
 from glnet_infer.jobs.chunks import chunk_starts, read_recording, windows
 from glnet_infer.jobs.items import Chunk, Join, Orders, Survey, recording_of
+from glnet_infer.jobs.videos import see_chunk
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_data import COLUMNS, RAW
 from glnet_infer.video.following import FollowOptions
@@ -167,6 +168,13 @@ def test_a_video_that_is_none_fails_when_it_is_surveyed(orders, tmp_path):
 
 
 # Where chunks begin
+
+
+def test_a_chunk_of_a_video_that_cannot_be_read_here_is_no_empty_one(tmp_path):
+    """Where a machine lacks the archive, or lost it meanwhile."""
+    with pytest.raises(InputError, match="gone"):
+        see_chunk(tmp_path / "gone.mp4", Window(start=1.0), None, FollowOptions(), tmp_path / "chunk.npz")
+    assert not (tmp_path / "chunk.npz").exists()
 
 
 def test_chunks_begin_where_persons_are_looked_for_behind_a_key_frame():
