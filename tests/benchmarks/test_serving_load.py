@@ -44,7 +44,8 @@ class Server:
         time.sleep(0.001)
         if case.picture[:2] != b"\xff\xd8" or not case.picture.endswith(b"\xff\xd9") or (boxes[:, 2] < boxes[:, 0]).any():
             raise RefusedError("[StatusCode.INVALID_ARGUMENT] bad")
-        vertices = np.repeat(np.round(boxes[:, None, :3], 3), 4, axis=1) + len(case.picture)
+        # Small enough for float32 to hold a hundredth: a large picture's bytes are above 2^18, where its steps are 0.03.
+        vertices = np.repeat(np.round(boxes[:, None, :3], 3), 4, axis=1) + len(case.picture) % 1000
         return self.spoil(Answer(boxes.copy(), vertices.astype(np.float32)), number)
 
 
