@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "persons": GROUND | PIXELS | {"backends", "detection"},
     "video": GROUND | PIXELS | {"results", "detection"},  # it follows with whatever recovers persons
     "recoverer": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "video"},
-    "serving": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "recoverer"},
+    "serving": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "recoverer"},
     "jobs": GROUND | PIXELS | {"bundle", "results", "backends", "detection", "persons", "recoverer", "video"},
 }
 

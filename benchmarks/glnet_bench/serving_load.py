@@ -75,6 +75,22 @@ class Counts:
     words: Counter[str] = field(default_factory=Counter)
 
 
+class Answer:
+    """The answer to one image.
+
+    Args:
+        result: What Triton's client gave: arrays whose first side counts images.
+    """
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def as_numpy(self, name: str) -> NDArray[Any]:
+        """An output by its name."""
+        array: NDArray[Any] = self._result.as_numpy(name)[0]
+        return array
+
+
 class Asker:
     """A client of the model of images, for one thread.
 
@@ -86,15 +102,15 @@ class Asker:
         self._module, self._address = import_client("triton"), address
         self._client = self._module.InferenceServerClient(address.place)
 
-    def __call__(self, case: Case, boxes: NDArray[np.float64]) -> Any:
+    def __call__(self, case: Case, boxes: NDArray[np.float64]) -> Answer:
         """The answer to a case with these boxes."""
         inputs = [
-            self._module.InferInput("image", [1], "BYTES"),
-            self._module.InferInput("boxes", list(boxes.shape), "FP64"),
+            self._module.InferInput("image", [1, 1], "BYTES"),
+            self._module.InferInput("boxes", [1, *boxes.shape], "FP64"),
         ]
-        inputs[0].set_data_from_numpy(np.array([case.picture], object))
-        inputs[1].set_data_from_numpy(boxes)
-        return self._client.infer(self._address.model, inputs, client_timeout=self._address.timeout)
+        inputs[0].set_data_from_numpy(np.array([[case.picture]], object))
+        inputs[1].set_data_from_numpy(boxes[None])
+        return Answer(self._client.infer(self._address.model, inputs, client_timeout=self._address.timeout))
 
     @property
     def refusal(self) -> type[Exception]:
@@ -149,7 +165,7 @@ def client(address: Address, good: list[Case], seed: int, end: float, counts: Co
             counts.counts[_judged(answer, boxes, case)] += 1
 
 
-def _judged(answer: Any, boxes: NDArray[np.float64], case: Case) -> str:
+def _judged(answer: Answer, boxes: NDArray[np.float64], case: Case) -> str:
     if not np.array_equal(answer.as_numpy("boxes"), boxes):
         return "swapped"
     vertices, wanted = answer.as_numpy("vertices"), case.vertices

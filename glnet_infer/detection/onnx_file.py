@@ -40,6 +40,7 @@ class OnnxDetector(OfThisProcess):
         family: Name of its family; None finds it by names and shapes.
         threshold: Least score of what counts as a person.
         threads: Threads of ONNX Runtime; one for each core that this process may use where None.
+        content: What :func:`detector_content` read, so that nothing else is run. None: the file is read here.
 
     Raises:
         InputError: The file is missing, damaged or not a detector of a known family.
@@ -50,13 +51,18 @@ class OnnxDetector(OfThisProcess):
     """
 
     def __init__(
-        self, path: Path, family: str | None = None, threshold: float = DEFAULT_THRESHOLD, threads: int | None = None
+        self,
+        path: Path,
+        family: str | None = None,
+        threshold: float = DEFAULT_THRESHOLD,
+        threads: int | None = None,
+        content: bytes | None = None,
     ) -> None:
         if family is not None and family not in FAMILIES:
             raise InputError(f"There is no family of detectors {family!r}.", fix=f"families: {', '.join(FAMILIES)}")
         self._path, self._threshold = path, threshold
         self._home = HomeProcess()
-        self._session = _open(path, threads)
+        self._session = _open(path, detector_content(path) if content is None else content, threads)
         self._image, self._sizes = self._inputs()
         sides = self._image.shape[2:]
         self._height, self._width = (side if isinstance(side, int) else USUAL_SIDE for side in sides)
@@ -146,10 +152,18 @@ class OnnxDetector(OfThisProcess):
         )
 
 
-def _open(path: Path, threads: int | None) -> Any:
-    """A session on the CPU."""
+def detector_content(path: Path) -> bytes:
+    """The bytes of a detector's file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     fix = "check the path and its permissions"
-    content = read_file(path, InputError, what=f"The detector {path} was not read.", fix=fix, largest=LARGEST_FILE)
+    return read_file(path, InputError, what=f"The detector {path} was not read.", fix=fix, largest=LARGEST_FILE)
+
+
+def _open(path: Path, content: bytes, threads: int | None) -> Any:
+    """A session on the CPU."""
     again = "export the detector again, as one ONNX file without loops"
     try:
         problem = OnnxContent.of(content).problem(BRANCHES)

@@ -100,22 +100,30 @@ def open_detector(detector: str | Path, *, threshold: float = DEFAULT_THRESHOLD,
     """
     if not (is_number(threshold) and 0 <= threshold <= 1):
         raise InputError(f"The detector's threshold is {threshold!r:.40}.", why="scores are 0 to 1", fix="give 0 to 1")
-    kind = kinds().get(detector) if isinstance(detector, str) else None
-    if kind is not None:
-        return kind.open(threshold, threads)
-    path, family = _file_and_family(str(detector))
+    file = detector_file(detector)
+    if file is None:
+        return kinds()[str(detector)].open(threshold, threads)
+    from glnet_infer.detection.onnx_file import OnnxDetector
+
+    return OnnxDetector(*file, threshold, threads)
+
+
+def detector_file(detector: str | Path) -> tuple[Path, str | None] | None:
+    """The ONNX file that is meant by a detector, and the family that it is said to be of. None for a name.
+
+    Args:
+        detector: As :func:`open_detector` takes it.
+
+    Raises:
+        InputError: It is neither a file nor a name.
+    """
+    if isinstance(detector, str) and detector in kinds():
+        return None
+    head, colon, family = str(detector).rpartition(":")
+    path, forced = (Path(head), family) if colon and head.lower().endswith(".onnx") else (Path(detector), None)
     if path.suffix.lower() != ".onnx":
         raise InputError(
             f"There is no detector {str(detector)!r}.",
             fix=f"detectors: {', '.join(f'{each.name} ({each.finds})' for each in kinds().values())}, or {FILE_FORM}",
         )
-    from glnet_infer.detection.onnx_file import OnnxDetector
-
-    return OnnxDetector(path, family, threshold, threads)
-
-
-def _file_and_family(text: str) -> tuple[Path, str | None]:
-    head, colon, family = text.rpartition(":")
-    if colon and head.lower().endswith(".onnx"):
-        return Path(head), family
-    return Path(text), None
+    return path, forced

@@ -5,7 +5,7 @@ This module is the one place where names, types and shapes of such requests and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ from glnet_infer.contract import GRAPH_OUTPUTS, TensorSpec
 from glnet_infer.detection import DEFAULT_DETECTOR
 from glnet_infer.errors import InputError
 from glnet_infer.image_files import decode_picture
+from glnet_infer.persons import Persons
 from glnet_infer.recoverer import MeshRecoverer
 from glnet_infer.results.meshes import Meshes
 
@@ -32,7 +33,7 @@ FRAME_INPUTS: tuple[TensorSpec, ...] = (
     TensorSpec("boxes", "float64", ("N", 4), "x1, y1, x2, y2 in image pixels; without them, persons are looked for"),
     TensorSpec("camera", "float64", (4,), "fx, fy, cx, cy in image pixels; without it, a guess"),
 )
-"""Inputs of a request. Each is optional, but that there is exactly one image."""
+"""Inputs of a request. Each is optional, but that there is exactly one image. Triton puts a side of 1 before all others."""
 
 _IN_THE_IMAGE = {"keypoints_2d": "regressed keypoints x, y in image pixels", "reference_pixel": ""}
 
@@ -47,7 +48,10 @@ FRAME_OUTPUTS: tuple[TensorSpec, ...] = (
     TensorSpec("camera", "float64", (4,), "as given, or the guess, fx, fy, cx, cy in image pixels"),
     TensorSpec("image_size", "int32", (2,), "width and height of the image, as it is seen, in pixels"),
 )
-"""Outputs of a request: rows are persons, in the order of the boxes. ``V`` vertices, ``K`` keypoints."""
+"""Outputs of a request: rows are persons, in the order of the boxes. ``V`` vertices, ``K`` keypoints.
+
+Triton puts a side of 1 before all others here, too.
+"""
 
 
 class Frames:
@@ -66,18 +70,15 @@ class Frames:
     def __init__(self, directory: str | Path, backend: Backend, detector: str = DEFAULT_DETECTOR) -> None:
         self._recoverer = MeshRecoverer(Bundle.open(directory, graph=False), backend, detector=detector)
 
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Answer one request.
+    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> Persons:
+        """Check one request and cut its crops. Nothing of the request is held afterwards but its boxes.
 
         Args:
             inputs: Those of :data:`FRAME_INPUTS` that are given. ``image`` is an array of one ``bytes``.
 
-        Returns:
-            All of :data:`FRAME_OUTPUTS`, C-contiguous.
-
         Raises:
             InputError: The request cannot be used.
-            BackendError: The backend or the detector failed.
+            BackendError: The detector failed.
         """
         boxes, camera = inputs.get("boxes"), inputs.get("camera")
         if boxes is not None and len(boxes) > MOST_BOXES:
@@ -86,7 +87,21 @@ class Frames:
                 why=f"at most {MOST_BOXES} are taken in one",
                 fix="send several requests",
             )
-        return answer(self._recoverer(image_of(inputs), boxes, None if camera is None else camera_of(camera)))
+        return self._recoverer.prepare(image_of(inputs), boxes, None if camera is None else camera_of(camera))
+
+    def answers(self, requests: Sequence[Persons]) -> list[dict[str, NDArray[Any]] | Exception]:
+        """Answer several requests, whose crops are run together.
+
+        Args:
+            requests: What :meth:`prepare` gave.
+
+        Returns:
+            For each request all of :data:`FRAME_OUTPUTS`, C-contiguous; or what its crops failed with when they ran alone.
+        """
+        try:
+            return [answer(meshes) for meshes in self._recoverer.recover(requests)]
+        except Exception as error:  # whatever one of them fails with, the others are answered
+            return [error] if len(requests) == 1 else [each for one in requests for each in self.answers([one])]
 
     def close(self) -> None:
         """Free what it holds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,19 @@ from glnet_infer.backends import Outputs
 from glnet_infer.backends.triton.outputs import as_promised
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.contract import GRAPH_INPUTS, TensorSpec
+from glnet_infer.detection.registry import detector_file
 from glnet_infer.errors import BackendError, GlnetError, InputError, first_line
-from glnet_infer.serving.frames import FRAME_INPUTS, Frames
+from glnet_infer.persons import Persons, in_groups
+from glnet_infer.serving.frames import FRAME_INPUTS, MOST_BOXES, Frames
 
 BUNDLE_FOLDER = "bundle"
 """Folder beside ``model.py`` with the bundle, which has no graph."""
 
 NETWORK, DETECTOR, MOST_CROPS = "network", "detector", "most_crops"
-"""Parameters of the model's configuration: the model of the graph, what finds persons, crops in one call."""
+"""Parameters of the model's configuration: the model of the graph, what finds persons, crops in one call.
+
+What finds persons is a name, or a file: its path from ``model.py``, with its family after a colon where it is forced.
+"""
 
 
 class TritonFrames:
@@ -37,6 +43,7 @@ class TritonFrames:
 
     Raises:
         BundleError: The bundle beside ``model.py`` is missing, damaged or changed.
+        InputError: There is no such detector, or its file cannot be used.
         BackendError: NumPy does not fit the server, or the detector cannot start.
     """
 
@@ -45,27 +52,69 @@ class TritonFrames:
         self._utils = utils
         parameters = json.loads(arguments["model_config"]).get("parameters", {})
         options = {name: entry["string_value"] for name, entry in parameters.items()}
-        folder = Path(arguments["model_repository"]) / arguments["model_version"] / BUNDLE_FOLDER
-        outputs = Manifest.read(folder).outputs
+        here = Path(arguments["model_repository"]) / arguments["model_version"]
+        outputs = Manifest.read(here / BUNDLE_FOLDER).outputs
         network = CalledNetwork(utils, options[NETWORK], outputs, int(options[MOST_CROPS]))
-        self._frames = Frames(folder, network, options[DETECTOR])
+        detector = options[DETECTOR]
+        if detector_file(detector) is not None:  # a relative path begins beside model.py
+            detector = str(here / detector)
+        self._frames = Frames(here / BUNDLE_FOLDER, network, detector)
 
-    def answer(self, request: Any) -> Any:
-        """The response to a request. One that cannot be used gets its error, and disturbs no other."""
+    def answers(self, requests: Sequence[Any]) -> list[Any]:
+        """The responses to requests, in their order. One that cannot be used gets its error, and disturbs no other.
+
+        The crops of all requests go to the network together, in as few calls as it allows.
+        """
+        responses: list[Any] = [None] * len(requests)
+        prepared: list[tuple[int, Persons]] = []
+        for number, request in enumerate(requests):
+            try:
+                prepared.append((number, self._frames.prepare(self._inputs(request))))
+            except Exception as error:  # see _refusal
+                responses[number] = self._refusal(error)
+        # In groups, so that memory is bounded however many requests ask for however many persons.
+        for group in in_groups(prepared, lambda group: sum(len(persons) for _, persons in group) <= MOST_BOXES):
+            answers = self._frames.answers([persons for _, persons in group])
+            for (number, _), outputs in zip(group, answers, strict=True):
+                responses[number] = self._response(outputs)
+        return responses
+
+    def _inputs(self, request: Any) -> dict[str, NDArray[Any]]:
+        """Inputs of the one image of a request. Triton puts a side for images before the sides of every array.
+
+        Raises:
+            InputError: There is another number of images.
+        """
+        found = ((spec.name, self._utils.get_input_tensor_by_name(request, spec.name)) for spec in FRAME_INPUTS)
+        inputs = {name: tensor.as_numpy() for name, tensor in found if tensor is not None}
+        for name, array in inputs.items():
+            if array.shape[:1] != (1,):
+                raise InputError(
+                    f"The request's {name} has the shape {array.shape}.",
+                    why="its first side counts images, and a request has one: each image has persons of its own number",
+                    fix="send each image in a request of its own; the server runs them together",
+                )
+        return {name: array[0] for name, array in inputs.items()}
+
+    def _response(self, outputs: dict[str, NDArray[Any]] | Exception) -> Any:
+        if isinstance(outputs, Exception):
+            return self._refusal(outputs)
         utils = self._utils
         try:
-            found = ((spec.name, utils.get_input_tensor_by_name(request, spec.name)) for spec in FRAME_INPUTS)
-            outputs = self._frames({name: tensor.as_numpy() for name, tensor in found if tensor is not None})
-            return utils.InferenceResponse([utils.Tensor(name, array) for name, array in outputs.items()])
-        except InputError as error:
-            failure = utils.TritonError(str(error), utils.TritonError.INVALID_ARG)
-        except GlnetError as error:
-            failure = utils.TritonError(str(error), utils.TritonError.INTERNAL)
-        except Exception as error:  # a mistake of ours ends no other request
-            utils.Logger.log_error(traceback.format_exc())
+            return utils.InferenceResponse([utils.Tensor(name, array[None]) for name, array in outputs.items()])
+        except Exception as error:  # see _refusal
+            return self._refusal(error)
+
+    def _refusal(self, error: Exception) -> Any:
+        """The response to a request that failed. A mistake of ours is logged, and ends no other request."""
+        utils = self._utils
+        words, code = str(error), utils.TritonError.INTERNAL
+        if isinstance(error, InputError):
+            code = utils.TritonError.INVALID_ARG
+        elif not isinstance(error, GlnetError):
+            utils.Logger.log_error("".join(traceback.format_exception(error)))
             words = f"glnet_frames failed in a way that was not foreseen: {type(error).__name__}: {first_line(error)}"
-            failure = utils.TritonError(words, utils.TritonError.INTERNAL)
-        return utils.InferenceResponse(error=failure)
+        return utils.InferenceResponse(error=utils.TritonError(words, code))
 
     def close(self) -> None:
         """Free what it holds."""

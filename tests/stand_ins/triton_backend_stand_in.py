@@ -46,10 +46,10 @@ class InferenceResponse:
 
 
 class Request:
-    """A client's request: arrays by name."""
+    """A client's request for one image: arrays by name, before which Triton puts a side that counts images."""
 
     def __init__(self, **arrays):
-        self.tensors = {name: Tensor(name, array) for name, array in arrays.items()}
+        self.tensors = {name: Tensor(name, array[None]) for name, array in arrays.items()}
 
 
 class Utils:

@@ -19,7 +19,7 @@ from glnet_infer.serving.triton_frames import DETECTOR, MOST_CROPS, NETWORK
 NETWORK_MODEL, FRAMES_MODEL = "glnet", "glnet_frames"
 
 QUEUE_MICROSECONDS = 2000
-"""How long a crop waits for others to be run with."""
+"""How long a crop waits for others to be run with. Images wait for none: they gather while those before are at work."""
 
 _TYPES = {
     "uint8": "TYPE_UINT8",
@@ -44,7 +44,7 @@ class Served:
     Attributes:
         backend: ``onnxruntime`` or ``tensorrt``.
         file: Name of the graph's or engine's file in the repository.
-        most_crops: Most crops of one batch.
+        most_crops: Most crops of one batch, and most images that are taken at once.
         instances: Copies of the graph that run side by side.
         frame_instances: Processes that cut crops side by side.
         gpu: Number of the GPU. None: the CPU for ONNX Runtime, every GPU for TensorRT.
@@ -94,12 +94,18 @@ def frames_config(manifest: Manifest, served: Served, detector: str) -> dict[str
         # What the graph gives has the graph's sides; numbers of persons stay open.
         shape = ("N", *sizes[spec.name][1:]) if spec.name in sizes else spec.shape
         outputs.append(_tensor(spec, shape))
+    inputs = []
+    for spec in FRAME_INPUTS:
+        # Without it, Triton gives images of one size and one number of boxes alone to the model at once.
+        ragged = {"allow_ragged_batch": True} if any(isinstance(side, str) for side in spec.shape) else {}
+        inputs.append({**_tensor(spec, spec.shape), **ragged, "optional": True})
     return {
         "name": FRAMES_MODEL,
         "backend": "python",
-        "max_batch_size": 0,
-        "input": [{**_tensor(spec, spec.shape), "optional": True} for spec in FRAME_INPUTS],
+        "max_batch_size": served.most_crops,
+        "input": inputs,
         "output": outputs,
+        "dynamic_batching": {},
         "instance_group": [{"count": served.frame_instances, "kind": Word("KIND_CPU")}],
         "parameters": _parameters({NETWORK: NETWORK_MODEL, DETECTOR: detector, MOST_CROPS: str(served.most_crops)}),
     }

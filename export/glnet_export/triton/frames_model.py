@@ -19,7 +19,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """The responses to requests, in their order."""
-        return [self._frames.answer(request) for request in requests]
+        return self._frames.answers(requests)
 
     def finalize(self) -> None:
         """Called once, when the model is unloaded."""

@@ -114,8 +114,13 @@ def expected_frames(document, served):
     return {
         "name": "glnet_frames",
         "backend": "python",
-        "input": tensors(inputs, optional=True),
+        "max_batch_size": served.most_crops,
+        "input": [
+            {**tensor, **({"allow_ragged_batch": True} if "-1" in tensor["dims"] else {})}
+            for tensor in tensors(inputs, optional=True)
+        ],
         "output": tensors(outputs),
+        "dynamic_batching": {},
         "instance_group": [{"count": served.frame_instances, "kind": "KIND_CPU"}],
         "parameters": {
             "network": {"string_value": "glnet"},

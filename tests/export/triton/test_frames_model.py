@@ -68,7 +68,8 @@ def here(shared_bundle):
 
 def arrays_of(response):
     assert not response.has_error(), response.error().message()
-    return {name: tensor.as_numpy() for name, tensor in response.tensors.items()}
+    assert all(tensor.as_numpy().shape[0] == 1 for tensor in response.tensors.values())
+    return {name: tensor.as_numpy()[0] for name, tensor in response.tensors.items()}
 
 
 def file_of(image):
@@ -88,7 +89,7 @@ def test_answers_are_the_runtimes_for_files_and_frames(model, utils, here, photo
         here(photograph),
     ]
     responses = model.execute(requests)
-    assert len(responses) == 3 and utils.calls == [2, 2, 2, 2, 2]
+    assert len(responses) == 3 and utils.calls == [2, 2, 2, 2, 2]  # ten persons, at most two of them in a call
     for response, meshes in zip(responses, wanted, strict=True):
         found = arrays_of(response)
         for name in ARRAYS:
@@ -133,6 +134,74 @@ def test_a_bad_request_fails_alone(model, utils, here, photograph, person_boxes,
     assert bad.error().code == "invalid" and words in bad.error().message() and not utils.logged
     for response in (first, last):
         np.testing.assert_array_equal(arrays_of(response)["vertices"], here(photograph, person_boxes).vertices)
+
+
+@pytest.fixture
+def roomy(utils, repository):
+    """The model with room for more crops in a call than the requests of a test have."""
+    frames = triton_frames.TritonFrames(utils, arguments(repository, detector="none", most_crops="64"))
+    yield frames
+    frames.close()
+
+
+def person(photograph, number, persons=1):
+    """A request for persons in places of its own."""
+    boxes = np.array([[600.0 + 8 * number, 30 + each, 960, 740] for each in range(persons)]).reshape(-1, 4)
+    return Request(frame=photograph, boxes=boxes)
+
+
+def test_the_crops_of_all_requests_are_one_call(roomy, utils, here, photograph):
+    """Bad ones among them take no part, and each answer is its request's."""
+    persons = [1, 3, 1, 2, 0, 1]
+    requests = [person(photograph, number, count) for number, count in enumerate(persons)]
+    bad = {1: Request(**BAD["half a file"][0]), 4: Request(**BAD["outside"][0]), 8: Request(**BAD["too many"][0])}
+    requests = [bad[place] if place in bad else requests.pop(0) for place in range(9)]
+    responses = roomy.answers(requests)
+    assert utils.calls == [sum(persons)]
+    for place, (request, response) in enumerate(zip(requests, responses, strict=True)):
+        if place in bad:
+            assert response.error().code == "invalid"
+            continue
+        found, boxes = arrays_of(response), request.tensors["boxes"].as_numpy()[0]
+        np.testing.assert_array_equal(found["boxes"], boxes)
+        wanted = here(photograph, boxes)
+        for name in ARRAYS:  # metres and pixels; sums are split by the size of the batch
+            np.testing.assert_allclose(found[name], getattr(wanted, name), atol=1e-5, rtol=2e-6, err_msg=name)
+
+
+def test_a_call_that_fails_is_repeated_for_each_request_and_fails_one(roomy, utils, here, photograph, monkeypatch):
+    """Who asks for what the network cannot do does not take others' answers along."""
+    requests = [person(photograph, number, persons) for number, persons in enumerate((1, 3, 1))]
+    real = utils.InferenceRequest.exec
+
+    def fails_on_three(request):
+        utils.failure = "" if len(request._inputs["crops"]) < 3 else "overflow"
+        return real(request)
+
+    monkeypatch.setattr(utils.InferenceRequest, "exec", fails_on_three)
+    first, second, third = roomy.answers(requests)
+    assert utils.calls == [5, 1, 3, 1]
+    assert second.error().code == "internal" and "overflow" in second.error().message()
+    for request, response in ((requests[0], first), (requests[2], third)):
+        wanted = here(photograph, request.tensors["boxes"].as_numpy()[0]).vertices
+        np.testing.assert_array_equal(arrays_of(response)["vertices"], wanted)
+
+
+def test_memory_is_bounded_however_many_ask_together(roomy, utils, photograph, monkeypatch):
+    monkeypatch.setattr(triton_frames, "MOST_BOXES", 4)
+    responses = roomy.answers([person(photograph, number, persons) for number, persons in enumerate((3, 1, 2, 6, 1))])
+    assert utils.calls == [4, 2, 6, 1]
+    assert [len(arrays_of(response)["boxes"]) for response in responses] == [3, 1, 2, 6, 1]
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_a_request_of_another_number_of_images_fails_alone(roomy, utils, photograph, images):
+    """Triton takes several images as well as one wherever it may run requests together."""
+    bad, good = person(photograph, 0), person(photograph, 1)
+    bad.tensors = {name: Tensor(name, np.repeat(tensor.as_numpy(), images, axis=0)) for name, tensor in bad.tensors.items()}
+    first, second = roomy.answers([bad, good])
+    assert first.error().code == "invalid" and f"shape ({images}, 800, 1200, 3)" in first.error().message()
+    assert len(arrays_of(second)["boxes"]) == 1
 
 
 def test_a_failure_of_the_network_is_its_requests(model, utils, photograph, person_boxes):
@@ -194,6 +263,6 @@ def test_a_bundle_that_was_changed_is_refused_when_the_model_is_loaded(utils, sh
 
 def test_the_detector_is_the_configurations(utils, repository, here):
     frames = triton_frames.TritonFrames(utils, arguments(repository, detector="none"))
-    found = arrays_of(frames.answer(Request(frame=GREY)))
+    found = arrays_of(*frames.answers([Request(frame=GREY)]))
     frames.close()
     np.testing.assert_array_equal(found["boxes"], [[0, 0, 50, 40]])
