@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from detector_graphs import FLOAT, constant_graph
 from triton_server import on_the_cpu, served
 
 from glnet_export.triton.repository import RepositoryOptions, write_repository
@@ -18,21 +20,16 @@ SAME = 1e-6
 IN_A_BATCH = 1e-5
 """Metres: ten such units, where sums are split by the size of the batch."""
 
-TOGETHER = 6
-"""Requests that become one batch."""
+TOGETHER, BAD = 6, 2
+"""Requests that become one batch, and those among them that cannot be used."""
 
 
 @pytest.fixture(scope="module")
 def server(triton, shared_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("triton")
-    repository = folder / "repository"
-    write_repository(shared_bundle, repository, RepositoryOptions(most_crops=TOGETHER, frame_instances=TOGETHER))
-    on_the_cpu(repository)
-    config = repository / "glnet" / "config.pbtxt"
-    text = config.read_text(encoding="utf-8")
-    assert "max_queue_delay_microseconds: 2000\n" in text  # whatever holds a request up, the batch waits for it
-    config.write_text(text.replace("microseconds: 2000\n", "microseconds: 3000000\n"), encoding="utf-8")
-    with served(repository, triton, folder / "log") as running:
+    write_repository(shared_bundle, folder / "repository", RepositoryOptions(most_crops=TOGETHER, frame_instances=1))
+    on_the_cpu(folder / "repository")
+    with served(folder / "repository", triton, folder / "log") as running:
         yield running
 
 
@@ -45,7 +42,7 @@ def client(server):
 
 
 def ask(client, **arrays):
-    """The answer of glnet_frames, by name."""
+    """The answer of glnet_frames to one image, by name."""
     import tritonclient.grpc as grpc
     from tritonclient.utils import np_to_triton_dtype
 
@@ -55,10 +52,10 @@ def ask(client, **arrays):
             array = np.array([array], object)
         elif name in ("boxes", "camera"):
             array = np.asarray(array, np.float64)
-        inputs.append(grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
-        inputs[-1].set_data_from_numpy(array)
+        inputs.append(grpc.InferInput(name, [1, *array.shape], np_to_triton_dtype(array.dtype)))
+        inputs[-1].set_data_from_numpy(array[None])
     result = client.infer("glnet_frames", inputs, client_timeout=60)
-    return {spec.name: result.as_numpy(spec.name) for spec in FRAME_OUTPUTS}
+    return {spec.name: result.as_numpy(spec.name)[0] for spec in FRAME_OUTPUTS}
 
 
 @pytest.fixture(scope="module")
@@ -116,26 +113,95 @@ def test_the_model_of_the_graph_is_a_backend(server, here, shared_bundle, photog
             np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), atol=SAME, rtol=0, err_msg=name)
 
 
-def batches(client):
-    """How often the network ran each number of crops, by the server's statistics."""
-    statistics = client.get_inference_statistics("glnet", as_json=True)["model_stats"][0].get("batch_stats", [])
+@pytest.fixture
+def patient(triton, shared_bundle, tmp_path):
+    """A client of a server whose one process for images waits until as many requests are there as it may take at once."""
+    import tritonclient.grpc as grpc
+
+    repository = tmp_path / "repository"
+    write_repository(shared_bundle, repository, RepositoryOptions(most_crops=TOGETHER + BAD, frame_instances=1))
+    on_the_cpu(repository)
+    config = repository / "glnet_frames" / "config.pbtxt"
+    text = config.read_text(encoding="utf-8")
+    assert "dynamic_batching {\n}" in text
+    waiting = "dynamic_batching {\n  max_queue_delay_microseconds: 30000000\n}"
+    config.write_text(text.replace("dynamic_batching {\n}", waiting), encoding="utf-8")
+    with (
+        served(repository, triton, tmp_path / "log") as running,
+        grpc.InferenceServerClient(f"127.0.0.1:{running.grpc}") as client,
+    ):
+        yield client
+
+
+def batches(client, model):
+    """How often a model ran with each size of a batch, by the server's statistics."""
+    statistics = client.get_inference_statistics(model, as_json=True)["model_stats"][0].get("batch_stats", [])
     return {int(each["batch_size"]): int(each["compute_infer"]["count"]) for each in statistics}
 
 
-def test_concurrent_requests_become_one_batch_and_a_bad_one_fails_alone(client, picture, many_places):
+def test_concurrent_requests_become_one_batch_and_a_bad_one_fails_alone(patient, client, picture, many_places):
     alone = [ask(client, image=picture, boxes=box[None]) for box in many_places]
-    before = batches(client)
-    with ThreadPoolExecutor(TOGETHER + 2) as threads:
-        bad = [threads.submit(ask, client, image=picture[: len(picture) // 2]) for _ in range(2)]
-        found = list(threads.map(lambda box: ask(client, image=picture, boxes=box[None]), many_places))
-    after = batches(client)
-    assert {size: count - before.get(size, 0) for size, count in after.items() if count != before.get(size, 0)} == {6: 1}
+    before = batches(patient, "glnet")  # its warm-up
+    with ThreadPoolExecutor(TOGETHER + BAD) as threads:
+        half, box = picture[: len(picture) // 2], many_places[:1]
+        bad = [threads.submit(ask, patient, image=half, boxes=box) for _ in range(BAD)]
+        found = list(threads.map(lambda box: ask(patient, image=picture, boxes=box[None]), many_places))
+    after = batches(patient, "glnet")
+    assert batches(patient, "glnet_frames") == {TOGETHER + BAD: 1}  # the bad ones were among them
+    assert {size: count - before.get(size, 0) for size, count in after.items() if count != before.get(size, 0)} == {
+        TOGETHER: 1
+    }
     for box, one, other in zip(many_places, alone, found, strict=True):
         np.testing.assert_array_equal(other["boxes"], box[None])
         np.testing.assert_allclose(other["vertices"], one["vertices"], atol=IN_A_BATCH, rtol=0)
     for each in bad:
         error = each.exception()
         assert "cannot be decoded" in error.message() and error.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_pictures_of_many_sizes_are_run_together(patient, client, photograph):
+    """Triton gives inputs of different shapes to a model at once where its configuration says that they may differ."""
+    frames = [photograph[: 400 + 50 * number, : 1200 - 50 * number].copy() for number in range(TOGETHER + BAD)]
+    boxes = [np.array([[100.0 + each, 20, 400, 380] for each in range(number % 3)]) for number in range(len(frames))]
+    requests = [{"frame": frame, "boxes": each.reshape(-1, 4)} for frame, each in zip(frames, boxes, strict=True)]
+    alone = [ask(client, **each) for each in requests]
+    with ThreadPoolExecutor(len(requests)) as threads:
+        found = list(threads.map(lambda each: ask(patient, **each), requests))
+    assert batches(patient, "glnet_frames") == {len(requests): 1}
+    for request, one, other in zip(requests, alone, found, strict=True):
+        np.testing.assert_array_equal(other["boxes"], request["boxes"])
+        assert other["image_size"].tolist() == one["image_size"].tolist()
+        np.testing.assert_allclose(other["vertices"], one["vertices"], atol=IN_A_BATCH, rtol=0)
+
+
+def test_several_images_in_one_request_are_refused(client, picture):
+    import tritonclient.grpc as grpc
+    from tritonclient.utils import InferenceServerException
+
+    image = grpc.InferInput("image", [2, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[picture], [picture]], object))
+    with pytest.raises(InferenceServerException) as error:
+        client.infer("glnet_frames", [image], client_timeout=60)
+    assert "shape (2, 1)" in error.value.message() and error.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_detectors_file_is_served_from_the_repository(triton, shared_bundle, tmp_path):
+    import tritonclient.grpc as grpc
+
+    rows = np.zeros((1, 300, 6), np.float32)
+    rows[0, 0] = [5, 6, 40, 60, 0.9, 0]
+    path, repository = tmp_path / "persons.onnx", tmp_path / "repository"
+    onnx.save(constant_graph({"x": (FLOAT, [1, 3, 64, 64])}, {"y": rows}), path)
+    write_repository(shared_bundle, repository, RepositoryOptions(detector=f"{path}:end2end", frame_instances=1))
+    path.unlink()
+    repository = repository.rename(tmp_path / "elsewhere")
+    on_the_cpu(repository)
+    with (
+        served(repository, triton, tmp_path / "log") as running,
+        grpc.InferenceServerClient(f"127.0.0.1:{running.grpc}") as client,
+    ):
+        found = ask(client, frame=np.zeros((64, 64, 3), np.uint8))
+    np.testing.assert_allclose(found["boxes"], [[5, 6, 40, 60]], atol=1e-4)
 
 
 @pytest.fixture
@@ -146,7 +212,7 @@ def many_places():
 @pytest.mark.parametrize(
     "arrays, words",
     [
-        ({}, "no image"),
+        ({}, "request has 0 inputs"),  # Triton's own words
         ({"image": b"not a picture"}, "not an image that is read"),
         ({"image": b""}, "it is empty"),
         ({"frame": np.zeros((0, 5, 3), np.uint8)}, "empty"),

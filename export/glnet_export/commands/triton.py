@@ -43,8 +43,19 @@ def triton_command(
         str | None,
         typer.Option(help="File name of the engine, where the bundle has several.", show_default=False),
     ] = None,
+    server_tensorrt: Annotated[
+        str | None,
+        typer.Option(
+            "--server-tensorrt",
+            help="TensorRT's version on the server, such as 10.13.2: engines of another one are refused.",
+            show_default="not compared",
+        ),
+    ] = None,
     detector: Annotated[
-        str, typer.Option(help="What finds persons in images without boxes: nanodet, or none for one person.")
+        str,
+        typer.Option(
+            help="What finds persons in images without boxes: nanodet, none for one person, or FILE.onnx, which is copied."
+        ),
     ] = DEFAULT_DETECTOR,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
 ) -> None:
@@ -59,7 +70,7 @@ def triton_command(
             from glnet_export.triton.repository import RepositoryOptions, write_repository
 
             options = RepositoryOptions(
-                backend.value, max_batch, instances, frame_instances, gpu, detector=detector, engine=engine
+                backend.value, max_batch, instances, frame_instances, gpu, detector, engine, server_tensorrt
             )
             record = write_repository(bundle, output, options)
         for line in (

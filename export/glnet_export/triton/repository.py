@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -10,11 +11,13 @@ from pathlib import Path
 
 from glnet_export.publish import bundle_under_construction
 from glnet_export.triton.config_text import FRAMES_MODEL, NETWORK_MODEL, Served, frames_config, network_config, text
+from glnet_infer.backends.tensorrt.choice import same_version
 from glnet_infer.bundle import CheckedFile, check_all_files, record_file
 from glnet_infer.bundle.manifest import MANIFEST_NAME, Manifest
 from glnet_infer.bundle.records import EngineRecord, FileRecord
 from glnet_infer.contract import LARGEST_BATCH
-from glnet_infer.detection import DEFAULT_DETECTOR
+from glnet_infer.detection import DEFAULT_DETECTOR, open_detector
+from glnet_infer.detection.registry import BUILT_IN, detector_file
 from glnet_infer.errors import ExportError, GlnetError, InputError, OutputError
 from glnet_infer.fields import FieldError, read_record
 from glnet_infer.files import read_json, replace_file
@@ -26,8 +29,8 @@ MARK = "repository.json"
 
 USUAL_BATCH = 16
 BACKENDS = ("onnxruntime", "tensorrt")
-LEAN_FLAG = "--backend-config=tensorrt,version-compatible=true"
-"""Triton's flag without which it loads no engine of the lean runtime."""
+DETECTOR_FILE = "detector.onnx"
+"""Name of a detector's file beside ``model.py``, which the model's configuration names."""
 
 _VERSION = "1"
 _SCHEMA = 1
@@ -43,8 +46,9 @@ class RepositoryOptions:
         instances: Copies of the graph that run side by side.
         frame_instances: Processes that cut crops side by side.
         gpu: Number of the GPU. None: the CPU for ONNX Runtime, every GPU for TensorRT.
-        detector: What finds persons in images without boxes: a name that ``glnet-infer --detector`` takes.
-        engine: File name of the engine. None: the bundle's only one that Triton can run.
+        detector: What finds persons in images without boxes: a name or file that ``glnet-infer --detector`` takes.
+        engine: File name of the engine. None: the bundle's only one that the server can run.
+        server_tensorrt: TensorRT's version on the server, which engines are compared with. None: it is not known.
     """
 
     backend: str = "onnxruntime"
@@ -54,6 +58,7 @@ class RepositoryOptions:
     gpu: int | None = None
     detector: str = DEFAULT_DETECTOR
     engine: str | None = None
+    server_tensorrt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,9 @@ def write_repository(directory: Path, target: Path, options: RepositoryOptions) 
 
     Raises:
         BundleError: The bundle is missing, damaged or changed.
-        ExportError: It has no engine that Triton can run.
-        InputError: An option does not fit the engine.
+        ExportError: It has no engine that the server can run.
+        InputError: An option does not fit the engine or the backend, or there is no such detector.
+        BackendError: The detector cannot start.
         OutputError: The target is something else, or cannot be written.
     """
     manifest = check_all_files(directory)
@@ -108,9 +114,10 @@ def write_repository(directory: Path, target: Path, options: RepositoryOptions) 
     )
     if target.resolve() == directory.resolve():
         raise InputError(f"{target} is the bundle itself.", fix="choose another directory with -o")
+    detector, detector_bytes = _opened_detector(options.detector)
     try:
         with bundle_under_construction(target, foreign=foreign_entries, kind="repository") as (beside, publish):
-            for path, content in _contents(directory, manifest, source, served, options.detector):
+            for path, content in _contents(directory, manifest, source, served, detector, detector_bytes):
                 (beside / path).parent.mkdir(parents=True, exist_ok=True)
                 (beside / path).write_bytes(content)
             record = RepositoryRecord(
@@ -119,7 +126,7 @@ def write_repository(directory: Path, target: Path, options: RepositoryOptions) 
                 version=__version__,
                 graph=manifest.graph.file.sha256,
                 served=served,
-                needs=tuple(_needs(engine)),
+                needs=tuple(_needs(engine, options)),
                 files={path.relative_to(beside).as_posix(): record_file(path) for path in _files(beside)},
             )
             replace_file(beside / MARK, f"{json.dumps(asdict(record), indent=2)}\n".encode())
@@ -158,7 +165,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _contents(
-    directory: Path, manifest: Manifest, source: FileRecord, served: Served, detector: str
+    directory: Path, manifest: Manifest, source: FileRecord, served: Served, detector: str, detector_bytes: bytes | None
 ) -> Iterator[tuple[str, bytes]]:
     """Paths in the repository and their contents: the bundle's are the very bytes that were checked."""
     network, frames = f"{NETWORK_MODEL}/{_VERSION}", f"{FRAMES_MODEL}/{_VERSION}"
@@ -166,11 +173,33 @@ def _contents(
     yield f"{network}/{served.file}", CheckedFile(directory, source).read()
     yield f"{FRAMES_MODEL}/config.pbtxt", text(frames_config(manifest, served, detector)).encode()
     yield f"{frames}/model.py", Path(__file__).with_name("frames_model.py").read_bytes()
+    if detector_bytes is not None:
+        yield f"{frames}/{DETECTOR_FILE}", detector_bytes
     # What makes meshes of outputs: the manifest, the triangles, and the skin for whoever makes a motion of them.
     body = manifest.body
     yield f"{frames}/{BUNDLE_FOLDER}/{MANIFEST_NAME}", manifest.content()
     for record in filter(None, (body.topology, body.skin)):
         yield f"{frames}/{BUNDLE_FOLDER}/{record.file}", CheckedFile(directory, record).read()
+
+
+def _opened_detector(detector: str) -> tuple[str, bytes | None]:
+    """What the model's configuration calls a detector that was opened here, and its file's bytes; None for a name.
+
+    Raises:
+        InputError: There is no such detector.
+        BackendError: It cannot start.
+    """
+    file = detector_file(detector)
+    if file is None:
+        open_detector(detector)
+        return detector, None
+    from glnet_infer.detection.onnx_file import OnnxDetector, detector_content
+
+    path, family = file
+    content = detector_content(path)
+    OnnxDetector(path, family, content=content)
+    # Relative to the model's version, as the bundle is: the server has the repository at a place of its own.
+    return f"{DETECTOR_FILE}:{family}" if family else DETECTOR_FILE, content
 
 
 def _file_to_serve(
@@ -179,22 +208,31 @@ def _file_to_serve(
     """The file that the server's backend loads, and the engine that it is; None where it is the graph.
 
     Raises:
-        ExportError: There is no engine that Triton can run, or there are several and none is named.
+        ExportError: There is no engine that the server can run, or there are several and none is named.
+        InputError: An option is for engines, and the graph is served; or the server's version is none.
     """
     if options.backend == "onnxruntime":
+        for option, value in (("--engine", options.engine), ("--server-tensorrt", options.server_tensorrt)):
+            if value is not None:
+                raise InputError(
+                    f"{option} is given, and no engine is served.",
+                    why="--backend onnxruntime runs the graph",
+                    fix=f"leave {option} out, or use --backend tensorrt",
+                )
         return manifest.graph.file, None
+    server = None if options.server_tensorrt is None else _version_of(options.server_tensorrt)
     build = (
-        f"on the server's GPU, with the TensorRT of the server's version: glnet-export engine {directory} --flavor tensorrt"
+        f"on the server's GPU, with {f'TensorRT {server}' if server else 'the TensorRT of its version'}: "
+        f"glnet-export engine {directory} --flavor tensorrt"
     )
     fix = f"{build}; or serve the graph with --backend onnxruntime"
     asked = [record for record in manifest.engines if options.engine in (None, record.file.file)]
-    usable = [record for record in asked if record.flavor == "tensorrt"]
+    usable = [record for record in asked if not _obstacle(record, server)]
     if not usable:
-        others = ", ".join(record.file.file for record in asked)
-        why = f"Triton runs engines of TensorRT alone, and {others} is for TensorRT for RTX" if others else "it has none"
-        if options.engine is not None and not asked:
-            why = f"there is no {options.engine}"
-        raise ExportError(f"{directory} has no engine that Triton can run.", why=why, fix=fix)
+        why = "; ".join(f"{record.file.file} {_obstacle(record, server)}" for record in asked)
+        if not asked:
+            why = "it has none" if options.engine is None else f"there is no {options.engine}"
+        raise ExportError(f"{directory} has no engine that the server can run.", why=why, fix=fix)
     if len(usable) > 1:
         names = ", ".join(f"{each.file.file} (TensorRT {each.version}, {each.built_on})" for each in usable)
         raise ExportError(f"{directory} has several engines.", why=names, fix="name the one to serve with --engine FILE")
@@ -205,6 +243,38 @@ def _file_to_serve(
             fix=f"{build} --batch 1:4:16",
         )
     return usable[0].file, usable[0]
+
+
+def _obstacle(engine: EngineRecord, server: str | None) -> str:
+    """Why a server cannot run an engine, in words that follow its name; empty where nothing shows.
+
+    Args:
+        engine: The engine's record.
+        server: TensorRT's version on the server; None where it is not known.
+    """
+    if engine.flavor != "tensorrt":
+        return "is for TensorRT for RTX, and Triton runs TensorRT's engines alone"
+    if engine.lean:
+        # Such an engine wants its runtime loaded from a library. Triton loads only what engines hold themselves:
+        # https://github.com/triton-inference-server/tensorrt_backend (version-compatible).
+        return "was built with --lean, and Triton has no lean runtime"
+    if server is not None and not same_version(engine.version, server):
+        return f"was built with TensorRT {engine.version}, and the server has {server}"
+    return ""
+
+
+def _version_of(text: str) -> str:
+    """TensorRT's version out of what a server calls it: ``10.13.2.6-1+cuda12.9`` is 10.13.2.6.
+
+    Raises:
+        InputError: It is no whole version. Engines differ between builds, so 10.13 would not do.
+    """
+    found = re.fullmatch(r"(\d+\.\d+\.\d+(?:\.\d+)?)(?:[-+].*)?", text, re.ASCII)
+    if not found:
+        raise InputError(
+            f"--server-tensorrt is {text!r:.40}.", why="a version has three numbers or four", fix="give it as 10.13.2"
+        )
+    return found[1]
 
 
 def _most_crops(asked: int | None, engine: EngineRecord | None) -> int:
@@ -223,10 +293,13 @@ def _most_crops(asked: int | None, engine: EngineRecord | None) -> int:
     return asked or (USUAL_BATCH if engine is None else most)
 
 
-def _needs(engine: EngineRecord | None) -> Iterator[str]:
+def _needs(engine: EngineRecord | None, options: RepositoryOptions) -> Iterator[str]:
     yield f"The server's Python needs glnet-infer {__version__} (docs/serving.md)."
+    if detector_file(options.detector) is not None:
+        yield "The server's Python needs ONNX Runtime for the detector: pip install onnxruntime."
+    elif options.detector not in (kind.name for kind in BUILT_IN):
+        yield f"The server's Python needs the package that offers the detector {options.detector}."
     if engine is not None:
         gpus = ", ".join(engine.compute_capabilities)
-        yield f"The server needs TensorRT {engine.version}, and a GPU with compute capability {gpus}."
-        if engine.lean:
-            yield f"Start the server with {LEAN_FLAG}."
+        compared = "" if options.server_tensorrt else " (--server-tensorrt VERSION compares it)"
+        yield f"The server needs TensorRT {engine.version}{compared}, and a GPU with compute capability {gpus}."

@@ -117,7 +117,7 @@ def fitting_module(record: EngineRecord, gpu: Gpu, directory: Path) -> ModuleTyp
     module = load_runtime(record.runtime)
     import_cuda_core(PRODUCTS[record.runtime].extra)
     is_for_gpu = gpu.compute_capability in record.compute_capabilities
-    if is_for_gpu and _same_version(record.version, module.__version__):
+    if is_for_gpu and same_version(record.version, module.__version__):
         return module
     title = PRODUCTS[record.runtime].title
     fix = _rebuild(record, gpu, directory)
@@ -142,8 +142,11 @@ def _warn_of_another_model(record: EngineRecord, gpu: Gpu, directory: Path) -> N
         )
 
 
-def _same_version(built: str, installed: str) -> bool:
-    """Whether an installed TensorRT is the one that built an engine, as far as both say: 1.7.1 is any build of 1.7.1."""
+def same_version(built: str, installed: str) -> bool:
+    """Whether an installed TensorRT is the one that built an engine, as far as both say: 1.7.1 is any build of 1.7.1.
+
+    https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/version-compatibility.html
+    """
     pairs = zip(built.split("."), installed.split("."), strict=False)
     return all(left == right for left, right in pairs)
 

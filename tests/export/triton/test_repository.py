@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from glnet_export.commands.main import app
 from glnet_export.triton import repository as repositories
-from glnet_export.triton.repository import LEAN_FLAG, MARK, RepositoryOptions, write_repository
+from glnet_export.triton.repository import MARK, RepositoryOptions, write_repository
 from glnet_infer import BundleError, ExportError, InputError, OutputError
 from glnet_infer.bundle import Bundle
 
@@ -163,15 +163,10 @@ def test_an_engine_is_served_with_what_the_server_needs(with_engines, run, tmp_p
     bundle = with_engines(RTX, {})
     done = run(bundle, "-o", tmp_path / "repository", "--backend", "tensorrt")
     assert done.exit_code == 0, done.stderr
-    assert "TensorRT 10.13.2" in done.stderr and "8.9" in done.stderr and LEAN_FLAG not in done.stderr
+    assert "TensorRT 10.13.2" in done.stderr and "8.9" in done.stderr and "--server-tensorrt" in done.stderr
     assert (tmp_path / "repository" / "glnet" / "1" / "model.plan").read_bytes() == b"engine 1"
     config = (tmp_path / "repository" / "glnet" / "config.pbtxt").read_text()
     assert "max_batch_size: 12\n" in config and 'backend: "tensorrt"\n' in config and "KIND_GPU" in config
-
-
-def test_the_lean_runtimes_engine_is_served_with_its_flag(with_engines, run, tmp_path):
-    done = run(with_engines({"lean": True}), "-o", tmp_path / "repository", "--backend", "tensorrt")
-    assert done.exit_code == 0 and LEAN_FLAG in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -183,8 +178,37 @@ def test_the_lean_runtimes_engine_is_served_with_its_flag(with_engines, run, tmp
         ([{}], {"engine": "model.trt7.engine"}, "there is no model.trt7.engine", "--flavor tensorrt"),
         ([{}, RTX], {"engine": "model.trt1.engine"}, "model.trt1.engine is for TensorRT for RTX", "--flavor tensorrt"),
         ([{"profile": (2, 4, 8)}], {}, "2 crops at least", "--batch 1:4:16"),
+        ([{"lean": True}], {}, "model.trt0.engine was built with --lean", "--flavor tensorrt"),
+        ([RTX, {"lean": True}], {}, "RTX, and Triton runs TensorRT's engines alone; model.trt1.engine was", "--flavor"),
+        (
+            [{}],
+            {"server_tensorrt": "10.14.1"},
+            "built with TensorRT 10.13.2, and the server has 10.14.1",
+            "TensorRT 10.14.1",
+        ),
+        ([{}], {"server_tensorrt": "10.13.20"}, "the server has 10.13.20", "with TensorRT 10.13.20"),
+        ([{"version": "10.13.2.6"}], {"server_tensorrt": "10.13.2.7"}, "the server has 10.13.2.7", "--flavor tensorrt"),
+        (
+            [{}, {"version": "10.14.1"}],
+            {"server_tensorrt": "10.14.1", "engine": "model.trt0.engine"},
+            "model.trt0.engine was built with TensorRT 10.13.2",
+            "with TensorRT 10.14.1",
+        ),
     ],
-    ids=["none", "RTX", "two", "unknown", "named RTX", "no single crop"],
+    ids=[
+        "none",
+        "RTX",
+        "two",
+        "unknown",
+        "named RTX",
+        "no single crop",
+        "lean",
+        "RTX and lean",
+        "version",
+        "longer version",
+        "build",
+        "named version",
+    ],
 )
 def test_engines_that_triton_cannot_run_are_refused_with_what_to_build(with_engines, tmp_path, engines, options, why, fix):
     bundle = with_engines(*engines)
@@ -198,6 +222,32 @@ def test_one_of_several_is_named(with_engines, tmp_path):
     options = RepositoryOptions(backend="tensorrt", engine="model.trt1.engine", most_crops=8)
     record = write_repository(bundle, tmp_path / "repository", options)
     assert record.served.most_crops == 8 and "10.14" in " ".join(record.needs)
+
+
+@pytest.mark.parametrize("server", ["10.14.1", "10.14.1.48", "10.14.1.48+cuda13.0", "10.14.1.48-1+cuda12.9"])
+def test_the_engine_of_the_servers_version_is_taken(with_engines, run, tmp_path, server):
+    bundle = with_engines({}, {"version": "10.14.1.48"}, {"version": "10.14.2"}, {"version": "10.14.1.48", "lean": True})
+    done = run(bundle, "-o", tmp_path / "repository", "--backend", "tensorrt", "--server-tensorrt", server)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "repository" / "glnet" / "1" / "model.plan").read_bytes() == b"engine 1"
+    assert "--server-tensorrt" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "server", ["", "10", "10.14", "ten", "10.14.x", "10.14.1.48.2", "10.14.1 48", "-10.14.1", "\u0661\u0660.14.1"]
+)
+def test_what_is_no_version_is_refused(with_engines, tmp_path, server):
+    options = RepositoryOptions(backend="tensorrt", server_tensorrt=server)
+    with pytest.raises(InputError, match="--server-tensorrt is") as error:
+        write_repository(with_engines({}), tmp_path / "repository", options)
+    assert "10.13.2" in error.value.fix and not (tmp_path / "repository").exists()
+
+
+@pytest.mark.parametrize("option, value", [("engine", "model.trt0.engine"), ("server_tensorrt", "10.13.2")])
+def test_options_of_engines_are_refused_where_the_graph_is_served(with_engines, tmp_path, option, value):
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} is given") as error:
+        write_repository(with_engines({}), tmp_path / "repository", RepositoryOptions(**{option: value}))
+    assert "--backend tensorrt" in error.value.fix and not (tmp_path / "repository").exists()
 
 
 def test_a_batch_that_the_engine_does_not_take_is_refused(with_engines, tmp_path):
