@@ -18,7 +18,8 @@ from glnet_infer.commands.videos import check_skin, say_summary
 from glnet_infer.errors import GlnetError, InputError
 from glnet_infer.files import is_directory, is_file, make_directory
 from glnet_infer.jobs.actor import MOTION_SUFFIXES, Started
-from glnet_infer.jobs.items import FOLDER, Item, Join, Orders, Outcome, Photographs, Survey, check_record, groups
+from glnet_infer.jobs.items import Item, Join, Orders, Outcome, Photographs, Survey, groups
+from glnet_infer.jobs.notes import FOLDER, check_record
 from glnet_infer.jobs.photographs import file_of
 from glnet_infer.jobs.ray_pool import RayPool
 from glnet_infer.jobs.run import Died, Run

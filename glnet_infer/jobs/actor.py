@@ -26,10 +26,8 @@ from glnet_infer.jobs.items import (
     Outcome,
     Photographs,
     Survey,
-    folder_of,
-    keep_starts,
-    recording_of,
 )
+from glnet_infer.jobs.notes import folder_of, keep_starts, recording_of
 from glnet_infer.jobs.photographs import PhotographWork, Wanted
 from glnet_infer.jobs.videos import Memory, Replay, see_chunk, summary
 from glnet_infer.recoverer import MeshRecoverer

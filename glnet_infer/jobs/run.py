@@ -20,11 +20,8 @@ from glnet_infer.jobs.items import (
     Outcome,
     Photographs,
     Survey,
-    kept_starts,
-    read_set_aside,
-    recording_of,
-    write_set_aside,
 )
+from glnet_infer.jobs.notes import kept_starts, read_set_aside, recording_of, write_set_aside
 
 MOST_DEATHS = 3
 """Actors that an input may kill before it is set aside."""

@@ -16,12 +16,9 @@ from glnet_infer.jobs.items import (
     Outcome,
     Photographs,
     Survey,
-    check_record,
     groups,
-    keep_starts,
-    read_set_aside,
-    recording_of,
 )
+from glnet_infer.jobs.notes import check_record, keep_starts, read_set_aside, recording_of
 from glnet_infer.jobs.run import ITEM_SECONDS, MOST_DEATHS, START_SECONDS, Died, Run
 from glnet_infer.video.following import FollowOptions
 from glnet_infer.video.sources import Window
