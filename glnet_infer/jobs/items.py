@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from glnet_infer.errors import GlnetError
 from glnet_infer.files import is_file
@@ -31,7 +31,8 @@ class Orders:
         bundle_hash: SHA-256 of its graph.
         backend: What runs the network.
         threads: Threads of CPU kernels of an actor.
-        detector: Name or file of the detector; None where all boxes are given.
+        detector: Name of the detector, or its file with its family; None where all boxes are given.
+        detector_hash: SHA-256 of the detector's file; empty for one of the table.
         output: Directory for results.
         formats: Which files to write.
         options: How persons are found and followed; photographs take its score, number of persons and camera.
@@ -51,13 +52,16 @@ class Orders:
     window: Window = field(default_factory=Window)
     smooth: bool = True
     chunk_frames: int = FRAMES
+    detector_hash: str = ""
 
     def record(self) -> dict[str, Any]:
         """What the results depend on, as plain values."""
         return {
             "version": __version__,
             "bundle": self.bundle_hash,
-            "detector": self.detector,
+            "backend": self.backend,
+            "detector": Path(self.detector).name if self.detector and self.detector_hash else self.detector,
+            "detector_hash": self.detector_hash,
             "options": json.loads(json.dumps(asdict(self.options))),
             "window": list(self.window),
             "smooth": self.smooth,
@@ -95,6 +99,18 @@ class Photographs:
         return [Photographs((path,), (boxes,)) for path, boxes in zip(self.paths, self.boxes, strict=True)]
 
 
+class Cut(NamedTuple):
+    """Where a chunk of a video begins.
+
+    Attributes:
+        start: Seconds.
+        frames: How many are decoded from there to the next chunk; None where nobody knows.
+    """
+
+    start: float
+    frames: int | None
+
+
 @dataclass(frozen=True)
 class _OfVideo:
     video: str
@@ -118,10 +134,12 @@ class Chunk(_OfVideo):
     Attributes:
         number: Place of the chunk, from 0 on.
         window: The chunk's frames.
+        frames: See :class:`Cut`.
     """
 
     number: int
     window: Window
+    frames: int | None
 
 
 @dataclass(frozen=True)
@@ -130,9 +148,11 @@ class Join(_OfVideo):
 
     Attributes:
         chunks: How many there are.
+        frames: How many are decoded in all of them; None where nobody knows.
     """
 
     chunks: int
+    frames: int | None
 
 
 Item = Photographs | Survey | Chunk | Join
@@ -147,14 +167,14 @@ class Outcome:
         messages: What people shall be told, each with its style.
         failures: The inputs that failed, and how.
         seconds: Time that the item took.
-        starts: Where the chunks of a surveyed video begin, in seconds.
+        cuts: The chunks of a surveyed video.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     messages: list[tuple[str, str]] = field(default_factory=list)
     failures: dict[str, GlnetError] = field(default_factory=dict)
     seconds: float = 0.0
-    starts: list[float] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
 
 
 def groups(paths: Sequence[Path], boxes: dict[Path, Any], size: int = PHOTOGRAPHS) -> list[Photographs]:
