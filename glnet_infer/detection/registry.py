@@ -6,10 +6,12 @@ Other packages join it by the entry point ``glnet_infer.detectors`` (docs/detect
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detector, WholeImage
 from glnet_infer.errors import BackendError, InputError, first_line
@@ -100,30 +102,51 @@ def open_detector(detector: str | Path, *, threshold: float = DEFAULT_THRESHOLD,
     """
     if not (is_number(threshold) and 0 <= threshold <= 1):
         raise InputError(f"The detector's threshold is {threshold!r:.40}.", why="scores are 0 to 1", fix="give 0 to 1")
+    kind = kinds().get(detector) if isinstance(detector, str) else None
+    if kind is not None:
+        return kind.open(threshold, threads)
     file = detector_file(detector)
     if file is None:
-        return kinds()[str(detector)].open(threshold, threads)
-    from glnet_infer.detection.onnx_file import OnnxDetector
-
-    return OnnxDetector(*file, threshold, threads)
-
-
-def detector_file(detector: str | Path) -> tuple[Path, str | None] | None:
-    """The ONNX file that is meant by a detector, and the family that it is said to be of. None for a name.
-
-    Args:
-        detector: As :func:`open_detector` takes it.
-
-    Raises:
-        InputError: It is neither a file nor a name.
-    """
-    if isinstance(detector, str) and detector in kinds():
-        return None
-    head, colon, family = str(detector).rpartition(":")
-    path, forced = (Path(head), family) if colon and head.lower().endswith(".onnx") else (Path(detector), None)
-    if path.suffix.lower() != ".onnx":
         raise InputError(
             f"There is no detector {str(detector)!r}.",
             fix=f"detectors: {', '.join(f'{each.name} ({each.finds})' for each in kinds().values())}, or {FILE_FORM}",
         )
-    return path, forced
+    from glnet_infer.detection.onnx_file import OnnxDetector
+
+    return OnnxDetector(file.path, file.family, threshold, threads)
+
+
+class DetectorFile(NamedTuple):
+    """A detector that is an ONNX file.
+
+    Attributes:
+        path: The file.
+        family: Name of its family; None finds it by names and shapes.
+    """
+
+    path: Path
+    family: str | None
+
+    def __str__(self) -> str:
+        return f"{self.path}" if self.family is None else f"{self.path}:{self.family}"
+
+    def sha256(self) -> str:
+        """The file's hash.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        from glnet_infer.detection.onnx_file import detector_content
+
+        return hashlib.sha256(detector_content(self.path)).hexdigest()
+
+
+def detector_file(detector: str | Path) -> DetectorFile | None:
+    """The file that a detector's name means; None for one of the table, and for what is no detector."""
+    text = str(detector)
+    if isinstance(detector, str) and detector in kinds():
+        return None
+    head, colon, family = text.rpartition(":")
+    if colon and head.lower().endswith(".onnx"):
+        return DetectorFile(Path(head), family)
+    return DetectorFile(Path(text), None) if text.lower().endswith(".onnx") else None

@@ -19,7 +19,7 @@ from glnet_infer.backends import Outputs
 from glnet_infer.backends.triton.outputs import as_promised
 from glnet_infer.bundle.manifest import Manifest
 from glnet_infer.contract import GRAPH_INPUTS, TensorSpec
-from glnet_infer.detection.registry import detector_file
+from glnet_infer.detection import detector_file
 from glnet_infer.errors import BackendError, GlnetError, InputError, first_line
 from glnet_infer.persons import Persons, in_groups
 from glnet_infer.serving.frames import FRAME_INPUTS, MOST_BOXES, Frames

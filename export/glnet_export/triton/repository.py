@@ -16,8 +16,8 @@ from glnet_infer.bundle import CheckedFile, check_all_files, record_file
 from glnet_infer.bundle.manifest import MANIFEST_NAME, Manifest
 from glnet_infer.bundle.records import EngineRecord, FileRecord
 from glnet_infer.contract import LARGEST_BATCH
-from glnet_infer.detection import DEFAULT_DETECTOR, open_detector
-from glnet_infer.detection.registry import BUILT_IN, detector_file
+from glnet_infer.detection import DEFAULT_DETECTOR, detector_file, open_detector
+from glnet_infer.detection.registry import BUILT_IN
 from glnet_infer.errors import ExportError, GlnetError, InputError, OutputError
 from glnet_infer.fields import FieldError, read_record
 from glnet_infer.files import read_json, replace_file
