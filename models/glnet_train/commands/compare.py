@@ -31,7 +31,7 @@ def compare_command(
     with errors_reported():
         check_installed()
         from glnet.config import load_config
-        from glnet_train.fit.ablation import ROWS, as_markdown, train_rows
+        from glnet_train.comparison.rows import ROWS, as_markdown, train_rows
         from glnet_train.recipe import Recipe
 
         unknown = set(row or []) - set(ROWS)

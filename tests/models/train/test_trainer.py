@@ -25,7 +25,7 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.errors import CheckpointError, InputError, TrainingError
 from glnet_render.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet_train.commands.main import app
-from glnet_train.fit.ablation import train_rows
+from glnet_train.comparison.rows import train_rows
 from glnet_train.fit.loop import run_training
 from glnet_train.fit.state import read_state
 from glnet_train.fit.trainer import Trainer
