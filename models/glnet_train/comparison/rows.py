@@ -40,6 +40,9 @@ BUDGET, SCORES = "comparison.json", "scores.json"
 KEPT = ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "keypoint_px", "oks", "confidence")
 """Scores of every crop that a row's file holds."""
 
+LONGEST_NAME = 40
+"""Characters of a row's name in that of its folder."""
+
 SAVE_EVERY = 200
 """Steps between two saved states of a row, and between two lines of its progress."""
 
@@ -95,7 +98,12 @@ class Run:
             InputError: The row changes what is not there, or to what it cannot be.
         """
         try:
-            document = {**budget.config.to_dict(), **row.config}
+            if "seed" in row.recipe:
+                raise FieldError("its recipe has a seed; seeds are the command's, and the same for all rows")
+            document = budget.config.to_dict()
+            for name, value in row.config.items():
+                inner = isinstance(value, dict) and isinstance(document.get(name), dict)
+                document[name] = {**document[name], **value} if inner else value
             if "keypoint_origin" not in row.config and budget.config.starts_at_points:
                 document["keypoint_origin"] = "part" if document["local_encoding"] else "pixel"
             config = GLNetConfig.from_dict(document)
@@ -124,7 +132,7 @@ class Run:
         """The run's folder, which runs of the same settings share, whatever their rows are called."""
         digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:12]
         found = sorted(directory.glob(f"*.{digest}"))
-        name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:LONGEST_NAME]
         return found[0] if found else directory / f"{name}.seed-{self.recipe.seed}.{digest}"
 
     def scores(self, directory: Path) -> Scored | None:

@@ -243,6 +243,8 @@ def test_documents_that_are_no_objects_are_no_tables(tmp_path, document):
         ({"matching": {"positives": 0}}, ""),
         ({"weights": {"pose": None}}, "weights.pose is None"),
         ({"recipe": {"guidance": "masks"}}, ""),
+        ({"recipe": {"seed": 3}}, "seeds are the command's"),
+        ({"config": {"backbone": {"depth": 3}}}, "depth"),
         ({"config": {"lem": True}}, "unknown field 'lem'"),
         ({"config": {"local_encoding": 1}}, "not true or false"),
     ],
@@ -254,6 +256,18 @@ def test_rows_that_cannot_be_trained_are_refused_before_any_is(compare, tmp_path
     result = compare("--table", str(path))
     assert result.exit_code == InputError.exit_code and "The row 'odd' cannot be trained" in result.stderr
     assert why in result.stderr and not (tmp_path / "rows").exists()
+
+
+def test_a_part_of_the_backbone_may_be_changed(budget):
+    run = Run.of(Row("deeper", config={"backbone": {"blocks": 3}, "crop": {"padding": 1.5}}), budget, 0)
+    assert run.config.backbone == dataclasses.replace(budget.config.backbone, blocks=3)
+    assert run.config.crop == dataclasses.replace(budget.config.crop, padding=1.5)
+
+
+def test_long_names_make_short_folders(budget, tmp_path):
+    run = Run.of(Row("x" * 5000), budget, 0)
+    run.folder(tmp_path).mkdir()
+    assert run.scores(tmp_path) is None
 
 
 def test_keypoints_start_at_part_points_where_there_are_any(budget):
