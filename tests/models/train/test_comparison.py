@@ -111,7 +111,9 @@ def test_an_interrupted_row_goes_on_to_the_same_scores(budget, demo_body, tmp_pa
     folder = run.folder(tmp_path / "halves")
     assert run.train(tmp_path / "halves", demo_body, stop)
     assert (folder / STATE).is_file() and run.scores(tmp_path / "halves") is None
-    assert not run.train(tmp_path / "halves", demo_body, lambda text: None)
+    said = []
+    assert not run.train(tmp_path / "halves", demo_body, said.append)
+    assert "step 4/4" in said[-1] and not any("step 1/4" in line for line in said)
     assert not (folder / STATE).exists() and len((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 4
     whole, halves = run.scores(tmp_path / "whole"), run.scores(tmp_path / "halves")
     assert all(np.array_equal(whole[name], halves[name], equal_nan=True) for name in KEPT)
