@@ -15,10 +15,12 @@ from glnet_infer.commands.photograph_inputs import in_words
 from glnet_infer.commands.photographs import Job, shows_progress
 from glnet_infer.commands.video_jobs import VideoJob, name_of
 from glnet_infer.commands.videos import check_skin, say_summary
+from glnet_infer.detection import detector_file
 from glnet_infer.errors import GlnetError, InputError
-from glnet_infer.files import is_directory, is_file, make_directory
+from glnet_infer.files import is_directory, make_directory
 from glnet_infer.jobs.actor import MOTION_SUFFIXES, Started
-from glnet_infer.jobs.items import FOLDER, Item, Join, Orders, Outcome, Photographs, Survey, check_record, groups
+from glnet_infer.jobs.items import Item, Join, Orders, Outcome, Photographs, Survey, groups
+from glnet_infer.jobs.notes import FOLDER, check_boxes, check_record, is_done
 from glnet_infer.jobs.photographs import file_of
 from glnet_infer.jobs.ray_pool import RayPool
 from glnet_infer.jobs.run import Died, Run
@@ -61,6 +63,7 @@ def photographs(job: Job, bundle: Path, actors: Actors, *, as_json: bool) -> int
     if job.left_out:
         say(f"Left out, as no images that are read, {in_words(job.left_out)}", style="yellow")
     done = {path for path, files in results.items() if all(file.name in found for file in files)}
+    check_boxes(orders, job.boxes, done)
     heard = _Heard(as_json, len(done))
     absolute = {path: path.absolute() for path in job.images}
     to_do = [absolute[path] for path in job.images if path not in done]
@@ -92,20 +95,14 @@ def videos(job: VideoJob, bundle: Path, actors: Actors, *, as_json: bool) -> int
             )
     check_skin(job, Bundle.open(bundle).skin() is not None)
     orders = _orders(bundle, actors, job.output, job.detector, job.formats, job.options, job)
-    results = {
-        source: [job.output / f"{name_of(source)}{MOTION_SUFFIXES[name]}" for name in job.formats if name not in OF_ONE]
-        for source in job.sources
-    }
-    found = _begin(orders, [file for files in results.values() for file in files])
-    done = {source for source, files in results.items() if files and all(file.name in found for file in files)}
+    suffixes = [MOTION_SUFFIXES[name] for name in job.formats]
+    begun = [job.output / f"{name_of(source)}{suffix}" for source in job.sources for suffix in suffixes]
+    _begin(orders, begun)
+    surveys = {source: Survey(str(Path(source).absolute()), name_of(source)) for source in job.sources}
+    done = {source for source, survey in surveys.items() if is_done(orders, survey.video, survey.name)}
     heard = _Heard(as_json, len(done), job)
-    items = [Survey(str(Path(source).absolute()), name_of(source)) for source in job.sources if source not in done]
-    _run(orders, actors, heard, [], items)
-    return heard.finish(bundle, job.detector, "videos", [str(Path(source).absolute()) for source in job.sources], [])
-
-
-OF_ONE = ("bvh", "amass")
-"""Formats with a file for each person: how many there are, nobody knows beforehand."""
+    _run(orders, actors, heard, [], [survey for source, survey in surveys.items() if source not in done])
+    return heard.finish(bundle, job.detector, "videos", [survey.video for survey in surveys.values()], [])
 
 
 def _orders(
@@ -118,14 +115,14 @@ def _orders(
     video: VideoJob | None = None,
 ) -> Orders:
     opened = Bundle.open(bundle)
-    if detector is not None and is_file(detector):
-        detector = str(Path(detector).absolute())
+    file = None if detector is None else detector_file(detector)
     return Orders(
         bundle=str(bundle.absolute()),
         bundle_hash=opened.manifest.graph.file.sha256,
         backend=actors.backend,
         threads=actors.threads,
-        detector=detector,
+        detector=detector if file is None else str(file._replace(path=file.path.absolute())),
+        detector_hash="" if file is None else file.sha256(),
         output=output.absolute(),
         formats=tuple(formats),
         options=options,
@@ -177,6 +174,7 @@ class _Heard:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, GlnetError] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
+    said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.earlier:
@@ -212,6 +210,12 @@ class _Heard:
         at = "while it started" if item is None else f"over {item.inputs[0]}"
         more = f" and {len(item.inputs) - 1} more" if item is not None and len(item.inputs) > 1 else ""
         say(f"An actor died {at}{more}: {died.reason}", style="yellow")
+
+    def refused(self, error: GlnetError) -> None:
+        """Say that an actor is missing, once for each reason."""
+        if str(error) not in self.said:
+            self.said.add(str(error))
+            say(f"An actor cannot work, and the others go on: {error}", style="yellow")
 
     def set_aside(self, name: str, error: InputError) -> None:
         """Report it, as any input that fails."""

@@ -6,13 +6,16 @@ Other packages join it by the entry point ``glnet_infer.detectors`` (docs/detect
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detector, WholeImage
 from glnet_infer.errors import BackendError, InputError, first_line
+from glnet_infer.files import read_file
 from glnet_infer.numbers import is_number
 
 ENTRY_POINTS = "glnet_infer.detectors"
@@ -103,19 +106,50 @@ def open_detector(detector: str | Path, *, threshold: float = DEFAULT_THRESHOLD,
     kind = kinds().get(detector) if isinstance(detector, str) else None
     if kind is not None:
         return kind.open(threshold, threads)
-    path, family = _file_and_family(str(detector))
-    if path.suffix.lower() != ".onnx":
+    file = detector_file(detector)
+    if file is None:
         raise InputError(
             f"There is no detector {str(detector)!r}.",
             fix=f"detectors: {', '.join(f'{each.name} ({each.finds})' for each in kinds().values())}, or {FILE_FORM}",
         )
     from glnet_infer.detection.onnx_file import OnnxDetector
 
-    return OnnxDetector(path, family, threshold, threads)
+    return OnnxDetector(file.path, file.family, threshold, threads)
 
 
-def _file_and_family(text: str) -> tuple[Path, str | None]:
+class DetectorFile(NamedTuple):
+    """A detector that is an ONNX file.
+
+    Attributes:
+        path: The file.
+        family: Name of its family; None finds it by names and shapes.
+    """
+
+    path: Path
+    family: str | None
+
+    def __str__(self) -> str:
+        return f"{self.path}" if self.family is None else f"{self.path}:{self.family}"
+
+    def sha256(self) -> str:
+        """The file's hash.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        from glnet_infer.detection.onnx_file import LARGEST_FILE
+
+        what, fix = f"The detector {self.path} was not read.", "check the path and its permissions"
+        content = read_file(self.path, InputError, what=what, fix=fix, largest=LARGEST_FILE)
+        return hashlib.sha256(content).hexdigest()
+
+
+def detector_file(detector: str | Path) -> DetectorFile | None:
+    """The file that a detector's name means; None for one of the table, and for what is no detector."""
+    text = str(detector)
+    if isinstance(detector, str) and detector in kinds():
+        return None
     head, colon, family = text.rpartition(":")
     if colon and head.lower().endswith(".onnx"):
-        return Path(head), family
-    return Path(text), None
+        return DetectorFile(Path(head), family)
+    return DetectorFile(Path(text), None) if text.lower().endswith(".onnx") else None

@@ -14,22 +14,21 @@ from typing import Any
 import cv2
 
 from glnet_infer.camera import Intrinsics
-from glnet_infer.detection import Detector, open_detector
-from glnet_infer.errors import GlnetError, InputError, as_ours
+from glnet_infer.detection import Detector, detector_file, open_detector
+from glnet_infer.errors import BundleError, GlnetError, InputError, as_ours
 from glnet_infer.files import make_directory
-from glnet_infer.jobs.chunks import chunk_starts
+from glnet_infer.jobs.chunks import cuts
 from glnet_infer.jobs.items import (
     Chunk,
+    Cut,
     Item,
     Join,
     Orders,
     Outcome,
     Photographs,
     Survey,
-    folder_of,
-    keep_starts,
-    recording_of,
 )
+from glnet_infer.jobs.notes import folder_of, keep_cuts, keep_files, recording_of
 from glnet_infer.jobs.photographs import PhotographWork, Wanted
 from glnet_infer.jobs.videos import Memory, Replay, see_chunk, summary
 from glnet_infer.recoverer import MeshRecoverer
@@ -77,6 +76,7 @@ class Worker:
             cv2.setNumThreads(self._orders.threads)
             recoverer = self._recoverer
             self._detector_of_photographs  # noqa: B018 - whose errors are those of the start
+            self._check_hashes(recoverer)
         except GlnetError as error:
             return error
         notes = [f"It could be faster: {recoverer.backend_reason}"] if recoverer.backend_reason else []
@@ -89,12 +89,12 @@ class Worker:
         told = _Collected()
         began = time.perf_counter()
         entries: list[dict[str, Any]] = [{"video": each} for each in item.inputs]
-        starts: list[float] = []
+        found: list[Cut] = []
         try:
             if isinstance(item, Photographs):
                 entries = self._photographs(item, told)
             elif isinstance(item, Survey):
-                starts = self._survey(item)
+                found = self._survey(item)
             elif isinstance(item, Chunk):
                 target = recording_of(self._orders, item.name, item.number)
                 see_chunk(Path(item.video), item.window, self._observer, self._orders.options, target)
@@ -102,7 +102,7 @@ class Worker:
                 self._join(item, entries[0])
         except Exception as error:
             told.failed(item.inputs[0], error, entries[0])
-        return Outcome(entries, told.messages, told.failures, time.perf_counter() - began, starts)
+        return Outcome(entries, told.messages, told.failures, time.perf_counter() - began, found)
 
     @cached_property
     def _recoverer(self) -> MeshRecoverer:
@@ -131,22 +131,34 @@ class Worker:
         work.finish()
         return work.entries
 
-    def _survey(self, item: Survey) -> list[float]:
+    def _check_hashes(self, recoverer: MeshRecoverer) -> None:
+        """Refuse what was replaced since the run began, for whoever starts later, or has another file at that path.
+
+        Raises:
+            BundleError: The bundle is another one.
+            InputError: The detector is another one.
+        """
+        orders = self._orders
+        fix = "run it again when all machines have the same file there"
+        if recoverer.bundle.manifest.graph.file.sha256 != orders.bundle_hash:
+            raise BundleError(f"{orders.bundle} is another bundle here than where the run began.", fix=fix)
+        named = None if orders.detector is None else detector_file(orders.detector)
+        if named is not None and named.sha256() != orders.detector_hash:
+            raise InputError(f"{named.path} is another detector here than where the run began.", fix=fix)
+
+    def _survey(self, item: Survey) -> list[Cut]:
         orders = self._orders
         folder = folder_of(orders, item.name)
         shutil.rmtree(folder, ignore_errors=True)  # of a video that was changed
         make_directory(folder)
-        with open_source(item.video, **orders.window._asdict()):
-            pass  # what is wrong with it, or its window, is said now
+        with open_source(item.video, **orders.window._asdict()) as source:  # what is wrong with it is said now
+            expected = source.expected
         moments = moments_of(Path(item.video))
-        starts = (
-            []
-            if moments is None
-            else chunk_starts(moments, orders.window, orders.options.detect_every, orders.chunk_frames)
-        )
-        starts = starts or [0.0]  # one chunk, whose beginning is the window's
-        keep_starts(orders, item, starts)
-        return starts
+        found = [] if moments is None else cuts(moments, orders.window, orders.options.detect_every, orders.chunk_frames)
+        if not found:  # one chunk, whose beginning is the window's
+            found = [Cut(0.0, expected and expected * orders.window.every)]
+        keep_cuts(orders, item, found)
+        return found
 
     def _join(self, item: Join, entry: dict[str, Any]) -> None:
         orders, skin = self._orders, self._recoverer.skin
@@ -179,11 +191,13 @@ class Worker:
                 for _ in following:
                     pass
                 motion = following.motion()
-                files: list[str] = []
-                for name in orders.formats:
-                    target = orders.output / f"{item.name}{MOTION_SUFFIXES[name]}"
-                    files += map(str, motion.save(target, skin=skin))
-                entry.update(files=files, **summary(following, motion))
+                files = {
+                    name: motion.save(orders.output / f"{item.name}{MOTION_SUFFIXES[name]}", skin=skin)
+                    for name in orders.formats
+                }
+                entry.update(files=[str(path) for paths in files.values() for path in paths])
+                entry.update(summary(following, motion))
+                keep_files(orders, item.video, item.name, files)
         finally:
             if memory is not None:
                 memory.close()

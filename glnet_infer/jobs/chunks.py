@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from glnet_infer.archives import ArraySpec, read_archive, storable
 from glnet_infer.errors import InputError
+from glnet_infer.jobs.items import Cut
 from glnet_infer.results.formats import write_npz
 from glnet_infer.results.meshes import Meshes
 from glnet_infer.skeleton import BODY_JOINTS, SKELETON_JOINTS
@@ -61,7 +62,7 @@ _LARGEST = 2 << 30
 """Bytes of a chunk's arrays: a million persons."""
 
 
-def chunk_starts(moments: Sequence[tuple[float, bool]], window: Window, detect_every: float, least: int) -> list[float]:
+def cuts(moments: Sequence[tuple[float, bool]], window: Window, detect_every: float, least: int) -> list[Cut]:
     """Where chunks of a video begin: where persons would be looked for anyhow, just behind a key frame.
 
     Args:
@@ -71,14 +72,14 @@ def chunk_starts(moments: Sequence[tuple[float, bool]], window: Window, detect_e
         least: Least number of frames of a chunk.
 
     Returns:
-        Seconds; the first is that of the first frame. None where no frame is taken.
+        The chunks; the first begins with the first frame. None where no frame is taken.
     """
     inside = [
         (time, key)
         for time, key in moments
         if time >= (window.start or -np.inf) and (window.end is None or time < window.end)
     ]
-    starts: list[float] = []
+    places: list[int] = []
     in_chunk = in_group = 0
     detected = -np.inf
     fresh = False  # whether a key frame came since the last detection
@@ -86,20 +87,20 @@ def chunk_starts(moments: Sequence[tuple[float, bool]], window: Window, detect_e
         fresh |= key
         if place % window.every:
             continue
-        if not starts or is_due(time - detected, in_group, detect_every):
-            if not starts or (fresh and in_chunk >= least):
-                starts.append(time)
+        if not places or is_due(time - detected, in_group, detect_every):
+            if not places or (fresh and in_chunk >= least):
+                places.append(place)
                 in_chunk = 0
             detected, in_group, fresh = time, 0, False
         in_chunk += 1
         in_group += 1
-    return starts
+    return [Cut(inside[first][0], last - first) for first, last in pairwise([*places, len(inside)])]
 
 
-def windows(starts: Sequence[float], window: Window) -> list[Window]:
+def windows(chunks: Sequence[Cut], window: Window) -> list[Window]:
     """The window of each chunk. It holds the next one's first frame, too: what is before lies on the way there."""
-    firsts: list[float | None] = [window.start, *starts[1:]]
-    ends = [float(np.nextafter(start, np.inf)) for start in starts[1:]]
+    firsts: list[float | None] = [window.start, *(cut.start for cut in chunks[1:])]
+    ends = [float(np.nextafter(cut.start, np.inf)) for cut in chunks[1:]]
     return [Window(first, end, window.every) for first, end in zip(firsts, [*ends, window.end], strict=True)]
 
 

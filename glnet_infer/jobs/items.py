@@ -6,25 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from glnet_infer.errors import GlnetError, InputError
-from glnet_infer.files import is_file, read_json, replace_file
+from glnet_infer.errors import GlnetError
+from glnet_infer.files import is_file
 from glnet_infer.jobs.photographs import file_of
 from glnet_infer.version import __version__
 from glnet_infer.video.following import FollowOptions
 from glnet_infer.video.sources import Window
-
-FOLDER = "jobs"
-"""Folder in the output for what a later run goes on with. Results lie beside it, and none is called so."""
 
 PHOTOGRAPHS = 16
 """Photographs of an item: some seconds of work, so that sending them costs nothing."""
 
 FRAMES = 240
 """Least frames of a chunk. Shorter ones find more seams, longer ones lose more work with an actor."""
-
-_RERUN = "give another -o, or the options of the first run"
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,8 @@ class Orders:
         bundle_hash: SHA-256 of its graph.
         backend: What runs the network.
         threads: Threads of CPU kernels of an actor.
-        detector: Name or file of the detector; None where all boxes are given.
+        detector: Name of the detector, or its file with its family; None where all boxes are given.
+        detector_hash: SHA-256 of the detector's file; empty for one of the table.
         output: Directory for results.
         formats: Which files to write.
         options: How persons are found and followed; photographs take its score, number of persons and camera.
@@ -56,13 +52,16 @@ class Orders:
     window: Window = field(default_factory=Window)
     smooth: bool = True
     chunk_frames: int = FRAMES
+    detector_hash: str = ""
 
     def record(self) -> dict[str, Any]:
         """What the results depend on, as plain values."""
         return {
             "version": __version__,
             "bundle": self.bundle_hash,
-            "detector": self.detector,
+            "backend": self.backend,
+            "detector": Path(self.detector).name if self.detector and self.detector_hash else self.detector,
+            "detector_hash": self.detector_hash,
             "options": json.loads(json.dumps(asdict(self.options))),
             "window": list(self.window),
             "smooth": self.smooth,
@@ -100,6 +99,18 @@ class Photographs:
         return [Photographs((path,), (boxes,)) for path, boxes in zip(self.paths, self.boxes, strict=True)]
 
 
+class Cut(NamedTuple):
+    """Where a chunk of a video begins.
+
+    Attributes:
+        start: Seconds.
+        frames: How many are decoded from there to the next chunk; None where nobody knows.
+    """
+
+    start: float
+    frames: int | None
+
+
 @dataclass(frozen=True)
 class _OfVideo:
     video: str
@@ -123,10 +134,12 @@ class Chunk(_OfVideo):
     Attributes:
         number: Place of the chunk, from 0 on.
         window: The chunk's frames.
+        frames: See :class:`Cut`.
     """
 
     number: int
     window: Window
+    frames: int | None
 
 
 @dataclass(frozen=True)
@@ -135,9 +148,11 @@ class Join(_OfVideo):
 
     Attributes:
         chunks: How many there are.
+        frames: How many are decoded in all of them; None where nobody knows.
     """
 
     chunks: int
+    frames: int | None
 
 
 Item = Photographs | Survey | Chunk | Join
@@ -152,14 +167,14 @@ class Outcome:
         messages: What people shall be told, each with its style.
         failures: The inputs that failed, and how.
         seconds: Time that the item took.
-        starts: Where the chunks of a surveyed video begin, in seconds.
+        cuts: The chunks of a surveyed video.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     messages: list[tuple[str, str]] = field(default_factory=list)
     failures: dict[str, GlnetError] = field(default_factory=dict)
     seconds: float = 0.0
-    starts: list[float] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
 
 
 def groups(paths: Sequence[Path], boxes: dict[Path, Any], size: int = PHOTOGRAPHS) -> list[Photographs]:
@@ -168,106 +183,3 @@ def groups(paths: Sequence[Path], boxes: dict[Path, Any], size: int = PHOTOGRAPH
         Photographs(tuple(map(str, group)), tuple(boxes[path] for path in group))
         for group in (paths[start : start + size] for start in range(0, len(paths), size))
     ]
-
-
-def folder_of(orders: Orders, name: str) -> Path:
-    """Where what is seen in a video's chunks is kept until they are joined."""
-    return orders.output / FOLDER / "videos" / name
-
-
-def recording_of(orders: Orders, name: str, number: int) -> Path:
-    """The file of a chunk."""
-    return folder_of(orders, name) / f"{number:06d}.npz"
-
-
-def keep_starts(orders: Orders, survey: Survey, starts: list[float]) -> None:
-    """Keep where a video's chunks begin, so that a later run cuts it at the same places.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    document = {**_identity(survey.video), "starts": starts}
-    replace_file(folder_of(orders, survey.name) / "survey.json", json.dumps(document).encode())
-
-
-def kept_starts(orders: Orders, survey: Survey) -> list[float] | None:
-    """Where a video's chunks begin; None where nobody knows, or the video was changed."""
-    path = folder_of(orders, survey.name) / "survey.json"
-    if not is_file(path):
-        return None
-    try:
-        document = read_json(path, InputError, fix="")
-        identity, starts = _identity(survey.video), document.pop("starts")
-        good = document == identity and all(isinstance(start, float) for start in starts)
-    except (InputError, AttributeError, KeyError, TypeError):
-        return None
-    return starts if good else None
-
-
-def _identity(video: str) -> dict[str, Any]:
-    state = Path(video).stat()
-    return {"version": 1, "bytes": state.st_size, "modified": state.st_mtime_ns}
-
-
-def check_record(orders: Orders, results: Sequence[Path]) -> None:
-    """Note what the results depend on, so that a later run with the same output does not mix in others.
-
-    Args:
-        orders: What is wanted.
-        results: The files that would be written.
-
-    Raises:
-        InputError: The output holds results of other options or another bundle, or of a run that noted nothing.
-        OutputError: It cannot be noted.
-    """
-    path = orders.output / FOLDER / "job.json"
-    record = orders.record()
-    if not is_file(path) or not _is_begun(orders.output):
-        there = next((file for file in results if is_file(file)), None)
-        if there is not None:
-            raise InputError(
-                f"{there} is there already.",
-                why="nothing says which bundle and options it comes from, and results that are there are not made again",
-                fix="give another -o, or remove it",
-            )
-        replace_file(path, json.dumps(record, indent=2).encode())
-        return
-    known = read_json(path, InputError, fix=_RERUN)
-    differing = [key for key in record if not isinstance(known, dict) or known.get(key) != record[key]]
-    if differing:
-        raise InputError(
-            f"{orders.output} holds results of another run.", why=f"it differs in: {', '.join(differing)}", fix=_RERUN
-        )
-
-
-def _is_begun(output: Path) -> bool:
-    """Whether a run has left anything in an output but the note of what it wanted."""
-    inside = (*output.iterdir(), *(output / FOLDER).iterdir(), *(output / FOLDER / "videos").iterdir())
-    return any(path.name not in (FOLDER, "videos", "job.json") for path in inside if not path.name.startswith("."))
-
-
-def read_set_aside(output: Path) -> dict[str, InputError]:
-    """Inputs that were set aside by an earlier run, and why.
-
-    Raises:
-        InputError: The list cannot be read.
-    """
-    path = output / FOLDER / "set-aside.json"
-    if not is_file(path):
-        return {}
-    fix = f"correct it, or remove it, and all that it names is tried again: {path}"
-    document = read_json(path, InputError, fix=fix)
-    try:
-        return {name: InputError(each["what"], why=each["why"], fix=each["fix"]) for name, each in document.items()}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no list of inputs that were set aside.", fix=fix) from error
-
-
-def write_set_aside(output: Path, errors: dict[str, InputError]) -> None:
-    """Write down which inputs were set aside, and why.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    document = {name: {"what": error.what, "why": error.why, "fix": error.fix} for name, error in errors.items()}
-    replace_file(output / FOLDER / "set-aside.json", json.dumps(document, indent=2).encode())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from glnet_infer.errors import BackendError, GlnetError, InputError
@@ -13,27 +15,29 @@ from glnet_infer.files import is_file
 from glnet_infer.jobs.actor import Started
 from glnet_infer.jobs.chunks import windows
 from glnet_infer.jobs.items import (
+    FRAMES,
     Chunk,
+    Cut,
     Item,
     Join,
     Orders,
     Outcome,
     Photographs,
     Survey,
-    kept_starts,
-    read_set_aside,
-    recording_of,
-    write_set_aside,
 )
+from glnet_infer.jobs.notes import kept_cuts, read_set_aside, recording_of, write_set_aside
 
 MOST_DEATHS = 3
 """Actors that an input may kill before it is set aside."""
 
 START_SECONDS = 300.0
-"""How long to wait for the first actor. A cluster that has no room for one says nothing."""
+"""How long to wait for an actor where none is at work. A cluster that has no room for one says nothing."""
 
 ITEM_SECONDS = 3600.0
-"""How long an actor may take for photographs or a chunk; what takes longer hangs."""
+"""How long an actor may take for photographs, or for each :data:`FRAMES` of a video; what takes longer hangs."""
+
+SLOWEST_READING = 1e6
+"""Bytes a second at which videos are read."""
 
 _TRY_AGAIN = "look at the actors' logs (docs/archives.md); remove its entry from jobs/set-aside.json to try it again"
 
@@ -80,6 +84,9 @@ class Listener(Protocol):
     def died(self, item: Item | None, died: Died) -> None:
         """An actor died."""
 
+    def refused(self, error: GlnetError) -> None:
+        """An actor cannot work where it is, and the others go on without it."""
+
     def set_aside(self, name: str, error: InputError) -> None:
         """An input was set aside, now or by an earlier run."""
 
@@ -102,13 +109,13 @@ class _Video:
     Attributes:
         survey: What identifies it.
         waiting: Chunks that are still to be seen.
-        chunks: How many there are.
+        cuts: All its chunks.
         failed: Whether a chunk failed, so that nothing more is done for it.
     """
 
     survey: Survey
     waiting: set[int] = field(default_factory=set)
-    chunks: int = 0
+    cuts: list[Cut] = field(default_factory=list)
     failed: bool = False
 
 
@@ -134,7 +141,9 @@ class Run:
         self._idle: list[int] = []
         self._aside = read_set_aside(orders.output)
         self._done = self._total = 0
-        self._failed_starts, self._any_started = 0, False
+        self._failed_starts: Counter[int] = Counter()
+        self._any_started = False
+        self._refusals: list[GlnetError] = []
 
     def __call__(self, photographs: Iterable[Photographs], videos: Iterable[Survey]) -> None:
         """Do all that is not done yet.
@@ -177,26 +186,28 @@ class Run:
 
     def _begin(self, survey: Survey) -> None:
         self._videos[survey.video] = _Video(survey)
-        starts = kept_starts(self._orders, survey)
-        if starts is None:
+        cuts = kept_cuts(self._orders, survey)
+        if cuts is None:
             self._add(survey)
         else:
-            self._cut(survey, starts)
+            self._cut(survey, cuts)
 
-    def _cut(self, survey: Survey, starts: list[float]) -> None:
+    def _cut(self, survey: Survey, cuts: list[Cut]) -> None:
         """Queue the chunks of a video that are not seen yet."""
         video = self._videos[survey.video]
-        video.chunks = len(starts)
-        for number, window in enumerate(windows(starts, self._orders.window)):
+        video.cuts = cuts
+        for number, window in enumerate(windows(cuts, self._orders.window)):
             if not is_file(recording_of(self._orders, survey.name, number)):
                 video.waiting.add(number)
-                self._add(Chunk(survey.video, survey.name, number, window))
+                self._add(Chunk(survey.video, survey.name, number, window, cuts[number].frames))
         if not video.waiting:
             self._join(video)
 
     def _join(self, video: _Video) -> None:
         # First, so that its chunks' files do not lie about longer than they must.
-        self._add(Join(video.survey.video, video.survey.name, video.chunks), first=True)
+        frames = [cut.frames for cut in video.cuts]
+        total = None if None in frames else sum(each or 0 for each in frames)
+        self._add(Join(video.survey.video, video.survey.name, len(frames), total), first=True)
 
     def _start(self, place: int) -> None:
         self._pool.start(place)
@@ -218,10 +229,13 @@ class Run:
         if isinstance(answer, Started):
             if not self._any_started:
                 self._listener.started(answer)
-            self._any_started, self._failed_starts = True, 0
+                for error in self._refusals:
+                    self._listener.refused(error)
+            self._any_started = True
+            self._failed_starts[place] = 0
             self._idle.append(place)
         elif isinstance(answer, GlnetError):
-            raise answer
+            self._give_up(answer)
         elif isinstance(answer, Died):
             self._bury(place, work, answer)
         elif work is not None:
@@ -237,7 +251,7 @@ class Run:
         if outcome.failures:
             video.failed = True
         elif isinstance(item, Survey):
-            self._cut(item, outcome.starts)
+            self._cut(item, outcome.cuts)
         elif isinstance(item, Chunk):
             video.waiting.discard(item.number)
             if not video.waiting and not video.failed:
@@ -258,15 +272,31 @@ class Run:
                 else:
                     self._set_aside(item, died)
         else:
-            self._failed_starts += 1
-            if self._failed_starts >= MOST_DEATHS:
-                raise BackendError(
-                    "The actors die while they start.",
-                    why=died.reason,
-                    fix="see whether the machine has memory for so many; try fewer with --actors",
+            self._failed_starts[place] += 1
+            if self._failed_starts[place] >= MOST_DEATHS:
+                self._give_up(
+                    BackendError(
+                        f"An actor died {MOST_DEATHS} times while it started.",
+                        why=died.reason,
+                        fix="see whether the machine has memory for so many; try fewer with --actors",
+                    )
                 )
+                return
         if self._queue or self._videos:
             self._start(place)
+
+    def _give_up(self, error: GlnetError) -> None:
+        """Go on without an actor: one machine may lack what the others have.
+
+        Raises:
+            GlnetError: No actor is left.
+        """
+        if not self._idle and not self._at_work:
+            raise error
+        if self._any_started:
+            self._listener.refused(error)
+        else:  # all may come to the same end, and then it is said once
+            self._refusals.append(error)
 
     def _left(self, item: Item) -> list[Item]:
         """What an actor that died has left of its item; of a group, each photograph by itself."""
@@ -295,16 +325,30 @@ class Run:
         """End actors that hang, and waiting for actors that do not come."""
         now = self._clock()
         for place, (work, began) in list(self._at_work.items()):
-            if work is not None and isinstance(work.item, Photographs | Chunk) and now - began > ITEM_SECONDS:
+            if work is not None and now - began > (patience := _patience(work.item)):
                 self._pool.kill(place)
                 del self._at_work[place]
-                self._bury(place, work, Died(f"it took more than {ITEM_SECONDS:g} seconds"))
-            elif work is None and not self._any_started and now - began > START_SECONDS:
-                raise BackendError(
-                    f"No actor has started within {START_SECONDS:g} seconds.",
-                    why="the cluster has no room for one, or its machines cannot start it",
-                    fix="see `ray status`; ask for fewer --threads or GPUs",
-                )
+                self._bury(place, work, Died(f"it took more than {patience:.0f} seconds"))
+        starting = [began for work, began in self._at_work.values() if work is None]
+        nothing_else = not self._idle and len(starting) == len(self._at_work)
+        if starting and nothing_else and now - max(starting) > START_SECONDS:
+            raise BackendError(
+                f"No actor has started within {START_SECONDS:g} seconds, and none is at work.",
+                why="the cluster has no room for one, or its machines cannot start it",
+                fix="see `ray status`; ask for fewer --threads or GPUs; the same command goes on",
+            )
+
+
+def _patience(item: Item) -> float:
+    """Seconds that an item may take. Nothing hangs for ever, and nothing that is only long is ended."""
+    if isinstance(item, Photographs):
+        return ITEM_SECONDS
+    try:
+        reading = Path(item.video).stat().st_size / SLOWEST_READING
+    except OSError:  # the actor says it
+        reading = 0.0
+    frames = 0 if isinstance(item, Survey) else item.frames
+    return math.inf if frames is None else ITEM_SECONDS * max(1.0, frames / FRAMES) + reading
 
 
 def _together(each: list[Photographs]) -> Photographs:

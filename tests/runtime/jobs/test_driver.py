@@ -5,23 +5,22 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glnet_infer import BackendError, BundleError, InputError
 from glnet_infer.jobs.actor import Started
 from glnet_infer.jobs.items import (
     Chunk,
+    Cut,
     Join,
     Orders,
     Outcome,
     Photographs,
     Survey,
-    check_record,
     groups,
-    keep_starts,
-    read_set_aside,
-    recording_of,
 )
+from glnet_infer.jobs.notes import check_boxes, check_record, is_done, keep_cuts, keep_files, read_set_aside, recording_of
 from glnet_infer.jobs.run import ITEM_SECONDS, MOST_DEATHS, START_SECONDS, Died, Run
 from glnet_infer.video.following import FollowOptions
 from glnet_infer.video.sources import Window
@@ -66,7 +65,7 @@ class Actors:
 
 class Heard:
     def __init__(self):
-        self.backends, self.outcomes, self.deaths, self.aside, self.numbers = [], [], [], {}, []
+        self.backends, self.outcomes, self.deaths, self.aside, self.numbers, self.refusals = [], [], [], {}, [], []
 
     def started(self, started):
         self.backends.append(started.backend)
@@ -76,6 +75,9 @@ class Heard:
 
     def died(self, item, died):
         self.deaths.append(item)
+
+    def refused(self, error):
+        self.refusals.append(error)
 
     def set_aside(self, name, error):
         self.aside[Path(name).name] = error
@@ -175,14 +177,75 @@ def test_a_photograph_that_hangs_is_ended_and_at_last_set_aside(orders, tmp_path
     assert len(actors.killed) == 3 and list(heard.aside) == ["000.jpg"] and "seconds" in heard.aside["000.jpg"].why
 
 
+@pytest.mark.parametrize("kind", [Survey, Chunk, Join])
+@pytest.mark.parametrize("frames", [100, 2400, None])
+def test_a_video_that_hangs_is_set_aside_after_a_time_that_its_length_allows(orders, survey, kind, frames):
+    now, taken = [0.0], []
+
+    class Patient(Actors):
+        def answers(self):
+            now[0] += ITEM_SECONDS / 4
+            if now[0] > 100 * ITEM_SECONDS:  # nobody ended it
+                return [(self.waiting.popitem()[0], Outcome([{"video": survey.video}]))]
+            return super().answers()
+
+    def do(place, item):
+        if not isinstance(item, kind):
+            return Outcome([{"video": item.video}], cuts=[Cut(0.0, frames)])
+        taken.append(item)
+        return None
+
+    allowed = 1 if kind is Survey else np.inf if frames is None else max(1, frames / 240)
+    actors = Patient(do)
+    heard = run(orders, actors, videos=[survey], clock=lambda: now[0])
+    if np.isinf(allowed):
+        assert not actors.killed and not heard.aside
+    else:
+        assert len(actors.killed) == len(taken) == 3 and list(heard.aside) == ["clip.mp4"]
+        assert f"more than {allowed * ITEM_SECONDS:.0f} seconds" in heard.aside["clip.mp4"].why
+        assert 3 * allowed * ITEM_SECONDS < now[0] < 3 * (allowed + 1) * ITEM_SECONDS + 10 * ITEM_SECONDS / 4
+
+
 def test_actors_that_cannot_start_end_the_run(orders, tmp_path):
     items = groups(paths(tmp_path, 4), dict.fromkeys(paths(tmp_path, 4)), 1)
     with pytest.raises(BundleError, match="no bundle"):
-        run(orders, Actors(writing(orders), [BundleError("no bundle")]), items)
-    with pytest.raises(BackendError, match="die while they start"):
-        run(orders, Actors(writing(orders), [Died("out of memory")] * 3), items)
+        run(orders, Actors(writing(orders), [BundleError("no bundle")] * 2), items)
+    with pytest.raises(BackendError, match="died 3 times while it started"):
+        run(orders, Actors(writing(orders), [Died("out of memory")] * 6), items)
     heard = run(orders, Actors(writing(orders), [Died("lost")] * 2), items)
     assert results(orders) == ["000", "001", "002", "003"] and heard.deaths == [None, None]
+
+
+def test_a_machine_that_lacks_what_the_others_have_ends_no_run(orders, tmp_path):
+    items = groups(paths(tmp_path, 4), dict.fromkeys(paths(tmp_path, 4)), 1)
+    for answers in ([BundleError("no bundle"), Started("all", "cpu", ())], [Died("no memory"), Started("all", "cpu", ())]):
+        actors = Actors(writing(orders), answers)
+        if isinstance(answers[0], Died):
+            actors.starts += [Died("no memory")] * 2
+        heard = run(orders, actors, items)
+        assert results(orders) == ["000", "001", "002", "003"]
+        for path in orders.output.glob("*.npz"):
+            path.unlink()
+        (refusal,) = heard.refusals
+        assert "no bundle" in refusal.what or refusal.why == "no memory"
+
+
+def test_the_last_actor_that_is_lost_ends_the_run(orders, tmp_path):
+    """One machine never had the bundle; the other one lost it when its actor had died."""
+    items = groups(paths(tmp_path, 4), dict.fromkeys(paths(tmp_path, 4)), 1)
+    answers = [BundleError("never there"), Started("all", "cpu", ()), BundleError("lost")]
+    actors = Actors(writing(orders, killers=["001.jpg"], deaths=1), answers)
+    with pytest.raises(BundleError, match="lost"):
+        run(orders, actors, items)
+
+
+def test_machines_that_leave_are_not_waited_for_for_ever(orders, tmp_path):
+    times = iter(range(0, 100_000, int(START_SECONDS / 3)))
+    items = groups(paths(tmp_path, 4), dict.fromkeys(paths(tmp_path, 4)), 1)
+    actors = Actors(lambda place, item: Died("its machine left"), [Started("all", "cpu", ())] * 2 + [None] * 9)
+    with pytest.raises(BackendError, match="none is at work"):
+        run(orders, actors, items, clock=lambda: float(next(times)))
+    assert actors.began == 4
 
 
 def test_a_cluster_without_room_is_not_waited_for_for_ever(orders, tmp_path):
@@ -200,6 +263,8 @@ def test_a_cluster_without_room_is_not_waited_for_for_ever(orders, tmp_path):
 def filming(orders, starts, done, *, fails=None, dies=None):
     """Does videos by making the chunks' files; ``fails(item)`` and ``dies(item)`` say what goes wrong."""
 
+    cuts = [Cut(start, 240) for start in starts]
+
     def do(place, item):
         done.append(item)
         if dies and dies(item):
@@ -208,8 +273,8 @@ def filming(orders, starts, done, *, fails=None, dies=None):
             return Outcome([{"video": item.video}], failures={item.video: InputError("it is damaged")})
         if isinstance(item, Survey):
             (orders.output / "jobs/videos" / item.name).mkdir(exist_ok=True)
-            keep_starts(orders, item, starts)
-            return Outcome([{"video": item.video}], starts=starts)
+            keep_cuts(orders, item, cuts)
+            return Outcome([{"video": item.video}], cuts=cuts)
         if isinstance(item, Chunk):
             recording_of(orders, item.name, item.number).touch()
         return Outcome([{"video": item.video}])
@@ -236,7 +301,7 @@ def test_a_video_is_surveyed_seen_in_chunks_and_joined_once(orders, survey):
 def test_a_later_run_sees_only_the_chunks_that_are_missing(orders, survey):
     do = filming(orders, [0.0, 8.0, 16.5], [])
     do(0, survey)
-    do(0, Chunk(survey.video, "clip", 1, Window()))
+    do(0, Chunk(survey.video, "clip", 1, Window(), 240))
     done = []
     run(orders, Actors(filming(orders, [0.0], done)), videos=[survey])
     assert [each.number for each in done if isinstance(each, Chunk)] == [0, 2]
@@ -288,10 +353,12 @@ def test_results_of_other_options_are_not_mixed(orders, tmp_path):
     check_record(orders, [result])
     result.touch()
     check_record(orders, [result])
-    check_record(replace(orders, backend="other", threads=4, formats=("json",)), [result])  # on which nothing depends
+    check_record(replace(orders, threads=4, formats=("json",)), [result])  # on which nothing depends
     for other, why in (
         (replace(orders, bundle_hash="1" * 64), "bundle"),
+        (replace(orders, backend="onnxruntime-int8"), "backend"),
         (replace(orders, detector="none"), "detector"),
+        (replace(orders, detector_hash="2" * 64), "detector_hash"),
         (replace(orders, options=FollowOptions(score=0.7)), "options"),
         (replace(orders, window=Window(1.0)), "window"),
         (replace(orders, smooth=False), "smooth"),
@@ -306,8 +373,59 @@ def test_results_of_which_nothing_is_known_are_not_taken_for_this_runs(orders):
         check_record(orders, [orders.output / "a.npz"])
 
 
+def test_results_of_other_boxes_are_not_taken_for_those_of_these(orders, tmp_path):
+    one, other = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    check_boxes(orders, {one: [[0, 0, 9, 9]]}, [])
+    check_boxes(orders, {one: [[0, 0, 9, 9]], other: None}, [one])  # an archive that grew
+    check_boxes(orders, {other: [[1, 1, 2, 2]]}, [])  # it is not done yet
+    check_boxes(orders, {one: [[0, 0, 9, 9]]}, [one])  # what other runs noted stays
+    for boxes in ([[0, 0, 9, 8]], [], None):
+        with pytest.raises(InputError, match=r"a\.jpg with other boxes"):
+            check_boxes(orders, {one: boxes}, [one])
+    (orders.output / "jobs/boxes.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match="other boxes"):
+        check_boxes(orders, {one: [[0, 0, 9, 9]]}, [one])
+
+
+BY_FORMAT = {"npz": ["clip.npz"], "bvh": ["clip.track-1.bvh", "clip.track-2.bvh"]}
+
+
+def test_a_video_is_done_when_all_its_files_are_there_however_many(orders, survey):
+    orders = replace(orders, formats=("npz", "bvh"))
+    files = {name: [orders.output / each for each in names] for name, names in BY_FORMAT.items()}
+    for path in (path for paths in files.values() for path in paths):
+        path.touch()
+    assert not is_done(orders, survey.video, "clip"), "nobody noted that these are all"
+    keep_files(orders, survey.video, "clip", {"npz": files["npz"]})
+    assert not is_done(orders, survey.video, "clip") and is_done(replace(orders, formats=("npz",)), survey.video, "clip")
+    keep_files(orders, survey.video, "clip", {"bvh": files["bvh"]})
+    assert is_done(orders, survey.video, "clip")
+    files["bvh"][1].unlink()
+    assert not is_done(orders, survey.video, "clip")
+    files["bvh"][1].touch()
+    Path(survey.video).write_bytes(b"another video")
+    assert not is_done(orders, survey.video, "clip")
+    Path(survey.video).unlink()
+    assert not is_done(orders, survey.video, "clip")
+
+
+@pytest.mark.parametrize(
+    "note", ["{", "[]", '{"files": 3}', '{"files": {"npz": 3}}', '{"files": {"npz": ["../clip.npz"]}}']
+)
+def test_a_note_of_files_that_cannot_be_read_is_none(orders, survey, note):
+    keep_files(orders, survey.video, "clip", {"npz": []})
+    (orders.output.parent / "clip.npz").touch()
+    path = orders.output / "jobs/done/clip.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if note.startswith('{"files'):
+        note = json.dumps({**known, **json.loads(note)})
+    path.write_text(note, encoding="utf-8")
+    assert not is_done(orders, survey.video, "clip")
+
+
 def test_a_run_that_did_nothing_binds_no_later_one(orders):
     check_record(orders, [])
+    check_boxes(orders, {Path("a.jpg"): None}, [])
     check_record(replace(orders, smooth=False), [])
     (orders.output / "jobs/videos/clip").mkdir()
     with pytest.raises(InputError, match="differs in: smooth"):

@@ -17,6 +17,7 @@ if sys.platform == "win32":
     pytest.skip("actors are killed by signals", allow_module_level=True)
 
 from glnet_infer import MeshRecoverer
+from glnet_infer.bundle import Bundle
 from glnet_infer.detection import open_detector
 from glnet_infer.image_files import read_image
 from glnet_infer.jobs.actor import Worker
@@ -56,6 +57,9 @@ class Heard:
         self.deaths += 1
         assert died.reason
 
+    def refused(self, error):
+        raise error
+
     def set_aside(self, name, error):
         self.aside[Path(name).stem] = error
 
@@ -92,7 +96,10 @@ def test_two_actors_give_what_one_process_gives_though_four_inputs_kill_them(
     (output / "jobs/videos").mkdir(parents=True)
     clip = rendered_clip / "clip.mp4"
     options = FollowOptions()
-    orders = Orders(str(shared_bundle), "", "onnxruntime-cpu", 1, "nanodet", output, ("npz",), options, chunk_frames=20)
+    identity = Bundle.open(shared_bundle).manifest.graph.file.sha256
+    orders = Orders(
+        str(shared_bundle), identity, "onnxruntime-cpu", 1, "nanodet", output, ("npz",), options, chunk_frames=20
+    )
     paths = sorted(photographs.glob("*.jpg"))
     heard = Heard()
     with RayPool(orders, "local", actors=2, worker=killed_over(KILLS_ONCE, POISON, marks)) as pool:

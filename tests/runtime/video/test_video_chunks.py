@@ -8,8 +8,9 @@ import pytest
 
 from glnet_infer import InputError, Intrinsics, MeshRecoverer
 from glnet_infer.jobs.actor import Worker
-from glnet_infer.jobs.chunks import chunk_starts, read_recording, windows
-from glnet_infer.jobs.items import Chunk, Join, Orders, Survey, recording_of
+from glnet_infer.jobs.chunks import cuts, read_recording, windows
+from glnet_infer.jobs.items import Chunk, Join, Orders, Survey
+from glnet_infer.jobs.notes import recording_of
 from glnet_infer.jobs.videos import see_chunk
 from glnet_infer.results.motion import Motion
 from glnet_infer.results.motion_data import COLUMNS, RAW
@@ -25,11 +26,11 @@ def in_chunks(orders, clip, numbers=None):
     """What an actor makes of a video; ``numbers(count)`` is the order of the chunks."""
     worker = Worker(orders)
     survey = Survey(str(clip), clip.stem)
-    starts = worker.do(survey).starts
-    for number in numbers(len(starts)) if numbers else range(len(starts)):
-        outcome = worker.do(Chunk(str(clip), clip.stem, number, windows(starts, orders.window)[number]))
+    chunks = worker.do(survey).cuts
+    for number in numbers(len(chunks)) if numbers else range(len(chunks)):
+        outcome = worker.do(Chunk(str(clip), clip.stem, number, windows(chunks, orders.window)[number], None))
         assert not outcome.failures, outcome
-    outcome = worker.do(Join(str(clip), clip.stem, len(starts)))
+    outcome = worker.do(Join(str(clip), clip.stem, len(chunks), None))
     assert not outcome.failures, outcome
     (entry,) = outcome.entries
     return Motion.load(entry["files"][0]), entry
@@ -133,12 +134,12 @@ def test_damaged_frames_are_the_same_in_chunks(orders, clip, hole):
 
 def test_what_was_seen_and_is_damaged_is_seen_again(orders, clip):
     worker, survey = Worker(orders), Survey(str(clip), "clip")
-    starts = worker.do(survey).starts
-    for number, window in enumerate(windows(starts, orders.window)):
-        worker.do(Chunk(str(clip), "clip", number, window))
+    chunks = worker.do(survey).cuts
+    for number, window in enumerate(windows(chunks, orders.window)):
+        worker.do(Chunk(str(clip), "clip", number, window, None))
     recording = recording_of(orders, "clip", 1)
     recording.write_bytes(recording.read_bytes()[:-100])
-    outcome = worker.do(Join(str(clip), "clip", len(starts)))
+    outcome = worker.do(Join(str(clip), "clip", len(chunks), None))
     assert outcome.entries[0]["seen_again"] == 40 and not outcome.failures
     assert_alike(Motion.load(outcome.entries[0]["files"][0]), in_one_go(orders, clip)[0])
 
@@ -146,7 +147,7 @@ def test_what_was_seen_and_is_damaged_is_seen_again(orders, clip):
 def test_a_recording_is_checked(orders, clip):
     worker = Worker(orders)
     worker.do(Survey(str(clip), "clip"))
-    worker.do(Chunk(str(clip), "clip", 0, Window()))
+    worker.do(Chunk(str(clip), "clip", 0, Window(), None))
     path = recording_of(orders, "clip", 0)
     arrays = dict(np.load(path))
     assert len(read_recording(path)["frame_numbers"]) == 40
@@ -180,11 +181,12 @@ def test_a_chunk_of_a_video_that_cannot_be_read_here_is_no_empty_one(tmp_path):
 def test_chunks_begin_where_persons_are_looked_for_behind_a_key_frame():
     moments = [(number / 25, number % 10 == 0) for number in range(100)]
     # Looked for in every fourth frame, so behind the key frames 30, 60 and 90 in the frames 32, 60 and 92.
-    assert chunk_starts(moments, Window(), 0.15, 24) == [0.0, 32 / 25, 60 / 25, 92 / 25]
-    assert chunk_starts(moments, Window(), 0.15, 1000) == [0.0]
-    assert chunk_starts([(time, False) for time, _ in moments], Window(), 0.15, 1) == [0.0]
-    assert chunk_starts(moments, Window(1.0, 2.0), 0.15, 8) == [1.0, 33 / 25, 41 / 25]
-    assert chunk_starts(moments, Window(9.0), 0.15, 8) == [] == chunk_starts([], Window(), 0.15, 8)
+    assert cuts(moments, Window(), 0.15, 24) == [(0.0, 32), (32 / 25, 28), (60 / 25, 32), (92 / 25, 8)]
+    assert cuts(moments, Window(), 0.15, 1000) == [(0.0, 100)]
+    assert cuts([(time, False) for time, _ in moments], Window(), 0.15, 1) == [(0.0, 100)]
+    assert cuts(moments, Window(1.0, 2.0), 0.15, 8) == [(1.0, 8), (33 / 25, 8), (41 / 25, 9)]
+    assert cuts(moments, Window(every=3), 0.15, 1000) == [(0.0, 100)]  # also frames that are left out are decoded
+    assert cuts(moments, Window(9.0), 0.15, 8) == [] == cuts([], Window(), 0.15, 8)
 
 
 def test_moments_are_those_of_the_frames(clips, tmp_path):
