@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ class Budget:
     crops: int
     backbone: BackboneWeights | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The budget as plain values; weights by their digest."""
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The budget as plain values; weights by their digest, which takes a moment."""
         document = {"config": self.config.to_dict(), "recipe": asdict(self.recipe), "crops": self.crops}
         plain: dict[str, Any] = json.loads(json.dumps({**document, "backbone": _digest(self.backbone)}))
         return plain
@@ -124,7 +126,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
         parts = {name: asdict(getattr(self, name)) for name in ("config", "recipe", "matching", "weights")}
-        shared = {name: self.budget.to_dict()[name] for name in ("crops", "backbone")}
+        shared = {name: self.budget.plain[name] for name in ("crops", "backbone")}
         plain: dict[str, Any] = json.loads(json.dumps({**parts, **shared}))
         return plain
 
@@ -222,7 +224,7 @@ def open_comparison(directory: Path, budget: Budget) -> None:
     """
     path, fix = directory / BUDGET, "name another folder: rows of one table share their budget"
     if path.is_file():
-        if read_json(path, InputError, fix=fix) != budget.to_dict():
+        if read_json(path, InputError, fix=fix) != budget.plain:
             raise InputError(
                 f"{directory} holds another comparison.",
                 why="its rows were trained with another recipe, network, backbone, seed or number of crops",
@@ -230,7 +232,7 @@ def open_comparison(directory: Path, budget: Budget) -> None:
             )
         return
     make_directory(directory)
-    replace_file(path, (json.dumps(budget.to_dict(), indent=2) + "\n").encode())
+    replace_file(path, (json.dumps(budget.plain, indent=2) + "\n").encode())
 
 
 def _changed(base: Any, changes: dict[str, Any], where: str) -> Any:
