@@ -100,6 +100,7 @@ TRAINING = {
     "objective": TRAINING_GROUND,
     "scores": TRAINING_GROUND | {"data"},
     "fit": TRAINING_GROUND | {"data", "objective", "scores"},
+    "comparison": TRAINING_GROUND | {"fit", "objective", "scores"},
 }
 
 ROOMS = {

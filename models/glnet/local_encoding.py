@@ -123,7 +123,9 @@ class LocalEncodingModule(nn.Module):
         offsets: Tensor = self.offsets(pixels).float().unflatten(1, (len(PARTS), 2)).permute(0, 1, 3, 4, 2)
         if not self.from_coarse:
             return self.cells + offsets
+        # The coarse keypoints have losses of their own: where points start must not pull on them.
+        coarse = coarse_keypoints[:, None, :SKELETON_JOINTS].detach()
         # Not a matrix product: autocast would compute that in half precision.
-        centers = (self.membership[:, :, None] * coarse_keypoints[:, None, :SKELETON_JOINTS]).sum(2)
+        centers = (self.membership[:, :, None] * coarse).sum(2)
         cells = (centers + 0.5) * self.cells.shape[0] - 0.5
         return cells[:, :, None, None] + offsets

@@ -12,6 +12,7 @@ from glnet.estimate import viewing_axes
 from glnet_infer.contract import GRID_STRIDE, CropSpec
 from glnet_render.appearance import Wardrobe
 from glnet_render.backgrounds import Backgrounds
+from glnet_render.charts import vertex_segments
 from glnet_render.corruptions import Occluders, camera_faults, in_crop, occluders
 from glnet_render.placement import Placement, place, place_beside, project
 from glnet_render.poses import PoseSampler, shapes, views
@@ -116,7 +117,7 @@ class SyntheticSource:
         self.begin(seed, spread)
         self._poses = PoseSampler(self.device)
         self._rasterizer = Rasterizer(torch.tensor(body.data.faces, device=self.device), crop.size)
-        self._segments = self.body.weights.argmax(-1).to(torch.uint8)
+        self._segments = vertex_segments(self.body)
         self._wardrobe = Wardrobe(self.body, self.device)
         self._backgrounds = Backgrounds(backgrounds, self.device)
 

@@ -10,6 +10,18 @@ from glnet_render.seeds import LARGEST_SEED
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+GUIDANCES: dict[str, tuple[str, ...]] = {
+    "all": ("heat", "facing", "segments", "places", "part points"),
+    "keypoints": ("heat", "part points"),
+    "segmentation": ("segments",),
+    "iuv": ("segments", "charts"),
+    "none": (),
+}
+"""Labels that guide the Local Encoding Module, and the losses of each (:mod:`glnet_train.objective.guidance`).
+
+Sparse 2D keypoints are the poster's, and its Table 3 compares them with part segmentation and IUV maps. ``all`` is what
+rendered crops have for nothing, and more than any of these."""
+
 GUIDANCE_AT_END = 0.25
 """Weight of the guidance at the last step, as a share of its weight before."""
 
@@ -32,6 +44,7 @@ class Recipe:
             are rare, and found worst. The share fades like turning: scores are of the natural mixture.
         bystanders: Share of rendered crops that show another person too, to the last step. Photographs of one person often
             show more.
+        guidance: Labels that guide the Local Encoding Module, one of :data:`GUIDANCES`.
         precision: Type in which the network computes where that is safe (autocast); one of :data:`PRECISIONS`.
         synthetic: Share of rendered crops; the rest comes from real datasets.
         block: Crops rendered at a time.
@@ -51,6 +64,7 @@ class Recipe:
     fading: float = 1 / 3
     tilted: float = 1.0
     bystanders: float = 0.3
+    guidance: str = "all"
     precision: str = "bfloat16"
     synthetic: float = 1.0
     block: int = 256
@@ -62,6 +76,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"The precision {self.precision!r} is unknown.", fix=f"choose one of {', '.join(PRECISIONS)}")
+        if self.guidance not in GUIDANCES:
+            raise InputError(f"There is no guidance by {self.guidance!r}.", fix=f"choose one of {', '.join(GUIDANCES)}")
         for name in ("synthetic", "fading", "tilted", "bystanders"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
@@ -76,7 +92,7 @@ class Recipe:
         left = max(1 - step / self.steps, 0.0)
         return min(1.0, left / self.fading) if self.fading else 1.0
 
-    def guidance(self, step: int) -> float:
+    def guiding(self, step: int) -> float:
         """Share of the guidance's full weight at a step."""
         return GUIDANCE_AT_END + (1 - GUIDANCE_AT_END) * self.turning(step)
 

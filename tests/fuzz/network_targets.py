@@ -1,4 +1,4 @@
-"""Readers of networks and bodies."""
+"""Readers of networks and bodies, and of tables of networks to train."""
 
 from __future__ import annotations
 
@@ -112,7 +112,29 @@ def read_body(path: Path) -> None:
     load_body(path)
 
 
+def table_seeds() -> list[bytes]:
+    rows = [
+        {"name": "one", "config": {"local_encoding": False, "backbone": {"blocks": 1}}, "poster": {"mpjpe_mm": 66.3}},
+        {"name": "two", "recipe": {"steps": 3, "guidance": "iuv"}, "matching": {"dynamic": False}, "against": "one"},
+        {"name": "three", "weights": {"pose": 0.1, "guidance": 2}, "against": "one"},
+    ]
+    return [json.dumps({"title": "rows", "decisive": ["mpjpe_mm"], "rows": rows}).encode()]
+
+
+def read_rows(path: Path) -> None:
+    from glnet.config import GLNetConfig
+    from glnet_train.comparison.rows import Budget, Run
+    from glnet_train.comparison.tables import read_table
+    from glnet_train.recipe import Recipe
+
+    for row in read_table(path).rows:
+        run = Run.of(row, Budget(GLNetConfig(), Recipe(), 4), 0)
+        run.folder(path.parent)
+        run.scores(path.parent)
+
+
 TARGETS = [
+    file_target("table", table_seeds, change_json, ".json", read_rows),
     file_target("config", config_seeds, change_json, ".json", read_config),
     file_target("checkpoint", checkpoint_seeds, change_zip_of_pickle, ".pth", read_checkpoint),
     file_target("safetensors", safetensors_seeds, change_bytes, ".safetensors", read_checkpoint),

@@ -11,7 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 NEEDS = {
-    "glnet": ("config", "checkpoint", "safetensors", "body-pickle", "body-npz", "coco", "hybrik", "3dpw"),
+    "glnet": ("config", "checkpoint", "safetensors", "body-pickle", "body-npz", "coco", "hybrik", "3dpw", "table"),
     "onnx": ("detector",),
     "av": ("video",),
     "glnet_bench": ("bench",),
@@ -24,7 +24,7 @@ CASES = {"graph": 30, "bench": 40, "checkpoint": 100, "3dpw": 100, "hybrik": 100
 NAMES = (
     "manifest", "topology", "skin", "graph", "config", "checkpoint", "body-pickle", "body-npz", "boxes", "arguments",
     "image", "detector", "video", "meshes", "motion-npz", "motion-json", "bench", "coco", "hybrik", "3dpw",
-    "safetensors",
+    "safetensors", "table",
 )  # fmt: skip
 
 

@@ -31,6 +31,9 @@ def fit_command(
         str, typer.Option(help="Costs of matching: keypoints, keypoints+depth or keypoints+depth+rotation.")
     ] = "keypoints",
     static_matching: Annotated[bool, typer.Option(help="Choose positives around the root instead of by cost.")] = False,
+    guidance: Annotated[
+        str, typer.Option(help="Labels that guide the local encoding: all, keypoints, segmentation, iuv or none.")
+    ] = "all",
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of photographs to put behind the persons.")] = None,
     data: Annotated[Path | None, typer.Option(help="JSON list of real datasets (docs/training.md).")] = None,
     synthetic: Annotated[float, typer.Option(help="Share of rendered crops; the others come from --data.")] = 1.0,
@@ -64,6 +67,7 @@ def fit_command(
                 steps=steps,
                 batch=batch,
                 learning_rate=learning_rate,
+                guidance=guidance,
                 precision=precision,
                 synthetic=synthetic,
                 blocks=pool,

@@ -1,1 +1,1 @@
-"""Fitting a network: trainer, optimizer, inheritance of weights, monitor, ablation."""
+"""Fitting a network: trainer, optimizer, inheritance of weights, monitor."""

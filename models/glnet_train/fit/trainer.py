@@ -99,7 +99,7 @@ class Trainer:
         self.decoder = Decoder(config, copy.deepcopy(body)).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.guidance = Guidance(config).to(device)
+            self.guidance = Guidance(config, recipe.guidance, body).to(device)
         objective = Objective(self.network, self.decoder, self.matching, self.weights, self.guidance)
         precision = PRECISIONS[recipe.precision]
         self._step: nn.Module = _Step(objective, precision)
@@ -133,7 +133,7 @@ class Trainer:
         self.optimizer.set_learning_rate(self.recipe.learning_rate * self.recipe.rate(self.step))
         self.network.train()
         terms = self._step(crops, targets)
-        guidance = self.recipe.guidance(self.step)
+        guidance = self.recipe.guiding(self.step)
         loss = torch.stack([guidance * term if name in GUIDANCE_TERMS else term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()

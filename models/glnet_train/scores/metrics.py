@@ -102,29 +102,41 @@ def average_precision(similarities: Float[Tensor, " n"], scores: Float[Tensor, "
     Returns:
         Precision and recall; NaN where there is nobody to be found.
     """
-    counted = ~similarities.isnan()
-    similarities, scores = similarities[counted].double(), scores[counted].double()
-    people = len(similarities)
-    if people == 0:
-        return KeypointPrecision(*[math.nan] * 4)
-    ranked = similarities[torch.argsort(scores, descending=True, stable=True)]
+    precision, recall = _precisions(similarities[None], scores[None])
+    return KeypointPrecision(
+        ap=precision.mean().item(),
+        ap50=precision[0, 0].item(),
+        ap75=precision[0, 5].item(),
+        ar=recall.mean().item(),
+    )
+
+
+@torch.no_grad()
+def mean_precisions(similarities: Float[Tensor, "r n"], scores: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+    """The ``ap`` of :func:`average_precision` of several sets of persons, such as resamples."""
+    return _precisions(similarities, scores)[0].mean(1)
+
+
+def _precisions(similarities: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Average precision and highest recall of R sets, each R x thresholds; NaN where there is nobody to be found."""
+    order = torch.argsort(scores.double(), dim=1, descending=True, stable=True)
+    # Who is left out adds neither a hit nor an estimate; one more, so that no set is empty.
+    ranked = torch.nn.functional.pad(similarities.double().gather(1, order), (0, 1), value=math.nan)
+    estimates = (~ranked.isnan()).double().cumsum(1).unsqueeze(1)
+    people = estimates[..., -1:]
     # A perfect estimate may fall short of 1 by rounding: COCO's tolerance.
     thresholds = torch.tensor(OKS_THRESHOLDS, dtype=torch.float64, device=ranked.device).clamp_max(1 - 1e-10)
-    hits = (ranked >= thresholds[:, None]).double().cumsum(1)
+    hits = (ranked.unsqueeze(1) >= thresholds[:, None]).double().cumsum(2)
     recall = hits / people
-    estimates = torch.arange(1, people + 1, device=ranked.device, dtype=torch.float64)
     precision = hits / (estimates + torch.finfo(torch.float64).eps)
-    envelope = precision.flip(1).cummax(1).values.flip(1)
+    envelope = precision.flip(2).cummax(2).values.flip(2)
     # Beyond the highest recall that is reached, the precision is zero.
     envelope = torch.nn.functional.pad(envelope, (0, 1))
-    wanted = torch.linspace(0, 1, RECALLS, dtype=torch.float64, device=ranked.device).expand(len(thresholds), -1)
-    by_threshold = envelope.gather(1, torch.searchsorted(recall, wanted.contiguous())).mean(1)
-    return KeypointPrecision(
-        ap=by_threshold.mean().item(),
-        ap50=by_threshold[0].item(),
-        ap75=by_threshold[5].item(),
-        ar=recall[:, -1].mean().item(),
-    )
+    wanted = torch.linspace(0, 1, RECALLS, dtype=torch.float64, device=ranked.device)
+    wanted = wanted.expand(*recall.shape[:2], -1).contiguous()
+    by_threshold = envelope.gather(2, torch.searchsorted(recall.contiguous(), wanted)).mean(2)
+    nobody = people[..., 0] == 0
+    return by_threshold.masked_fill(nobody, math.nan), recall[..., -1]
 
 
 @dataclass(frozen=True)

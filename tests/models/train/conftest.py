@@ -1,7 +1,10 @@
 """What the training tests share."""
 
+import contextlib
 import dataclasses
+import io
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,3 +44,51 @@ def make_targets():
 @pytest.fixture(scope="session")
 def config(small_config):
     return dataclasses.replace(small_config, name="tiny", crop=CropSpec(size=64), keypoint_origin="pixel", keypoints=29)
+
+
+@pytest.fixture
+def cocoeval():
+    """COCO's own evaluation of persons with one estimate each: n x 17 x 3, n, n x 17 x 2, n arrays."""
+
+    def evaluated(truth, area, found, score):
+        coco = pytest.importorskip("pycocotools.coco")
+        from pycocotools.cocoeval import COCOeval
+
+        content = {
+            "info": {},
+            "images": [{"id": i + 1, "width": 400, "height": 400} for i in range(len(truth))],
+            "categories": [{"id": 1, "name": "person", "keypoints": [str(i) for i in range(17)], "skeleton": []}],
+            "annotations": [
+                {
+                    "id": i + 1,
+                    "image_id": i + 1,
+                    "category_id": 1,
+                    "bbox": [0, 0, 300, 300],
+                    "area": float(a),
+                    "iscrowd": 0,
+                    "keypoints": t.ravel().tolist(),
+                    "num_keypoints": int((t[:, 2] > 0).sum()),
+                }
+                for i, (t, a) in enumerate(zip(truth, area, strict=True))
+            ],
+        }
+        results = [
+            {
+                "image_id": i + 1,
+                "category_id": 1,
+                "keypoints": np.concatenate([f, np.ones((17, 1))], axis=1).ravel().tolist(),
+                "score": float(s),
+            }
+            for i, (f, s) in enumerate(zip(found, score, strict=True))
+        ]
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth_set = coco.COCO()
+            truth_set.dataset = content
+            truth_set.createIndex()
+            evaluation = COCOeval(truth_set, truth_set.loadRes(results), "keypoints")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return evaluation
+
+    return evaluated

@@ -152,7 +152,7 @@ def test_turning_and_scaling_fade_away_with_the_last_steps(make):
     ratios = torch.tensor(sorted(scales[1]))[:, None] / rendered[None]
     assert ((ratios - 1).abs().amin(1) < 0.002).all()  # 1 % of ln 1.2 at the last step
     assert [round(recipe.turning(step), 2) for step in (0, 200, 250, 299, 300, 301)] == [1, 1, 0.5, 0.01, 0, 0]
-    assert [round(recipe.guidance(step), 3) for step in (0, 200, 250, 300)] == [1, 1, 0.625, 0.25]
+    assert [round(recipe.guiding(step), 3) for step in (0, 200, 250, 300)] == [1, 1, 0.625, 0.25]
 
 
 def test_processes_draw_different_crops(make):

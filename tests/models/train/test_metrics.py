@@ -1,7 +1,5 @@
 """Metrics against numpy by hand, scipy's Procrustes analysis and pycocotools' evaluation."""
 
-import contextlib
-import io
 import math
 
 import numpy as np
@@ -194,49 +192,7 @@ def people(rng):
     return truth, area, found, score
 
 
-def cocoeval(truth, area, found, score):
-    coco = pytest.importorskip("pycocotools.coco")
-    from pycocotools.cocoeval import COCOeval
-
-    content = {
-        "info": {},
-        "images": [{"id": i + 1, "width": 400, "height": 400} for i in range(len(truth))],
-        "categories": [{"id": 1, "name": "person", "keypoints": [str(i) for i in range(17)], "skeleton": []}],
-        "annotations": [
-            {
-                "id": i + 1,
-                "image_id": i + 1,
-                "category_id": 1,
-                "bbox": [0, 0, 300, 300],
-                "area": float(a),
-                "iscrowd": 0,
-                "keypoints": t.ravel().tolist(),
-                "num_keypoints": int((t[:, 2] > 0).sum()),
-            }
-            for i, (t, a) in enumerate(zip(truth, area, strict=True))
-        ],
-    }
-    results = [
-        {
-            "image_id": i + 1,
-            "category_id": 1,
-            "keypoints": np.concatenate([f, np.ones((17, 1))], axis=1).ravel().tolist(),
-            "score": float(s),
-        }
-        for i, (f, s) in enumerate(zip(found, score, strict=True))
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth_set = coco.COCO()
-        truth_set.dataset = content
-        truth_set.createIndex()
-        evaluation = COCOeval(truth_set, truth_set.loadRes(results), "keypoints")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def test_oks_equals_pycocotools(people):
+def test_oks_equals_pycocotools(people, cocoeval):
     truth, area, found, score = people
     evaluation = cocoeval(truth, area, found, score)
     ours = oks(*tensor(found, truth[..., :2], truth[..., 2], area)).numpy()
@@ -249,7 +205,7 @@ def test_oks_equals_pycocotools(people):
 
 
 @pytest.mark.parametrize("worse", [0.1, 0.4, 1.0, 50.0])
-def test_average_precision_equals_pycocotools(people, worse):
+def test_average_precision_equals_pycocotools(people, cocoeval, worse):
     truth, area, found, score = people
     # Estimates of persons without annotation stay in their boxes, where COCO ignores them.
     annotated = (truth[..., 2] > 0).any(1)[:, None, None]

@@ -12,8 +12,7 @@ from glnet.random_init import random_recovery
 from glnet_infer.errors import TrainingError
 from glnet_train.fit.optimizer import ENDS, Optimizer
 from glnet_train.fit.trainer import Trainer
-from glnet_train.objective.guidance import GUIDANCE_TERMS
-from glnet_train.recipe import Recipe
+from glnet_train.recipe import GUIDANCES, Recipe
 
 RATE = 0.01
 
@@ -108,12 +107,12 @@ def test_guidance_fades_and_is_told_at_full_weight(config, demo_body, monkeypatc
     recipe = Recipe(steps=4, batch=2, warmup=1, block=2, blocks=1, curriculum=0, precision="float32", clip=1e9)
     found = []
     for share in (1.0, 0.25):
-        monkeypatch.setattr(Recipe, "guidance", lambda self, step, share=share: share)
+        monkeypatch.setattr(Recipe, "guiding", lambda self, step, share=share: share)
         training = Trainer(dataclasses.replace(config, local_encoding=True), recipe, demo_body)
         terms = next(training.run(4))
         found.append((terms, training.guidance.heat.weight.grad, training.network.coarse.weight.grad))
     (terms, heat, coarse), (faded_terms, faded_heat, faded_coarse) = found
-    assert set(GUIDANCE_TERMS) < set(terms)
+    assert set(GUIDANCES[recipe.guidance]) < set(terms)
     assert terms == faded_terms and terms["loss"] == pytest.approx(sum(terms.values()) - terms["loss"])
     torch.testing.assert_close(faded_heat, heat / 4, rtol=1e-4, atol=1e-7)
     assert (faded_coarse - coarse).abs().max() < coarse.abs().max()  # its own losses stay

@@ -1,11 +1,9 @@
 """The training loop: it goes on where it stopped, it learns, and it scores checkpoints and bundles alike."""
 
-import copy
 import dataclasses
 import functools
 import itertools
 import json
-import math
 import signal
 
 import cv2
@@ -14,7 +12,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from glnet.backbones import BackboneWeights
 from glnet.backend import TorchBackend
 from glnet.checkpoint import Checkpoint
 from glnet.config import CropSpec
@@ -25,7 +22,6 @@ from glnet_infer.bundle import Bundle
 from glnet_infer.errors import CheckpointError, InputError, TrainingError
 from glnet_render.seeds import BLOCKS, BYSTANDERS, HELD_OUT, PICTURES, PRECISION, STEPS, derived
 from glnet_train.commands.main import app
-from glnet_train.fit.ablation import train_rows
 from glnet_train.fit.loop import run_training
 from glnet_train.fit.state import read_state
 from glnet_train.fit.trainer import Trainer
@@ -346,69 +342,8 @@ def _network(config):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """``compare`` renders 2,048 crops before its first step; here 64."""
+    """Blocks of 256 crops are rendered before a first step; here of 8."""
     monkeypatch.setattr("glnet_train.recipe.Recipe", functools.partial(Recipe, block=8))
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_rows_of_table_2_share_a_budget_and_are_kept(config, tmp_path):
-    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
-    arguments = ["compare", str(tmp_path / "rows"), "--config", str(tmp_path / "tiny.json"), "--steps", "1", "--batch", "2"]
-    arguments += ["--crops", "2"]
-    first = CliRunner().invoke(app, [*arguments, "--row", "baseline"])
-    assert first.exit_code == 0, first.output
-    second = CliRunner().invoke(app, [*arguments, "--row", "LEM + DMS + decomposed"])
-    lines = second.stdout.splitlines()
-    assert lines[:3] == first.stdout.splitlines() and lines[3].startswith("| LEM + DMS + decomposed |")
-    other = CliRunner().invoke(app, [*arguments, "--row", "DMS", "--seed", "1"])
-    assert other.exit_code != 0 and "another comparison" in other.stderr
-
-
-SCORES = {"pa_mpjpe_mm": 1.0, "mpjpe_mm": 2, "pve_mm": 3.0, "keypoint_px": 4.0}
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        [],
-        {"budget": {}},
-        *({"budget": {}, "scores": scores} for scores in (None, [], "text", {}, {**SCORES, "pve_mm": None})),
-        *({"budget": {}, "scores": {**SCORES, "keypoint_px": value}} for value in ("4", [4.0], True, math.nan, 10**400)),
-    ],
-)
-def test_a_damaged_row_of_table_2_is_refused(config, demo_body, tmp_path, document):
-    (tmp_path / "baseline.json").write_text(json.dumps(document))
-    with pytest.raises(InputError, match=r"baseline\.json is not a row of this table") as caught:
-        train_rows(tmp_path, config, RECIPE, demo_body, 2, [], None, print)
-    assert "delete it" in caught.value.fix
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_rows_may_start_from_one_trained_backbone(config, demo_body, tmp_path, monkeypatch):
-    trained = Trainer(config, dataclasses.replace(RECIPE, seed=5), demo_body).checkpoint()
-    trained.save(tmp_path / "trained.pth")
-    (tmp_path / "tiny.json").write_text(json.dumps(config.to_dict()))
-    arguments = ["compare", str(tmp_path / "rows"), "--config", str(tmp_path / "tiny.json"), "--steps", "1", "--batch", "2"]
-    arguments += ["--crops", "2", "--row", "baseline"]
-    taken = []
-    load = BackboneWeights.load_into
-    monkeypatch.setattr(
-        BackboneWeights,
-        "load_into",
-        lambda self, backbone: (load(self, backbone), taken.append(copy.deepcopy(backbone.state_dict()))),
-    )
-    started = CliRunner().invoke(app, [*arguments, "--backbone", str(tmp_path / "trained.pth")])
-    assert started.exit_code == 0, started.output
-    assert len(taken) == 2  # the network, and its running average
-    for state in taken:
-        assert all(torch.equal(value, trained.state[f"backbone.{name}"]) for name, value in state.items())
-    without = CliRunner().invoke(app, arguments)
-    assert without.exit_code != 0 and "another comparison" in without.stderr
-
-    wider = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, feature_channels=8))
-    (tmp_path / "tiny.json").write_text(json.dumps(wider.to_dict()))
-    refused = CliRunner().invoke(app, [*arguments, "--backbone", str(tmp_path / "trained.pth")])
-    assert refused.exit_code == CheckpointError.exit_code and "do not fit the backbone" in refused.stderr
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -70,6 +70,7 @@ def test_pictures_of_an_evaluation_are_written(small_checkpoint, tmp_path):
         (["--learning-rate", "-1"], InputError.exit_code),
         (["--data", "missing.json"], InputError.exit_code),
         (["--positives", "100000"], InputError.exit_code),
+        (["--guidance", "masks"], InputError.exit_code),
     ],
 )
 def test_a_training_that_is_refused_leaves_nothing(config, tmp_path, arguments, code):
@@ -108,6 +109,7 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
         ("--pool", "2"),
         ("--positives", "7"),
         ("--static-matching", ""),
+        ("--guidance", "iuv"),
     ):
         other = CliRunner().invoke(app, [*arguments, option, *filter(None, [value])])
         assert other.exit_code == 3 and option[2:].replace("-", "_") in other.stderr, other.stderr

@@ -377,7 +377,8 @@ def test_results_of_other_boxes_are_not_taken_for_those_of_these(orders, tmp_pat
     one, other = tmp_path / "a.jpg", tmp_path / "b.jpg"
     check_boxes(orders, {one: [[0, 0, 9, 9]]}, [])
     check_boxes(orders, {one: [[0, 0, 9, 9]], other: None}, [one])  # an archive that grew
-    check_boxes(orders, {other: [[1, 1, 2, 2]]}, [])  # it is not done yet; the first one stays noted
+    check_boxes(orders, {other: [[1, 1, 2, 2]]}, [])  # it is not done yet
+    check_boxes(orders, {one: [[0, 0, 9, 9]]}, [one])  # what other runs noted stays
     for boxes in ([[0, 0, 9, 8]], [], None):
         with pytest.raises(InputError, match=r"a\.jpg with other boxes"):
             check_boxes(orders, {one: boxes}, [one])
@@ -413,7 +414,7 @@ def test_a_video_is_done_when_all_its_files_are_there_however_many(orders, surve
 )
 def test_a_note_of_files_that_cannot_be_read_is_none(orders, survey, note):
     keep_files(orders, survey.video, "clip", {"npz": []})
-    (orders.output.parent / "a.npz").touch()
+    (orders.output.parent / "clip.npz").touch()
     path = orders.output / "jobs/done/clip.json"
     known = json.loads(path.read_text(encoding="utf-8"))
     if note.startswith('{"files'):

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from video_runs import STEADY
 
 try:
     import av  # before a test takes it away
@@ -105,3 +106,15 @@ def clips():
 def without_pyav(monkeypatch):
     """A machine on which only OpenCV reads and writes videos; clips are made by PyAV all the same."""
     monkeypatch.setitem(__import__("sys").modules, "av", None)
+
+
+@pytest.fixture
+def one(infer):
+    """Runs glnet-infer where one person fills each frame: no detector costs time."""
+    return lambda *arguments, **named: infer("--detector", "none", *arguments, **named)
+
+
+@pytest.fixture
+def clip(tmp_path, clips):
+    """Eight frames of 64 x 48 with a tone."""
+    return clips.write(tmp_path / "clip.mp4", STEADY, sound="aac")
