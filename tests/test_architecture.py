@@ -21,6 +21,7 @@ GROUND = {
     "claims",
     "contract",
     "devices",
+    "entry_points",
     "errors",
     "fields",
     "files",

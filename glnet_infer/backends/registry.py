@@ -7,7 +7,6 @@ benchmark. Other packages join it by the entry point ``glnet_infer.backends`` (d
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,8 @@ from glnet_infer import devices
 from glnet_infer.backends.base import Backend
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.records import INT8, RUNTIME
-from glnet_infer.errors import BackendError, first_line
+from glnet_infer.entry_points import with_offered
+from glnet_infer.errors import BackendError
 
 ENTRY_POINTS = "glnet_infer.backends"
 AUTO = "auto"
@@ -197,33 +197,9 @@ BUILT_IN = (
 @functools.cache
 def kinds() -> dict[str, BackendKind]:
     """The table by name: this library's backends, then those of other packages. A built-in name cannot be taken over."""
-    table = {kind.name: kind for kind in BUILT_IN}
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name not in table and point.name != AUTO:
-            table[point.name] = _load(point)
-    return table
-
-
-def _load(point: importlib.metadata.EntryPoint) -> BackendKind:
-    """The backend of another package. A broken one is refused when it is opened, and disturbs no other."""
-    try:
-        kind = point.load()
-        if not isinstance(kind, BackendKind):
-            raise TypeError(f"{point.value} is a {type(kind).__name__}, not a BackendKind")
-        if kind.name != point.name:
-            raise ValueError(f"{point.value} calls itself {kind.name!r}, and its entry point {point.name!r}")
-        return kind
-    except Exception as error:  # code of others
-        why = first_line(error)
-
-        def refuse(bundle: Bundle, threads: int | None) -> Backend:
-            raise BackendError(
-                f"The backend {point.name!r} of another package cannot be loaded.",
-                why=why,
-                fix=f"update or remove the package that offers {point.value}",
-            )
-
-        return BackendKind(point.name, f"cannot be loaded: {why}", refuse, lambda: f"cannot be loaded: {why}")
+    return with_offered(
+        BUILT_IN, ENTRY_POINTS, "backend", lambda name, says, refuse: BackendKind(name, says, refuse, lambda: says), (AUTO,)
+    )
 
 
 def backend_names() -> tuple[str, ...]:

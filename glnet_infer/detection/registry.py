@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from glnet_infer.detection.base import DEFAULT_THRESHOLD, Detector, WholeImage
-from glnet_infer.errors import BackendError, InputError, first_line
+from glnet_infer.entry_points import with_offered
+from glnet_infer.errors import InputError
 from glnet_infer.numbers import is_number
 
 ENTRY_POINTS = "glnet_infer.detectors"
@@ -54,33 +54,7 @@ BUILT_IN = (
 @functools.cache
 def kinds() -> dict[str, DetectorKind]:
     """The table by name: this library's detectors, then those of other packages. A built-in name cannot be taken over."""
-    table = {kind.name: kind for kind in BUILT_IN}
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name not in table:
-            table[point.name] = _load(point)
-    return table
-
-
-def _load(point: importlib.metadata.EntryPoint) -> DetectorKind:
-    """The detector of another package. A broken one is refused when it is opened, and disturbs no other."""
-    try:
-        kind = point.load()
-        if not isinstance(kind, DetectorKind):
-            raise TypeError(f"{point.value} is a {type(kind).__name__}, not a DetectorKind")
-        if kind.name != point.name:
-            raise ValueError(f"{point.value} calls itself {kind.name!r}, and its entry point {point.name!r}")
-        return kind
-    except Exception as error:  # code of others
-        why = first_line(error)
-
-        def refuse(threshold: float, threads: int | None) -> Detector:
-            raise BackendError(
-                f"The detector {point.name!r} of another package cannot be loaded.",
-                why=why,
-                fix=f"update or remove the package that offers {point.value}",
-            )
-
-        return DetectorKind(point.name, f"cannot be loaded: {why}", refuse)
+    return with_offered(BUILT_IN, ENTRY_POINTS, "detector", DetectorKind)
 
 
 def detector_names() -> tuple[str, ...]:

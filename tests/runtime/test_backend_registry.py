@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plugins import write_plugin
 
 from glnet_infer import BackendError, MeshRecoverer
 from glnet_infer.backends import backend_names, kinds, registry
@@ -34,10 +35,6 @@ no_kind = Zeros
 @pytest.fixture
 def plugins(tmp_path):
     """A distribution with entry points of all kinds, good and bad; the folder to put on the path."""
-    (tmp_path / "zeros_backend.py").write_text(PLUGIN)
-    metadata = tmp_path / "zeros_backend-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: zeros-backend\nVersion: 1.0\n")
     points = {
         "zeros": "zeros_backend:kind",
         "broken": "no_such_module:kind",
@@ -46,9 +43,7 @@ def plugins(tmp_path):
         "onnxruntime-cpu": "zeros_backend:kind",
         "auto": "zeros_backend:kind",
     }
-    lines = ["[glnet_infer.backends]", *(f"{name} = {value}" for name, value in points.items())]
-    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    return write_plugin(tmp_path, "zeros_backend", PLUGIN, "glnet_infer.backends", points)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from plugins import write_plugin
 
 from glnet_infer import BackendError, InputError
 from glnet_infer.detection import detector_names, kinds, open_detector, registry
@@ -29,10 +30,6 @@ IMAGE = np.zeros((48, 64, 3), np.uint8)
 @pytest.fixture
 def plugins(tmp_path):
     """A distribution with entry points of all kinds, good and bad; the folder to put on the path."""
-    (tmp_path / "left_detector.py").write_text(PLUGIN)
-    metadata = tmp_path / "left_detector-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: left-detector\nVersion: 1.0\n")
     points = {
         "left": "left_detector:kind",
         "broken": "no_such_module:kind",
@@ -41,9 +38,7 @@ def plugins(tmp_path):
         "nanodet": "left_detector:kind",
         "none": "left_detector:kind",
     }
-    lines = ["[glnet_infer.detectors]", *(f"{name} = {value}" for name, value in points.items())]
-    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    return write_plugin(tmp_path, "left_detector", PLUGIN, "glnet_infer.detectors", points)
 
 
 @pytest.fixture
