@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from glnet_infer.backends.cache_files import RuntimeCacheFile
 from glnet_infer.backends.tensorrt.choice import EngineChoice, build_command, obstacle_to_cropping
-from glnet_infer.backends.tensorrt.kernel_cache import RuntimeCacheFile
 from glnet_infer.backends.tensorrt.products import PRODUCTS, log_of
 from glnet_infer.backends.tensorrt.tensors import EngineFile, crop_engine, main_engine, problems_of
 from glnet_infer.bundle import Bundle, CheckedFile
