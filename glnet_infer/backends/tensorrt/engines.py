@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
-from glnet_infer.backends.cache_files import RuntimeCacheFile
+from glnet_infer.backends.cache_files import CacheFile
 from glnet_infer.backends.tensorrt.choice import EngineChoice, build_command, obstacle_to_cropping
 from glnet_infer.backends.tensorrt.products import PRODUCTS, log_of
 from glnet_infer.backends.tensorrt.tensors import EngineFile, crop_engine, main_engine, problems_of
@@ -26,7 +27,7 @@ class LoadedEngine:
         recorded: The file, and what the manifest records of it.
         cuda_graphs: Whether TensorRT for RTX shall replay CUDA graphs of its own.
         specialize: Whether it shall compile kernels for every shape that comes, beside the general ones.
-        cache_directory: Where TensorRT for RTX keeps compiled kernels; see :class:`RuntimeCacheFile`.
+        cache_directory: Where TensorRT for RTX keeps compiled kernels; see :class:`CacheFile`.
 
     Raises:
         BundleError: The engine's file is missing or not what the manifest records.
@@ -76,7 +77,10 @@ class LoadedEngine:
             )
         self._config: Any = None
         self._cache: Any = None
-        self._cache_file = RuntimeCacheFile(bundle, recorded.record, choice.gpu, cache_directory)
+        gpu = re.sub(r"[^a-z0-9]+", "-", choice.gpu.name.lower()).strip("-")
+        self._cache_file = CacheFile(
+            bundle, f"{recorded.record.sha256[:16]}.{gpu}.cache", "compiled kernels", cache_directory
+        )
         if choice.record.flavor == "tensorrt-rtx":
             self._configure(cuda_graphs, specialize)
 
