@@ -30,20 +30,21 @@ class CacheFile:
     def __init__(self, bundle: Bundle, name: str, what: str, directory: Path | None = None) -> None:
         self._name, self._what = name, what
         self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, *_users_cache()]
-        self._known = b""
 
     def read(self) -> bytes:
         """The content, empty where there is none."""
         for directory in self._directories:
             path = directory / self._name
             with contextlib.suppress(BackendError):
-                self._known = read_file(path, BackendError, what=f"{path} was not read.", fix="", largest=LARGEST_CACHE)
-                break
-        return self._known
+                return read_file(path, BackendError, what=f"{path} was not read.", fix="", largest=LARGEST_CACHE)
+        return b""
 
     def write(self, content: bytes) -> None:
-        """Replace the content as a whole; where no directory can be written, say so and go on: it only costs time."""
-        if content == self._known:
+        """Replace the content as a whole; where no directory can be written, say so and go on: it only costs time.
+
+        Content that is larger than :data:`LARGEST_CACHE` is not kept.
+        """
+        if len(content) > LARGEST_CACHE:
             return
         reasons = []
         for directory in self._directories:
@@ -57,7 +58,6 @@ class CacheFile:
             except OutputError as error:
                 reasons.append(f"{directory}: {error.why}")
             else:
-                self._known = content
                 return
         warnings.warn(
             f"{self._what} were not kept ({'; '.join(reasons)}): the next start compiles them again",

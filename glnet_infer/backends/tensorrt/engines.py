@@ -77,6 +77,7 @@ class LoadedEngine:
             )
         self._config: Any = None
         self._cache: Any = None
+        self._known_kernels = b""
         gpu = re.sub(r"[^a-z0-9]+", "-", choice.gpu.name.lower()).strip("-")
         self._cache_file = CacheFile(
             bundle, f"{recorded.record.sha256[:16]}.{gpu}.cache", "compiled kernels", cache_directory
@@ -117,8 +118,8 @@ class LoadedEngine:
         cache, self._cache, self._config, self._engine, self._runtime = self._cache, None, None, None, None
         if cache is not None:
             content = cache.serialize()
-            if content is not None:
-                self._cache_file.write(bytes(memoryview(content)))
+            if content is not None and (kernels := bytes(memoryview(content))) != self._known_kernels:
+                self._cache_file.write(kernels)
 
     def _configure(self, cuda_graphs: bool, specialize: bool) -> None:
         """Use what only TensorRT for RTX offers: CUDA graphs of its own, and kernels kept between runs."""
@@ -135,10 +136,10 @@ class LoadedEngine:
             kinds = self._trt.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = kinds.NONE
         self._cache = config.create_runtime_cache()
-        known = self._cache_file.read()
-        if known:
+        self._known_kernels = self._cache_file.read()
+        if self._known_kernels:
             # False says: of another version, GPU or driver. The cache stays empty then, and its file is replaced.
-            self._cache.deserialize(known)
+            self._cache.deserialize(self._known_kernels)
         if not config.set_runtime_cache(self._cache):
             raise self.failure("does not take its cache of kernels", mark)
         self._config = config
