@@ -88,7 +88,8 @@ class Intrinsics:
                 why="a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] is needed",
                 fix="give it in pixels of an undistorted image, or Intrinsics(fx, fy, cx, cy)",
             )
-        k = k / k[2, 2]
+        with np.errstate(over="ignore"):  # infinity is refused as a length
+            k = k / k[2, 2]
         return cls(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
 
     def check_image(self, width: int, height: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +18,18 @@ from glnet_infer.commands.video_jobs import VideoJob, name_of
 from glnet_infer.commands.videos import check_skin, say_summary
 from glnet_infer.detection import detector_file
 from glnet_infer.errors import GlnetError, InputError
-from glnet_infer.files import is_directory, make_directory
+from glnet_infer.files import is_directory
 from glnet_infer.jobs.actor import MOTION_SUFFIXES, Started
 from glnet_infer.jobs.items import Item, Join, Orders, Outcome, Photographs, Survey, groups
-from glnet_infer.jobs.notes import FOLDER, check_boxes, check_record, is_done
+from glnet_infer.jobs.notes import check_boxes, check_record, is_done
 from glnet_infer.jobs.photographs import file_of
 from glnet_infer.jobs.ray_pool import RayPool
 from glnet_infer.jobs.run import Died, Run
 from glnet_infer.video.following import FollowOptions
 from glnet_infer.video.sources import Window, is_live, is_pattern
+
+SECONDS_ON_TERMINAL, SECONDS_IN_LOG = 10.0, 60.0
+"""From one line that says how far a run is to the next, where no bar is shown."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,6 @@ def _orders(
 
 def _begin(orders: Orders, results: Sequence[Path]) -> set[str]:
     """Make the output ready; the names of what is in it already."""
-    make_directory(orders.output / FOLDER / "videos")
     check_record(orders, results)
     return {path.name for path in orders.output.iterdir()}
 
@@ -144,6 +147,7 @@ def _run(
     if not (photographs or videos):
         say("All is done already.")
         return
+    say(f"Starting Ray and {actors.number} actor{'s' if actors.number > 1 else ''}, which takes some seconds")
     with (
         RayPool(orders, actors.address, actors=actors.number, gpus=actors.gpus) as pool,
         Progress(
@@ -151,8 +155,12 @@ def _run(
             console=talk, disable=not shows_progress(),
         ) as progress,
     ):  # fmt: skip
-        heard.bar = progress
-        Run(orders, pool, actors.number, heard)(photographs, videos)
+        heard.bar = None if progress.disable else progress
+        try:
+            Run(orders, pool, actors.number, heard)(photographs, videos)
+        except KeyboardInterrupt:
+            say("Stopped. What is done is kept, and the same command goes on.")
+            raise
 
 
 @dataclass
@@ -175,6 +183,7 @@ class _Heard:
     failures: dict[str, GlnetError] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
+    told: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         if self.earlier:
@@ -222,8 +231,13 @@ class _Heard:
         self._failed(name, error, {"image" if self.video is None else "video": name})
 
     def progress(self, done: int, total: int) -> None:
-        """Move the bar."""
-        if self.bar is not None:
+        """Move the bar; or say it now and then."""
+        if self.bar is None:
+            now = time.monotonic()
+            if now - self.told >= (SECONDS_ON_TERMINAL if talk.is_terminal else SECONDS_IN_LOG):
+                self.told = now
+                say(f"{done} of {total} items are done")
+        else:
             if not self.bar.tasks:
                 self.bar.add_task("")
             self.bar.update(self.bar.tasks[0].id, completed=done, total=total)

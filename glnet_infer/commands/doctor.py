@@ -16,7 +16,7 @@ from glnet_infer.commands.console import Version, errors_reported, new_app, prin
 from glnet_infer.devices import cores, gpus, newest_cuda
 from glnet_infer.version import __version__
 
-OTHERS = ("numpy", "opencv-python-headless", "opencv-python", "torch", "onnx", "onnxscript", "smplx")
+OTHERS = ("numpy", "opencv-python-headless", "opencv-python", "torch", "onnx", "onnxscript", "smplx", "av", "pillow", "ray")
 """Distributions that matter to all backends, or to the export."""
 
 app = new_app()

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glnet_infer.commands.console import say
+from glnet_infer.errors import InputError
 from glnet_infer.files import make_directory
+from glnet_infer.jobs.notes import holds_a_run
 from glnet_infer.recoverer import MeshRecoverer
 
 
@@ -23,7 +25,14 @@ def opened(bundle: Path, output: Path, *, backend: str, threads: int | None) -> 
 
     Raises:
         GlnetError: The bundle or the backend cannot be opened, or the directory cannot be made.
+        InputError: The directory holds an archive's results.
     """
+    if holds_a_run(output):
+        raise InputError(
+            f"{output} holds results of an archive.",
+            why="a run with --ray goes on there, and takes what it finds for its own",
+            fix="give another -o, or --ray",
+        )
     with MeshRecoverer(bundle, backend, threads=threads) as recoverer:
         make_directory(output)
         say(repr(recoverer))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glnet_infer.errors import InputError
 from glnet_infer.files import is_file, make_directory, read_json, replace_file
 from glnet_infer.jobs.items import Cut, Orders, Survey
+from glnet_infer.jobs.photographs import file_of
 
 FOLDER = "jobs"
 """Folder in the output for what a later run goes on with. Results lie beside it, and none is called so."""
@@ -20,6 +21,9 @@ _LARGEST_BOXES = 1 << 30
 
 _BEFORE_RESULTS = ("videos", "job.json", "boxes.json")
 """What a run makes in :data:`FOLDER` before it has done anything."""
+
+_LONGEST_SHOWN = 24
+"""Characters of a value in a message."""
 
 _RERUN = "give another -o, or the options of the first run"
 
@@ -106,6 +110,11 @@ def _identity(video: str) -> dict[str, Any]:
     return {"version": 1, "bytes": state.st_size, "modified": state.st_mtime_ns}
 
 
+def holds_a_run(output: Path) -> bool:
+    """Whether a directory holds results, or the beginnings of some, of a run that goes on there."""
+    return is_file(output / FOLDER / "job.json") and _is_begun(output)
+
+
 def check_record(orders: Orders, results: Sequence[Path]) -> None:
     """Note what the results depend on, so that a later run with the same output does not mix in others.
 
@@ -127,14 +136,30 @@ def check_record(orders: Orders, results: Sequence[Path]) -> None:
                 why="nothing says which bundle and options it comes from, and results that are there are not made again",
                 fix="give another -o, or remove it",
             )
+        make_directory(orders.output / FOLDER / "videos")
         replace_file(path, json.dumps(record, indent=2).encode())
         return
     known = read_json(path, InputError, fix=_RERUN)
-    differing = [key for key in record if not isinstance(known, dict) or known.get(key) != record[key]]
+    differing = [*_differing(known if isinstance(known, dict) else {}, record)]
     if differing:
         raise InputError(
             f"{orders.output} holds results of another run.", why=f"it differs in: {', '.join(differing)}", fix=_RERUN
         )
+
+
+def _differing(known: dict[str, Any], record: dict[str, Any], group: str = "") -> Iterator[str]:
+    """What is not as it was, each with both values."""
+    for key, value in record.items():
+        before = known.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            yield from _differing(before, value, f"{key}.")
+        elif before != value:
+            yield f"{group}{key} ({_shown(before)} before, {_shown(value)} now)"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _is_begun(output: Path) -> bool:
@@ -187,10 +212,11 @@ def check_boxes(orders: Orders, boxes: Mapping[Path, Any], done: Iterable[Path])
     known = read_json(path, InputError, fix=_RERUN, largest=_LARGEST_BOXES) if is_file(path) else {}
     for image in done:
         if not isinstance(known, dict) or known.get(image.name) != given[image.name]:
+            files = ", ".join(file_of(image, orders.output, name).name for name in orders.formats)
             raise InputError(
                 f"{orders.output} holds results of {image.name} with other boxes.",
                 why="results that are there are not made again",
-                fix="give another -o, or remove them",
+                fix=f"give another -o, or remove {files}",
             )
     if known != given:
         replace_file(path, json.dumps({**known, **given}).encode())

@@ -112,8 +112,8 @@ def write_repository(directory: Path, target: Path, options: RepositoryOptions) 
         options.frame_instances,
         options.gpu,
     )
-    if target.resolve() == directory.resolve():
-        raise InputError(f"{target} is the bundle itself.", fix="choose another directory with -o")
+    if target.resolve().is_relative_to(directory.resolve()):
+        raise InputError(f"{target} is in the bundle, or the bundle itself.", fix="choose another directory with -o")
     detector, detector_bytes = _opened_detector(options.detector)
     try:
         with bundle_under_construction(target, foreign=foreign_entries, kind="repository") as (beside, publish):

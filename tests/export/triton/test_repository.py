@@ -110,8 +110,9 @@ def test_a_repository_whose_mark_is_damaged_is_not_replaced(bundle, tmp_path, ma
 
 def test_bundles_and_repositories_do_not_replace_each_other(bundle, tmp_path):
     before = content(bundle)
-    with pytest.raises(InputError, match="is the bundle itself"):
-        write_repository(bundle, bundle, RepositoryOptions())
+    for inside in (bundle, bundle / "repository", bundle / "deep" / "repository"):
+        with pytest.raises(InputError, match="or the bundle itself"):
+            write_repository(bundle, inside, RepositoryOptions())
     other = shutil.copytree(bundle, tmp_path / "other")
     with pytest.raises(OutputError, match="will not be overwritten"):
         write_repository(bundle, other, RepositoryOptions())

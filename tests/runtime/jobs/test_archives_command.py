@@ -111,7 +111,37 @@ def test_boxes_of_another_file_are_refused_and_an_archive_may_grow(archive, phot
     assert result.exit_code == 0 and done == ["Photographs"] and (tmp_path / "out/b.npz").is_file()
     result, done = run({"a.png": b, "b.png": b}, *both)
     failed(result, InputError, "a.png with other boxes")
-    assert not done and (tmp_path / "out/a.npz").read_bytes() == before
+    assert not done and (tmp_path / "out/a.npz").read_bytes() == before and "remove a.npz" in result.stderr
+
+
+def test_a_run_without_ray_is_refused_where_an_archive_lies(archive, infer, photographs, tmp_path):
+    assert archive(photographs, "--detector", "none")[0].exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.npz")}
+    failed(infer(photographs, "--detector", "none"), InputError, "results of an archive", "--ray")
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.npz")} and len(before) == 2
+    assert infer(photographs, "--detector", "none", output=tmp_path / "other").exit_code == 0
+
+
+def test_a_directory_of_other_results_stays_as_it_is(archive, infer, photographs, tmp_path):
+    assert infer(photographs, "--detector", "none").exit_code == 0
+    failed(archive(photographs, "--detector", "none")[0], InputError, "is there already")
+    assert not (tmp_path / "out/jobs").exists()
+
+
+def test_who_stops_a_run_is_told_that_it_goes_on(archive, photographs):
+    def stop(item):
+        raise KeyboardInterrupt
+
+    PoolHere.refuses = staticmethod(stop)
+    result, _ = archive(photographs, "--detector", "none")
+    assert result.exit_code == 130 and "the same command goes on" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("seconds, lines", [(0.0, 1), (1e9, 0)])
+def test_how_far_a_run_is_is_said_now_and_then(archive, photographs, monkeypatch, seconds, lines):
+    monkeypatch.setattr(archives, "SECONDS_IN_LOG", seconds)
+    result, _ = archive(photographs, "--detector", "none")
+    assert result.stderr.count("1 of 1 items are done") == lines and "Starting Ray and 1 actor," in result.stderr
 
 
 def test_a_video_of_a_file_for_each_person_is_done_once(archive, tmp_path):

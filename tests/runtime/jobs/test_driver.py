@@ -359,9 +359,9 @@ def test_results_of_other_options_are_not_mixed(orders, tmp_path):
         (replace(orders, backend="onnxruntime-int8"), "backend"),
         (replace(orders, detector="none"), "detector"),
         (replace(orders, detector_hash="2" * 64), "detector_hash"),
-        (replace(orders, options=FollowOptions(score=0.7)), "options"),
-        (replace(orders, window=Window(1.0)), "window"),
-        (replace(orders, smooth=False), "smooth"),
+        (replace(orders, options=FollowOptions(score=0.7)), r"options\.score \(0\.4 before, 0\.7 now\)"),
+        (replace(orders, window=Window(1.0)), r"window \(\[null, null, 1\] before, \[1\.0, null, 1\] now\)"),
+        (replace(orders, smooth=False), r"smooth \(true before, false now\)"),
     ):
         with pytest.raises(InputError, match=f"differs in: {why}"):
             check_record(other, [result])
