@@ -96,7 +96,7 @@ def _sequence(file: Path, images: Path, body: Body, stride: int, detected_only: 
     content = read_pickle(file, _KEYS, ("jointPositions", "genders"))
     intrinsics = Intrinsics.from_matrix(numbers(content["cam_intrinsics"], (3, 3), f"{file}: cam_intrinsics"))
     # Where the camera was lost, its pose may be anything.
-    persons = range(len(content["poses"]))
+    persons = range(_count(content["poses"], f"{file}: poses"))
     valid = [_entry(content, "campose_valid", person, f"{file}, person {person}") for person in persons]
     seen = np.atleast_1d(numbers(valid, (len(persons), -1), f"{file}: campose_valid").any(0))
     poses = numbers(content["cam_poses"], (len(seen), 4, 4), f"{file}: cam_poses", seen)
@@ -141,6 +141,16 @@ def _image_size(image: Path) -> tuple[int, int]:
     """Width and height; all images of a sequence have the same."""
     pixels = read_image(image, oriented=False)
     return pixels.shape[1], pixels.shape[0]
+
+
+def _count(entries: Any, what: str) -> int:
+    """How many entries a list has."""
+    try:
+        return len(entries)
+    except TypeError as error:
+        raise InputError(
+            f"{what} are no list with an entry for every person.", why=str(error), fix="use the sequence file as it ships"
+        ) from error
 
 
 def _entry(content: dict[str, Any], key: str, person: int, where: str) -> Any:

@@ -226,6 +226,9 @@ def test_3dpw_missing_and_malformed_keys_are_named(sequence, write_3dpw, body, k
         read_3dpw(write_3dpw({**content, key: [np.zeros((1, 7))] * 2}), "train", body)
     with pytest.raises(InputError, match=r"fabricated_00\.pkl"):
         read_3dpw(write_3dpw({**content, key: [np.array(["x"])] * 2}), "train", body)
+    for none_at_all in (3, 0.5, True, None, np.float64(1)):
+        with pytest.raises(InputError, match=r"fabricated_00\.pkl"):
+            read_3dpw(write_3dpw({**content, key: none_at_all}), "train", body)
 
 
 def test_3dpw_missing_folders_images_and_splits_are_named(sequence, write_3dpw, body, tmp_path, assert_explains):
