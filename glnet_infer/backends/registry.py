@@ -34,6 +34,7 @@ class BackendKind:
         serves: Whether a bundle is meant for it.
         extra: The extra of this library that installs it; empty where it comes from elsewhere.
         packages: Distributions whose versions matter to it.
+        graph: Purpose of the bundle's graph that it runs, or that its engines are made of.
         caution: What speaks against it on this machine though it runs, a clause; empty where nothing does.
         needs_gpu: Whether it runs on an NVIDIA GPU.
         automatic: Whether ``auto`` may take it, in the table's order. Those of other packages come last, so it never does.
@@ -51,6 +52,7 @@ class BackendKind:
     serves: Callable[[Bundle], bool] = lambda bundle: True
     extra: str = ""
     packages: tuple[str, ...] = ()
+    graph: str = RUNTIME
     caution: Callable[[], str] = str
     needs_gpu: bool = False
     automatic: bool = False
@@ -198,6 +200,7 @@ BUILT_IN = (
         serves=lambda bundle: bundle.manifest.graph_for(INT8) is not None,
         extra="cpu",
         packages=("onnxruntime",),
+        graph=INT8,
         caution=_int8_caution,
     ),
     BackendKind(

@@ -96,11 +96,11 @@ def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
         return open_tensorrt(_with_engines_of(bundle, name))
     kind = find_kind(_asked_for(name, options))
     backend = kind.open(bundle, options.threads)
-    description = _description(kind)
+    description, precision = _description(kind), (bundle.manifest.graph_for(kind.graph) or bundle.manifest.graph).precision
     if kind.address:
-        return whole_calls(name, backend, bundle.manifest.graph.precision, f"{description}: {backend.name}", "server")
+        return whole_calls(name, backend, precision, f"{description}: {backend.name}", "server")
     device = "cuda" if kind.needs_gpu else "cpu"
-    return whole_calls(name, backend, bundle.manifest.graph.precision, description, device)
+    return whole_calls(name, backend, precision, description, device)
 
 
 def _description(kind: BackendKind) -> str:

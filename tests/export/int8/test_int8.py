@@ -260,3 +260,14 @@ def test_photographs_are_cut_as_the_runtime_cuts_them(int8_bundle, photograph, t
     (tmp_path / "7.png").unlink()
     with pytest.raises(ExportError, match="show 14 persons"):
         photographed(tmp_path, CropSpec(96))
+
+
+def test_its_row_in_benchmarks_says_its_precision(int8_bundle):
+    from glnet_bench.runners.base import Options
+    from glnet_bench.runners.registry import open_runner
+
+    bundle = Bundle.open(int8_bundle)
+    rows = [open_runner(name, bundle, Options(threads=1)) for name in ("onnxruntime-cpu", "onnxruntime-int8")]
+    assert [row.precision for row in rows] == ["fp32", "int8"]
+    for row in rows:
+        row.close()
