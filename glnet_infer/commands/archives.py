@@ -63,7 +63,8 @@ def photographs(job: Job, bundle: Path, actors: Actors, *, as_json: bool) -> int
     options = FollowOptions(score=job.threshold, most=job.most, intrinsics=job.intrinsics)
     orders = _orders(bundle, actors, job.output, job.detector, job.formats, options)
     results = {path: [file_of(path, job.output, name) for name in job.formats] for path in job.images}
-    found = _begin(orders, [file for files in results.values() for file in files])
+    check_record(orders, [file for files in results.values() for file in files])
+    found = {path.name for path in orders.output.iterdir()}
     if job.left_out:
         say(f"Left out, as no images that are read, {in_words(job.left_out)}", style="yellow")
     done = {path for path, files in results.items() if all(file.name in found for file in files)}
@@ -101,7 +102,7 @@ def videos(job: VideoJob, bundle: Path, actors: Actors, *, as_json: bool) -> int
     orders = _orders(bundle, actors, job.output, job.detector, job.formats, job.options, job)
     suffixes = [MOTION_SUFFIXES[name] for name in job.formats]
     begun = [job.output / f"{name_of(source)}{suffix}" for source in job.sources for suffix in suffixes]
-    _begin(orders, begun)
+    check_record(orders, begun)
     surveys = {source: Survey(str(Path(source).absolute()), name_of(source)) for source in job.sources}
     done = {source for source, survey in surveys.items() if is_done(orders, survey.video, survey.name)}
     heard = _Heard(as_json, len(done), job)
@@ -133,12 +134,6 @@ def _orders(
         window=Window() if video is None else video.window,
         smooth=video is None or video.smooth,
     )
-
-
-def _begin(orders: Orders, results: Sequence[Path]) -> set[str]:
-    """Make the output ready; the names of what is in it already."""
-    check_record(orders, results)
-    return {path.name for path in orders.output.iterdir()}
 
 
 def _run(

@@ -41,7 +41,7 @@ def pulled(module):
 @pytest.mark.parametrize("origin", ["pixel", "coarse"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_of_guidance_reaches_local_encoding_and_nothing_after_it(lively, batch, demo_body, kind, origin):
-    """Of the network it reaches the module, all of it, and the backbone below: no coarse estimate, confidence, residual."""
+    """The gradient reaches the whole module and the backbone below it, but no coarse estimate, confidence or residual."""
     lively.zero_grad()
     torch.manual_seed(0)
     guidance = Guidance(lively.config, kind, demo_body)
