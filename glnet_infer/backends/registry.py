@@ -101,6 +101,18 @@ def _onnxruntime_state(device: str) -> Callable[[], str]:
     return state
 
 
+def _open_openvino(bundle: Bundle, threads: int | None) -> Backend:
+    from glnet_infer.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(bundle, threads)
+
+
+def _openvino_state() -> str:
+    from glnet_infer.backends.openvino import describe
+
+    return describe()
+
+
 def _cuda_obstacle(bundle: Bundle) -> str:
     from glnet_infer.backends.onnxruntime import obstacle_to_cuda
 
@@ -190,6 +202,14 @@ BUILT_IN = (
         packages=("onnxruntime",),
         graph=INT8,
         caution=_int8_caution,
+    ),
+    BackendKind(
+        "openvino",
+        "the ONNX graph on the CPU, by OpenVINO",
+        _open_openvino,
+        _openvino_state,
+        extra="openvino",
+        packages=("openvino",),
     ),
     _served_by_triton("triton", "gRPC", 8001),
     _served_by_triton("triton+http", "HTTP", 8000),

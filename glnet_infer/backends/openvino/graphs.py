@@ -1,0 +1,213 @@
+"""A graph that OpenVINO compiled for the CPU: for one crop with all threads, and for several side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
+from glnet_infer.backends.cache_files import CacheFile
+from glnet_infer.backends.openvino.library import import_openvino
+from glnet_infer.backends.promise import Offered, check_content
+from glnet_infer.bundle.checked_file import CheckedFile
+from glnet_infer.devices import cpu_flags
+from glnet_infer.errors import BackendError, one_line
+from glnet_infer.forks import keep_through_forks
+
+FLOAT32, BFLOAT16 = "f32", "bf16"
+"""OpenVINO's names of the precisions that are asked for."""
+
+Check = Callable[[Sequence[Offered], Sequence[Offered]], None]
+"""Raises ``BundleError`` where inputs or outputs of a graph are not those that the manifest promises."""
+
+_DTYPES = {"u8": "uint8", "i32": "int32", "f32": "float32"}
+"""NumPy's names of OpenVINO's types, those that the contract has."""
+
+_PRECISION, _THREADS = "INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS"
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+class CompiledGraph:
+    """A graph that takes one crop at a time. Several threads may call it at once, each with a request of its own.
+
+    Args:
+        file: The ONNX file.
+        outputs: Names of its outputs.
+        check: Told of its inputs and outputs before anything is compiled.
+        precision: :data:`FLOAT32` or :data:`BFLOAT16`.
+        threads: Threads that compute.
+        cache: Keeps the compiled graph; None: it is not kept.
+
+    Raises:
+        BundleError: It is no graph that is run, or not the promised one.
+        BackendError: OpenVINO is not installed, refuses the graph, or would compute in another precision.
+
+    Attributes:
+        precision: What it computes in, as OpenVINO says itself.
+        members: Number of crops that are run side by side.
+    """
+
+    def __init__(
+        self,
+        file: CheckedFile,
+        outputs: Sequence[str],
+        check: Check,
+        precision: str,
+        threads: int,
+        cache: CacheFile | None,
+    ) -> None:
+        self._openvino = import_openvino()
+        self._core = keep_through_forks(self._openvino.Core())
+        self._file, self._check, self._cache, self.precision = file, check, cache, precision
+        self._settings: dict[str, Any] = {
+            # By itself it takes bfloat16 where the processor has it, which moves meshes by centimetres.
+            _PRECISION: precision,
+            _THREADS: threads,
+            # Two processes would tie their threads to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._model: Any = None
+        self._one = self._compiled(1)
+        self._outputs = tuple(outputs)
+        self.members = min(int(self._one.get_property(_THREADS)), USUAL_BATCH_SIZE)
+        self._idle: list[Any] = []
+        self._queue: Any = None
+        self._queueing = threading.Lock()
+
+    def run(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[Outputs]:
+        """Outputs of each crop's inputs, as copies. What is left over of the last round is run by all threads together.
+
+        Raises:
+            Exception: OpenVINO's own.
+        """
+        together = len(feeds) // self.members * self.members if self.members > 1 else 0
+        found = self._side_by_side(feeds[:together]) if together else []
+        return found + [self._alone(feed) for feed in feeds[together:]]
+
+    def _alone(self, feed: Mapping[str, NDArray[Any]]) -> Outputs:
+        try:
+            request = self._idle.pop()
+        except IndexError:  # as many as threads that call at once
+            request = keep_through_forks(self._one.create_infer_request())
+        request.infer(feed, share_outputs=True)
+        found = self._copied(request)
+        self._idle.append(request)  # one that failed is not used again
+        return found
+
+    def _side_by_side(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[Outputs]:
+        found: list[Outputs] = [{} for _ in feeds]
+
+        def take(request: Any, index: int) -> None:
+            found[index] = self._copied(request)
+
+        with self._queueing:
+            queue, self._queue = self._queue, None  # one that failed is not used again
+            if queue is None:
+                queue = keep_through_forks(self._openvino.AsyncInferQueue(self._compiled(self.members), self.members))
+            queue.set_callback(take)
+            try:
+                for index, feed in enumerate(feeds):
+                    queue.start_async(feed, index)
+            finally:
+                queue.wait_all()
+            self._queue = queue
+        return found
+
+    def _copied(self, request: Any) -> Outputs:
+        """What a request found; its memory is used again."""
+        return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
+
+    def _compiled(self, streams: int) -> Any:
+        """The graph for so many crops side by side, from what is kept or else from the file that was checked."""
+        settings = {**self._settings, "NUM_STREAMS": streams}
+        compiled = self._kept(settings) if self._model is None else self._compile(settings)
+        if compiled is None:
+            self._model = self._read()
+            compiled = self._compile(settings)
+            if self._cache is not None:
+                content = compiled.export_model().getvalue()
+                self._cache.write(self._digest(content) + content)
+        found = compiled.get_property(_PRECISION).get_type_name()
+        if found != self.precision:
+            raise BackendError(
+                f"OpenVINO would compute {self._file.path.name} in {found}.",
+                why=f"it was asked for {self.precision}, and does not take that on this processor",
+                fix="use the backend onnxruntime-cpu",
+            )
+        return keep_through_forks(compiled)
+
+    def _read(self) -> Any:
+        """The graph of one crop: OpenVINO is faster with sides that it knows."""
+        content = self._file.read()
+        check_content(content, self._file.path)
+        try:
+            model = self._core.read_model(content)
+            ports = [[_offered(port) for port in each] for each in (model.inputs, model.outputs)]
+        except Exception as error:  # OpenVINO's exceptions share no base class but this
+            raise self._refused(error) from error
+        self._check(*ports)
+        try:
+            model.reshape({port.name: [1, *port.shape[1:]] for port in ports[0]})
+        except Exception as error:  # see above
+            raise self._refused(error) from error
+        return model
+
+    def _compile(self, settings: Mapping[str, Any]) -> Any:
+        try:
+            return self._core.compile_model(self._model, "CPU", settings)
+        except Exception as error:  # see above
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> BackendError:
+        return BackendError(
+            f"OpenVINO does not load {self._file.path}.",
+            why=one_line(error),
+            fix="export the checkpoint again, or update openvino",
+        )
+
+    def _kept(self, settings: Mapping[str, Any]) -> Any:
+        """What an earlier start compiled; None where there is nothing that can be used."""
+        content = b"" if self._cache is None else self._cache.read()
+        digest, content = content[:_DIGEST], content[_DIGEST:]
+        if not digest or digest != self._digest(content):
+            return None
+        try:
+            compiled = self._core.import_model(content, "CPU", settings)
+        except Exception:  # it is compiled anew then
+            return None
+        self._check(*([_offered(port, True) for port in each] for each in (compiled.inputs, compiled.outputs)))
+        return compiled
+
+    def _digest(self, content: bytes) -> bytes:
+        """Tells what was compiled by another version or for another processor, and what is damaged."""
+        made_by = (self._openvino.get_version(), self._file.record.sha256, self.precision, processor())
+        digest = hashlib.sha256(repr(made_by).encode())
+        digest.update(content)
+        return digest.digest()
+
+
+def _offered(port: Any, crops_are_open: bool = False) -> Offered:
+    """An input or output of OpenVINO's.
+
+    Args:
+        port: The input or output.
+        crops_are_open: Whether the number of crops was open before the graph was compiled for one.
+    """
+    kind, shape = str(port.element_type.get_type_name()), port.partial_shape
+    sides = [side.get_length() if side.is_static else None for side in shape] if shape.rank.is_static else []
+    if crops_are_open and sides:
+        sides[0] = None
+    return Offered(str(min(port.get_names(), default="")), _DTYPES.get(kind, kind), tuple(sides))
+
+
+def processor() -> str:
+    """Tells processors apart for which other code is compiled."""
+    flags = " ".join(sorted(cpu_flags())) or platform.processor()
+    return hashlib.sha256(flags.encode()).hexdigest()[:8]
