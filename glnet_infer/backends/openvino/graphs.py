@@ -64,7 +64,7 @@ class CompiledGraph:
         cache: CacheFile | None,
     ) -> None:
         self._openvino = import_openvino()
-        self._core = keep_through_forks(self._openvino.Core())
+        self._core = self._openvino.Core()
         self._file, self._check, self._cache, self.precision = file, check, cache, precision
         self._settings: dict[str, Any] = {
             # By itself it takes bfloat16 where the processor has it, which moves meshes by centimetres.
@@ -80,6 +80,7 @@ class CompiledGraph:
         self._idle: list[Any] = []
         self._queue: Any = None
         self._queueing = threading.Lock()
+        keep_through_forks(self)
 
     def run(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[Outputs]:
         """Outputs of each crop's inputs, as copies. What is left over of the last round is run by all threads together.
@@ -95,34 +96,30 @@ class CompiledGraph:
         try:
             request = self._idle.pop()
         except IndexError:  # as many as threads that call at once
-            request = keep_through_forks(self._one.create_infer_request())
+            request = self._one.create_infer_request()
         request.infer(feed, share_outputs=True)
-        found = self._copied(request)
+        found: Outputs = {}
+        _take(request, (self._outputs, found))
         self._idle.append(request)  # one that failed is not used again
         return found
 
     def _side_by_side(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[Outputs]:
-        found: list[Outputs] = [{} for _ in feeds]
-
-        def take(request: Any, index: int) -> None:
-            found[index] = self._copied(request)
-
-        with self._queueing:
-            queue, self._queue = self._queue, None  # one that failed is not used again
+        slots: list[Outputs] = [{} for _ in feeds]
+        with self._queueing:  # two would take twice the threads and the memory
+            queue, self._queue = self._queue, None  # one that failed may wait for ever for the request that did
             if queue is None:
-                queue = keep_through_forks(self._openvino.AsyncInferQueue(self._compiled(self.members), self.members))
-            queue.set_callback(take)
+                queue = self._openvino.AsyncInferQueue(self._compiled(self.members), self.members)
+                queue.set_callback(_take)
             try:
-                for index, feed in enumerate(feeds):
-                    queue.start_async(feed, index)
+                for slot, feed in zip(slots, feeds, strict=True):
+                    queue.start_async(feed, (self._outputs, slot))
             finally:
                 queue.wait_all()
             self._queue = queue
+        found = [dict(slot) for slot in slots]
+        for slot in slots:
+            slot.clear()  # the queue holds the last ones
         return found
-
-    def _copied(self, request: Any) -> Outputs:
-        """What a request found; its memory is used again."""
-        return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
 
     def _compiled(self, streams: int) -> Any:
         """The graph for so many crops side by side, from what is kept or else from the file that was checked."""
@@ -141,7 +138,7 @@ class CompiledGraph:
                 why=f"it was asked for {self.precision}, and does not take that on this processor",
                 fix="use the backend onnxruntime-cpu",
             )
-        return keep_through_forks(compiled)
+        return compiled
 
     def _read(self) -> Any:
         """The graph of one crop: OpenVINO is faster with sides that it knows."""
@@ -186,8 +183,8 @@ class CompiledGraph:
         return compiled
 
     def _digest(self, content: bytes) -> bytes:
-        """Tells what was compiled by another version or for another processor, and what is damaged."""
-        made_by = (self._openvino.get_version(), self._file.record.sha256, self.precision, processor())
+        """Tells what was compiled by another version, and what is damaged."""
+        made_by = (self._openvino.get_version(), self._file.record.sha256, self.precision)
         digest = hashlib.sha256(repr(made_by).encode())
         digest.update(content)
         return digest.digest()
@@ -207,7 +204,21 @@ def _offered(port: Any, crops_are_open: bool = False) -> Offered:
     return Offered(str(min(port.get_names(), default="")), _DTYPES.get(kind, kind), tuple(sides))
 
 
+def _take(request: Any, wanted: tuple[tuple[str, ...], Outputs]) -> None:
+    """Copy what a request found, whose memory is used again.
+
+    A queue calls and frees it in a thread of OpenVINO's. A closure might free the graph, which waits for that thread.
+
+    Args:
+        request: The request.
+        wanted: Names of outputs, and where they go.
+    """
+    names, found = wanted
+    for name in names:
+        found[name] = np.array(request.get_tensor(name).data)
+
+
 def processor() -> str:
-    """Tells processors apart for which other code is compiled."""
+    """Tells processors apart for which other code is compiled, in eight characters."""
     flags = " ".join(sorted(cpu_flags())) or platform.processor()
     return hashlib.sha256(flags.encode()).hexdigest()[:8]
