@@ -182,6 +182,33 @@ def test_what_is_closed_is_freed(opened):
     assert graph() is None
 
 
+ENDS = """
+import signal, sys, threading
+from glnet_infer.backends.openvino import OpenVinoBackend
+from glnet_infer.bundle import Bundle
+bundle = Bundle.open(sys.argv[1])
+signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
+kept = [OpenVinoBackend(bundle, 1), OpenVinoBackend(bundle, 1)]
+if sys.argv[2] == "in turn":
+    del kept[0]
+    del kept[0]
+else:
+    worker = threading.Thread(target=kept.clear)
+    worker.start()
+    worker.join()
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("end", ["in turn", "in another thread"])
+def test_signals_are_handled_after_backends_ended(kept, end):
+    """Each core has a stack for signals unmapped when it ends, which the thread may still have then."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS, str(kept), end], capture_output=True, text=True, encoding="utf-8", timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done
+
+
 def test_auto_does_not_take_it(opened, monkeypatch):
     monkeypatch.setattr("glnet_infer.devices.gpus", list)
     assert not kinds()["openvino"].automatic and kinds()["openvino"].state() == "available"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.backends.cache_files import CacheFile
-from glnet_infer.backends.openvino.library import import_openvino
+from glnet_infer.backends.openvino.library import core, import_openvino
 from glnet_infer.backends.promise import Offered, check_content
 from glnet_infer.bundle.checked_file import CheckedFile
 from glnet_infer.devices import cpu_flags
@@ -64,7 +64,7 @@ class CompiledGraph:
         cache: CacheFile | None,
     ) -> None:
         self._openvino = import_openvino()
-        self._core = self._openvino.Core()
+        self._core = core()
         self._file, self._check, self._cache, self.precision = file, check, cache, precision
         self._settings: dict[str, Any] = {
             # By itself it takes bfloat16 where the processor has it, which moves meshes by centimetres.

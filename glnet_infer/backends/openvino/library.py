@@ -1,4 +1,4 @@
-"""OpenVINO, imported without its telemetry."""
+"""OpenVINO, imported without its telemetry, and its one core."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import threading
 from typing import Any
 
 from glnet_infer.errors import BackendError, first_line, install_hint
+from glnet_infer.forks import HomeProcess, keep_for_ever
 
 _TELEMETRY = "openvino_telemetry"
 
 _importing = threading.Lock()
+
+_cores: list[tuple[HomeProcess, Any]] = []
+"""The core and the process that made it; nothing before the first is made."""
 
 
 def import_openvino() -> Any:
@@ -42,6 +46,23 @@ def import_openvino() -> Any:
                 if known is not None:
                     sys.modules[_TELEMETRY] = known
     return openvino
+
+
+def core() -> Any:
+    """The core of this process, which is never freed.
+
+    The plugin of a core gives the thread that first compiles a stack of its own for signals. When the core ends, that stack
+    is unmapped, also where it is still in use: by another thread, or because a younger core had replaced it and gives it
+    back at its own end. The next signal then kills the process. See ``SigAltStackSetup`` of OpenVINO's CPU plugin, 2026.4.
+
+    Raises:
+        BackendError: As for :func:`import_openvino`.
+    """
+    if not _cores or not _cores[0][0].is_here:  # a forked child makes its own: threads of its parent's are not there
+        made = import_openvino().Core()
+        keep_for_ever(made)
+        _cores[:] = [(HomeProcess(), made)]
+    return _cores[0][1]
 
 
 def describe() -> str:
