@@ -124,7 +124,7 @@ def test_several_crops_are_run_side_by_side_and_the_rest_by_all_threads(opened, 
     monkeypatch.setattr(openvino, "AsyncInferQueue", lambda *given: queues.append(given[1]) or queue(*given))
     monkeypatch.setattr(queue, "start_async", start)
     with contextlib.closing(OpenVinoBackend(opened, 2)) as backend:
-        members = backend._graph.members  # one where there is one core
+        members = backend._graphs[0].members  # one where there is one core
         backend.run(*crops(1))
         assert not queues and backend.batch_size % members == 0
         backend.run(*crops(2 * members + 1))
@@ -176,7 +176,7 @@ def test_a_closed_one_says_so_and_closes_twice(opened):
 def test_what_is_closed_is_freed(opened):
     backend = OpenVinoBackend(opened, 2)
     backend.run(*crops(5))
-    graph = weakref.ref(backend._graph)
+    graph = weakref.ref(backend._graphs[0])
     backend.close()
     gc.collect()
     assert graph() is None

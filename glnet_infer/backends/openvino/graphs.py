@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,13 @@ from numpy.typing import NDArray
 from glnet_infer.backends.base import USUAL_BATCH_SIZE, Outputs
 from glnet_infer.backends.cache_files import CacheFile
 from glnet_infer.backends.openvino.library import core, import_openvino
-from glnet_infer.backends.promise import Offered, check_content
-from glnet_infer.bundle.checked_file import CheckedFile
+from glnet_infer.backends.openvino.models import GraphModel, Part
 from glnet_infer.devices import cpu_flags
-from glnet_infer.errors import BackendError, one_line
+from glnet_infer.errors import BackendError
 from glnet_infer.forks import keep_through_forks
 
 FLOAT32, BFLOAT16 = "f32", "bf16"
 """OpenVINO's names of the precisions that are asked for."""
-
-Check = Callable[[Sequence[Offered], Sequence[Offered]], None]
-"""Raises ``BundleError`` where inputs or outputs of a graph are not those that the manifest promises."""
-
-_DTYPES = {"u8": "uint8", "i32": "int32", "f32": "float32"}
-"""NumPy's names of OpenVINO's types, those that the contract has."""
 
 _PRECISION, _THREADS = "INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS"
 
@@ -38,9 +31,9 @@ class CompiledGraph:
     """A graph that takes one crop at a time. Several threads may call it at once, each with a request of its own.
 
     Args:
-        file: The ONNX file.
-        outputs: Names of its outputs.
-        check: Told of its inputs and outputs before anything is compiled.
+        source: The graph.
+        part: The part of it that is compiled; the whole graph where None.
+        outputs: Names of what it gives.
         precision: :data:`FLOAT32` or :data:`BFLOAT16`.
         threads: Threads that compute.
         cache: Keeps the compiled graph; None: it is not kept.
@@ -56,16 +49,16 @@ class CompiledGraph:
 
     def __init__(
         self,
-        file: CheckedFile,
+        source: GraphModel,
+        part: Part | None,
         outputs: Sequence[str],
-        check: Check,
         precision: str,
         threads: int,
         cache: CacheFile | None,
     ) -> None:
         self._openvino = import_openvino()
         self._core = core()
-        self._file, self._check, self._cache, self.precision = file, check, cache, precision
+        self._source, self._part, self._cache, self.precision = source, part, cache, precision
         self._settings: dict[str, Any] = {
             # By itself it takes bfloat16 where the processor has it, which moves meshes by centimetres.
             _PRECISION: precision,
@@ -126,7 +119,7 @@ class CompiledGraph:
         settings = {**self._settings, "NUM_STREAMS": streams}
         compiled = self._kept(settings) if self._model is None else self._compile(settings)
         if compiled is None:
-            self._model = self._read()
+            self._model = self._source.read(self._part)
             compiled = self._compile(settings)
             if self._cache is not None:
                 content = compiled.export_model().getvalue()
@@ -134,40 +127,17 @@ class CompiledGraph:
         found = compiled.get_property(_PRECISION).get_type_name()
         if found != self.precision:
             raise BackendError(
-                f"OpenVINO would compute {self._file.path.name} in {found}.",
+                f"OpenVINO would compute {self._source.path.name} in {found}.",
                 why=f"it was asked for {self.precision}, and does not take that on this processor",
                 fix="use the backend onnxruntime-cpu",
             )
         return compiled
 
-    def _read(self) -> Any:
-        """The graph of one crop: OpenVINO is faster with sides that it knows."""
-        content = self._file.read()
-        check_content(content, self._file.path)
-        try:
-            model = self._core.read_model(content)
-            ports = [[_offered(port) for port in each] for each in (model.inputs, model.outputs)]
-        except Exception as error:  # OpenVINO's exceptions share no base class but this
-            raise self._refused(error) from error
-        self._check(*ports)
-        try:
-            model.reshape({port.name: [1, *port.shape[1:]] for port in ports[0]})
-        except Exception as error:  # see above
-            raise self._refused(error) from error
-        return model
-
     def _compile(self, settings: Mapping[str, Any]) -> Any:
         try:
             return self._core.compile_model(self._model, "CPU", settings)
-        except Exception as error:  # see above
-            raise self._refused(error) from error
-
-    def _refused(self, error: Exception) -> BackendError:
-        return BackendError(
-            f"OpenVINO does not load {self._file.path}.",
-            why=one_line(error),
-            fix="export the checkpoint again, or update openvino",
-        )
+        except Exception as error:  # OpenVINO's exceptions share no base class but this
+            raise self._source.refused(error) from error
 
     def _kept(self, settings: Mapping[str, Any]) -> Any:
         """What an earlier start compiled; None where there is nothing that can be used."""
@@ -179,29 +149,15 @@ class CompiledGraph:
             compiled = self._core.import_model(content, "CPU", settings)
         except Exception:  # it is compiled anew then
             return None
-        self._check(*([_offered(port, True) for port in each] for each in (compiled.inputs, compiled.outputs)))
+        self._source.check_compiled(compiled, self._part)
         return compiled
 
     def _digest(self, content: bytes) -> bytes:
         """Tells what was compiled by another version, and what is damaged."""
-        made_by = (self._openvino.get_version(), self._file.record.sha256, self.precision)
+        made_by = (self._openvino.get_version(), self._source.sha256, self._part, self.precision)
         digest = hashlib.sha256(repr(made_by).encode())
         digest.update(content)
         return digest.digest()
-
-
-def _offered(port: Any, crops_are_open: bool = False) -> Offered:
-    """An input or output of OpenVINO's.
-
-    Args:
-        port: The input or output.
-        crops_are_open: Whether the number of crops was open before the graph was compiled for one.
-    """
-    kind, shape = str(port.element_type.get_type_name()), port.partial_shape
-    sides = [side.get_length() if side.is_static else None for side in shape] if shape.rank.is_static else []
-    if crops_are_open and sides:
-        sides[0] = None
-    return Offered(str(min(port.get_names(), default="")), _DTYPES.get(kind, kind), tuple(sides))
 
 
 def _take(request: Any, wanted: tuple[tuple[str, ...], Outputs]) -> None:

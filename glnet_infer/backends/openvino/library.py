@@ -65,6 +65,24 @@ def core() -> Any:
     return _cores[0][1]
 
 
+def check_precision(name: str) -> None:
+    """Refuse a precision that OpenVINO does not compute in on this processor.
+
+    Args:
+        name: OpenVINO's name among its ``OPTIMIZATION_CAPABILITIES``, such as ``BF16``.
+
+    Raises:
+        BackendError: It does not, or is not installed.
+    """
+    offered = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if name not in offered:
+        raise BackendError(
+            f"OpenVINO does not compute in {name} on this processor.",
+            why=f"it offers {', '.join(offered)}",
+            fix="take a processor with AVX-512 or AMX for this",
+        )
+
+
 def describe() -> str:
     """Whether OpenVINO can start here, in words."""
     try:
