@@ -96,6 +96,12 @@ class GraphRecord:
     reductions: tuple[Count, ...] = ()
     cut: tuple[TensorName, ...] = ()
 
+    def problems(self) -> list[str]:
+        """What is wrong with the values taken together, in words."""
+        if len(set(self.cut)) < len(self.cut):
+            return ["cut names a tensor twice"]
+        return ["cut names no tensor"] if self.purpose == BF16 and not self.cut else []
+
 
 @dataclass(frozen=True)
 class BodyRecord:
