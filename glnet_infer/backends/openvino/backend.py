@@ -93,7 +93,7 @@ class OpenVinoBackend(OfThisProcess):
         rows = [slice(index, index + 1) for index in range(len(crops))]
         feeds: list[dict[str, NDArray[Any]]] = [{"crops": crops[row], "cameras": cameras[row]} for row in rows]
         # What two parts pass on is as large as all the rest: no more crops wait between them than run side by side.
-        step = len(feeds) if len(graphs) == 1 else graphs[0].members
+        step = (len(feeds) or 1) if len(graphs) == 1 else graphs[0].members
         found: list[Outputs] = []
         try:
             for start in range(0, len(feeds), step):
