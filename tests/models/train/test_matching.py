@@ -88,7 +88,7 @@ def test_without_dynamic_matching_the_pixels_around_the_root_are_positive(logits
     keypoints = targets.estimate.keypoints.clone()
     keypoints[:, 0] = torch.tensor([2.5, -1.5]) / GRID  # cell (10, 6) of a grid whose middle is between 7 and 8
     moved = targets._replace(estimate=targets.estimate._replace(keypoints=keypoints))
-    index = positives(logits, None, moved, Matching(dynamic=False, positives=5))
+    index = positives(logits, None, moved, Matching(positives=5))
     expected = {6 * GRID + 10, 6 * GRID + 9, 6 * GRID + 11, 5 * GRID + 10, 7 * GRID + 10}
     labelled = targets.keypoint_weights[:, 0] > 0
     assert labelled.tolist() == [True, False, True]
@@ -101,7 +101,7 @@ def test_without_a_label_of_the_root_the_middle_of_the_person_takes_its_place(lo
     keypoints[1, :5] = 100  # not labelled
     keypoints[1, 5:] = torch.tensor([-3.5, 4.5]) / GRID  # cell (4, 12)
     moved = targets._replace(estimate=targets.estimate._replace(keypoints=keypoints))
-    matching = Matching(dynamic=False, positives=1)
+    matching = Matching(positives=1)
     assert positives(logits, None, moved, matching)[1].tolist() == [12 * GRID + 4]
     nobody = moved._replace(keypoint_weights=torch.zeros_like(moved.keypoint_weights))
     y, x = divmod(int(positives(logits, None, nobody, matching)[1]), GRID)

@@ -241,9 +241,9 @@ def test_more_positives_than_pixels_are_refused(config, demo_body):
 
 
 def test_the_recipes_matching_survives_a_resume(config, demo_body, tmp_path):
-    trainer = Trainer(config, RECIPE, demo_body, matching=Matching(dynamic=False, positives=3))
+    trainer = Trainer(config, RECIPE, demo_body, matching=Matching(static_share=1.0, positives=3))
     trainer.save(tmp_path / "state.pt")
-    assert Trainer.load(read_state(tmp_path / "state.pt"), demo_body).matching == Matching(dynamic=False, positives=3)
+    assert Trainer.load(read_state(tmp_path / "state.pt"), demo_body).matching == Matching(static_share=1.0, positives=3)
 
 
 def test_a_training_goes_on_with_the_photographs_that_it_was_begun_with(config, demo_body, tmp_path):
