@@ -3,9 +3,9 @@
 There is one person per crop, so matching does not need the Hungarian algorithm: the N pixels of lowest cost are positive,
 all others negative. Costs come from the current predictions, and no gradient passes through them.
 
-Dynamic matching alone makes the best of all pixels better, and the chosen one worse: pixels come to answer differently where
-a crop has several readings, and no score can say which one is true. So a training begins with static matching, and the
-confidence weighs in the cost. The measurements: ``benchmarks/results/notebook.md``.
+Dynamic matching alone makes the best of all pixels better, and the chosen one worse: pixels come to answer differently
+where a crop has several readings, and no score can say which one is true. So a training begins with static matching, and
+the confidence weighs in the cost. The measurements: ``benchmarks/results/notebook.md``.
 """
 
 from dataclasses import dataclass
@@ -106,7 +106,12 @@ def matching_costs(
     so a person with few visible joints weighs confidence and keypoints alike.
     """
     logits = logits.flatten(1)
-    cost = -matching.confidence_cost * matching.alpha * logits.sigmoid().neg().add(1).pow(matching.beta) * functional.logsigmoid(logits)
+    cost = (
+        -matching.confidence_cost
+        * matching.alpha
+        * logits.sigmoid().neg().add(1).pow(matching.beta)
+        * functional.logsigmoid(logits)
+    )
     first = 0
     for name in matching.components:
         truth, known = getattr(targets.estimate, name).flatten(1), getattr(targets, WEIGHTS[name])

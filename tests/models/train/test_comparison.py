@@ -62,19 +62,19 @@ def test_all_rows_of_all_tables_are_trained_scored_and_reported_by_one_command(c
     text = (tmp_path / "rows" / "report.md").read_text(encoding="utf-8")
     assert text in result.stdout and "not trained" not in text and "Budgets of CPUs are small" in text
     rows = [row for table in TABLES.values() for row in table.rows]
-    assert len(rows) == 17
+    assert len(rows) == 20
     for row in rows:
         cells = line_of(text, row.name).strip("| ").split(" | ")
         assert [float(cell) for cell in cells[7:] if cell != "-"] == [
             row.poster[name] for name in ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "coco_ap") if name in row.poster
         ]
         assert cells[6] == "1" and all("[" in cell for cell in cells[1:6])
-    # The whole network stands in three tables, and is trained once.
+    # The whole network stands in four tables, and is trained once.
     folders = sorted((tmp_path / "rows").glob("*/scores.json"))
-    assert len(folders) == 15
+    assert len(folders) == 17
     losses = [(each.parent / "log.jsonl").read_text(encoding="utf-8").splitlines() for each in folders]
     assert all(len(lines) == 2 for lines in losses)
-    assert len({json.dumps({**json.loads(lines[-1]), "seconds": 0}) for lines in losses}) == 15  # no switch is idle
+    assert len({json.dumps({**json.loads(lines[-1]), "seconds": 0}) for lines in losses}) == 17  # no switch is idle
     again = compare()
     assert again.exit_code == 0 and "step" not in again.stderr and again.stdout == result.stdout
 

@@ -18,6 +18,9 @@ from glnet_train.objective.matching import Matching, positives
 
 CROPS = 2
 
+DYNAMIC = 0.9
+"""Share of a training that is done, at which matching is dynamic by default."""
+
 
 def _objective(config, body, matching=None):
     torch.manual_seed(0)
