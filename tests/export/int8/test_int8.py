@@ -13,38 +13,19 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from glnet_export.commands.main import app
-from glnet_export.engines.progress import quietly
-from glnet_export.int8 import stage
 from glnet_export.int8.cost import Int8Cost, cost, vertex_shift
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import photographed
-from glnet_export.int8.quantizer import Quantizer
-from glnet_export.int8.stage import Int8Graph, Trial
+from glnet_export.int8.quantizer import FOR_CPUS, FOR_ENGINES, Quantizer, int8_layers
+from glnet_export.int8.stage import Trial
 from glnet_infer import BackendError, BundleError, ExportError, MeshRecoverer
 from glnet_infer.backends import kinds, open_backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import Manifest
-from glnet_infer.bundle.records import INT8
+from glnet_infer.bundle.records import INT8, INT8_ENGINES
 from glnet_infer.contract import CropSpec
 from glnet_infer.detection import DEFAULT_DETECTOR
 from glnet_infer.onnxruntime_sessions import open_session, session_options
 from glnet_render import SyntheticSource
-
-
-def add_int8(shared_bundle, recovery, path, max_growth, random=False):
-    """A copy of the small bundle with an int8 graph, whose layers are chosen on two crops."""
-    shutil.copytree(shared_bundle, path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "TRIED", 2)
-        patch.setattr(stage, "MOST", 16)
-        graph = Int8Graph(recovery, random, Int8Options(crops=32, max_growth=max_growth))
-        graph.add_graph(path, Manifest.read(path), quietly).write(path)
-
-
-@pytest.fixture(scope="session")
-def int8_bundle(made_once, shared_bundle, small_recovery):
-    """The small bundle with an int8 graph; tests must not change it."""
-    return made_once("small-int8", lambda path: add_int8(shared_bundle, small_recovery, path, 1))
 
 
 def test_the_bundle_has_the_graph_and_what_it_costs(int8_bundle):
@@ -72,6 +53,27 @@ def quantized_layers(model):
         each.name.removesuffix(".weight_quantized") for each in model.graph.initializer
         if each.data_type == TensorProto.INT8 and each.name.endswith("weight_quantized")
     ]  # fmt: skip
+
+
+def test_the_graph_for_engines_is_what_tensorrt_takes(int8_bundle):
+    """Signed bytes about 0 and biases in float32; values are rounded where a convolution reads them, and nowhere else."""
+    record = Bundle.open(int8_bundle).manifest.graph_for(INT8_ENGINES)
+    model = onnx.load(int8_bundle / record.file.file)
+    constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for node in pairs:
+        zero_point = constants[node.input[2]]
+        assert zero_point.dtype == np.int8 and not zero_point.any()
+    weights = [node.input[0] for node in pairs if node.input[0] in constants]
+    assert {constants[name].dtype for name in weights} == {np.dtype(np.int8)}
+    assert len(weights) == len(quantized_layers(model)) == int8_layers(model) == record.int8_layers > 0
+    makers = {output: node for node in model.graph.node for output in node.output}
+    rounded = [makers[node.input[0]].op_type for node in pairs if node.op_type == "QuantizeLinear"]
+    assert "Relu" in rounded and "Conv" not in rounded
+    kept = tuple(f"network.{group}" for group in record.kept_in_float32)
+    assert kept and not [name for name in quantized_layers(model) if name.startswith(kept)]
+    assert record.parity["crops"] == 32 and record.parity["bounds"] == {"growth": 1}
+    assert record.parity["vertices_mean_mm"] > 0 and "dot_products" not in record.parity
 
 
 def test_it_is_run_by_name_alone(int8_bundle, photograph, person_boxes):
@@ -116,10 +118,9 @@ def test_a_processor_without_the_instructions_is_said(int8_bundle, monkeypatch, 
     assert ("VNNI" in kinds()["onnxruntime-int8"].state()) == slow
 
 
-def test_a_cost_beyond_the_bound_ends_the_export(shared_bundle, small_recovery, tmp_path):
+def test_a_cost_beyond_the_bound_ends_the_export(add_int8, tmp_path):
     with pytest.raises(ExportError, match="Int8 costs too much") as error:
-        # A growth below zero is kept by nobody.
-        add_int8(shared_bundle, small_recovery, tmp_path / "bundle", -0.5)
+        add_int8(tmp_path / "bundle", -0.5)  # a growth below zero is kept by nobody
     assert "mpjpe grows from" in error.value.why and "leave --int8 out" in error.value.fix
 
 
@@ -197,21 +198,23 @@ def test_a_layer_that_is_used_twice_is_in_int8_twice(tmp_path):
     assert "no convolution of other" in error.value.why
 
 
-def test_a_convolution_in_int8_is_off_by_its_steps(tmp_path):
+@pytest.mark.parametrize("form", [FOR_CPUS, FOR_ENGINES], ids=["cpus", "engines"])
+def test_a_convolution_in_int8_is_off_by_its_steps(tmp_path, form):
     """Against NumPy in float64: each factor is at most half a step of its own scale off."""
     weight = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
     model, crops, cameras = one_convolution(weight)
     onnx.save(model, tmp_path / "float.onnx")
     quantizer = Quantizer(tmp_path / "float.onnx", ["layer"], crops, cameras)
     assert quantizer.work == {"layer": 4 * 3 * 8 * 8}
-    quantizer.write(tmp_path / "int8.onnx", ["layer"])
+    quantizer.write(tmp_path / "int8.onnx", ["layer"], form)
     assert quantized_layers(onnx.load(tmp_path / "int8.onnx")) == ["layer"]
     session = open_session((tmp_path / "int8.onnx").read_bytes(), session_options(1))
     (found,) = session.run(["y"], {"crops": crops, "cameras": cameras})
     exact = np.einsum("oi,nhwi->nohw", weight[:, :, 0, 0].astype(float), crops.astype(float))
-    half_step = np.abs(weight).max(axis=(1, 2, 3)) / 127 / 2  # of each output channel's weights; pixels have whole steps
-    output_step = (exact.max() - min(exact.min(), 0)) / 255
-    allowed = half_step * 3 * 255 + np.abs(weight).sum(axis=(1, 2, 3)) * 0.5 + 0.51 * output_step
+    half_step = np.abs(weight).max(axis=(1, 2, 3)) / 127 / 2  # of each output channel's weights
+    # Pixels have whole steps, and of signed bytes half as many; outputs of those are not rounded.
+    pixel_step, output_step = (1, (exact.max() - min(exact.min(), 0)) / 255) if form is FOR_CPUS else (255 / 127, 0)
+    allowed = half_step * 3 * 255 + np.abs(weight).sum(axis=(1, 2, 3)) * 0.51 * pixel_step + 0.51 * output_step
     assert (np.abs(found - exact).max(axis=(0, 2, 3)) <= allowed).all()
     assert np.abs(found - exact).max() > 0
 
