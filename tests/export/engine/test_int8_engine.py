@@ -6,7 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from glnet_export.commands.main import app
 from glnet_export.engines.add import add_to_bundle
 from glnet_export.engines.build import build
 from glnet_export.engines.progress import StageReport
@@ -49,6 +51,20 @@ def test_a_bundle_without_the_graph_says_how_to_get_it(exported, ada, tmp_path):
     with pytest.raises(ExportError, match="no graphs that engines in int8 are built from") as error:
         add_to_bundle(path, dataclasses.replace(ada, precision="int8"))
     assert "--mixed --int8" in error.value.fix and check_all_files(path) == Bundle.open(exported[0]).manifest
+
+
+def test_the_command_asks_for_it(monkeypatch, tmp_path):
+    asked = []
+
+    def add(directory, options, **_):
+        asked.append(options.precision)
+        raise ExportError("Enough is known.")
+
+    monkeypatch.setattr("glnet_export.engines.add.add_to_bundle", add)
+    for arguments in (["--precision", "int8"], []):
+        CliRunner().invoke(app, ["engine", str(tmp_path), *arguments])
+    assert asked == ["int8", "mixed"]
+    assert CliRunner().invoke(app, ["engine", str(tmp_path), "--precision", "fp8"]).exit_code == 2
 
 
 def test_it_may_move_vertices_twice_as_far_as_its_graph(int8_bundle, tmp_path):

@@ -135,6 +135,10 @@ def test_the_command_asks_for_it(monkeypatch, tmp_path):
     arguments = ["--random-init", "demo", "-o", str(tmp_path / "b"), "--int8", "--int8-crops", "64"]
     CliRunner().invoke(app, [*arguments, "--max-int8-growth", "0.01", "--calibration", str(tmp_path)])
     assert asked["int8"] == Int8Options(tmp_path, 64, 0.01)
+    CliRunner().invoke(app, ["demo", "--int8", "-o", str(tmp_path / "b")])  # as many as its model card tells of
+    assert asked["int8"] == Int8Options(crops=1024) and asked["half"] is not None
+    CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "b")])
+    assert asked["int8"] is None
     refused = CliRunner().invoke(app, ["--random-init", "demo", "--int8-crops", "64"])
     assert refused.exit_code == 2 and "add --int8" in refused.output
 
