@@ -92,7 +92,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 $(LOWEST)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST)
-	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -r pyproject.toml --extra cpu --extra video --extra triton
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -r pyproject.toml --extra cpu --extra video --extra triton --extra openvino
 	$(BIN)/uv pip freeze --quiet --python $(LOWEST) > $(LOWEST)/versions.txt
 	$(BIN)/uv pip install --quiet --python $(LOWEST) -c $(LOWEST)/versions.txt pytest pytest-xdist filelock scipy trimesh onnx
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --no-deps -e .

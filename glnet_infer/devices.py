@@ -13,6 +13,7 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 
 _INT8_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}
+_BF16_PRODUCTS = {"avx512_bf16", "amx_bf16", "bf16"}
 """What Linux calls the instructions, on x86 and on ARM."""
 
 
@@ -57,14 +58,29 @@ def physical_cores() -> int:
         return cores()
 
 
-def has_int8_dot_products() -> bool:
-    """Whether the processor multiplies and adds int8 in one instruction; true where it does not say what it has."""
+def cpu_flags() -> frozenset[str]:
+    """Instructions of the processor by Linux's names; nothing where it does not say what it has."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return True
+        return frozenset()
     flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
-    return not flags or not _INT8_DOT_PRODUCTS.isdisjoint(flags.split())
+    return frozenset(flags.partition(":")[2].split())
+
+
+def has_int8_dot_products() -> bool:
+    """Whether the processor multiplies and adds int8 in one instruction; true where it does not say what it has."""
+    return _has(_INT8_DOT_PRODUCTS)
+
+
+def has_bf16_products() -> bool:
+    """Whether the processor multiplies bfloat16 by itself; true where it does not say what it has."""
+    return _has(_BF16_PRODUCTS)
+
+
+def _has(instructions: set[str]) -> bool:
+    flags = cpu_flags()
+    return not flags or not flags.isdisjoint(instructions)
 
 
 def gpus() -> list[Gpu]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from typing import Any
+from typing import Any, TypeVar
 
 from glnet_infer.errors import BackendError
 
@@ -63,13 +63,20 @@ class OfThisProcess:
         )
 
 
+_Thing = TypeVar("_Thing")
+
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 """What :func:`keep_through_forks` was given, and lives in this process."""
 
 
-def keep_through_forks(thing: Any) -> None:
-    """Never end an object in a child that is forked from this process: its end waits for threads that the child has not."""
+def keep_through_forks(thing: _Thing) -> _Thing:
+    """Never end an object in a child that is forked from this process: its end waits for threads that the child has not.
+
+    Returns:
+        The object.
+    """
     _kept.add(thing)
+    return thing
 
 
 def _begin_child() -> None:

@@ -87,13 +87,18 @@ def small_checkpoint(small_recovery, made_once):
 @pytest.fixture(scope="session")
 def shared_bundle(request, made_once):
     """Its bundle, exported once; tests must not change it. Where nothing can be exported, GLNET_SMALL_BUNDLE names it."""
-    if given := os.environ.get("GLNET_SMALL_BUNDLE"):
-        return Path(given).resolve(strict=True)
-    from glnet_export.pipeline import export
-    from glnet_export.sources import Source
 
-    checkpoint = request.getfixturevalue("small_checkpoint")
-    return made_once("small", lambda path: export(Source(checkpoint), path))
+    def make(path):
+        from glnet_export.pipeline import export
+        from glnet_export.sources import Source
+
+        export(Source(request.getfixturevalue("small_checkpoint")), path)
+
+    given = os.environ.get("GLNET_SMALL_BUNDLE")
+    bundle = Path(given).resolve(strict=True) if given else made_once("small", make)
+    before = sorted(bundle.iterdir())
+    yield bundle
+    assert sorted(bundle.iterdir()) == before, "a test wrote into the bundle that all share; let it have a copy"
 
 
 @pytest.fixture(scope="session")

@@ -128,9 +128,10 @@ NEVER = [
     ("glnet", "glnet_infer.commands glnet_infer.backends glnet_infer.bundle glnet_infer.recoverer glnet_infer.results"),
     ("glnet_render", "glnet_infer.commands glnet_infer.backends glnet_infer.bundle glnet_infer.recoverer"),
     # A backend imports no other; the video names no detector and no backend.
-    ("glnet_infer.backends.onnxruntime", "glnet_infer.backends.tensorrt"),
-    ("glnet_infer.backends.tensorrt", "glnet_infer.backends.onnxruntime"),
-    ("glnet_infer.video", "glnet_infer.backends.onnxruntime glnet_infer.backends.tensorrt onnxruntime"),
+    ("glnet_infer.backends.onnxruntime", "glnet_infer.backends.tensorrt glnet_infer.backends.openvino"),
+    ("glnet_infer.backends.openvino", "glnet_infer.backends.tensorrt glnet_infer.backends.onnxruntime onnxruntime"),
+    ("glnet_infer.backends.tensorrt", "glnet_infer.backends.onnxruntime glnet_infer.backends.openvino"),
+    ("glnet_infer.video", "glnet_infer.backends.onnxruntime glnet_infer.backends.tensorrt onnxruntime openvino"),
     ("glnet_infer.backends", "glnet_infer.recoverer glnet_infer.results glnet_infer.video glnet_infer.commands"),
     ("glnet_infer.results", "glnet_infer.backends glnet_infer.recoverer glnet_infer.video"),
     ("glnet_infer.viewer", "glnet_infer.backends glnet_infer.recoverer glnet_infer.video"),

@@ -28,7 +28,13 @@ def mixed_copy(recovery: MeshRecovery, keep: Sequence[str] = ()) -> MeshRecovery
 
 def half_layers(recovery: MeshRecovery) -> int:
     """How many convolutions and linear layers compute in half precision: what an engine of the module must have."""
-    return sum(
-        isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and layer.weight.dtype == torch.float16
-        for layer in recovery.modules()
-    )
+    return len(half_layer_names(recovery))
+
+
+def half_layer_names(recovery: MeshRecovery) -> list[str]:
+    """Names of the convolutions and linear layers that compute in half precision."""
+    return [
+        name
+        for name, layer in recovery.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and layer.weight.dtype == torch.float16
+    ]

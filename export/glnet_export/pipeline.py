@@ -12,6 +12,8 @@ import torch
 
 from glnet.body.files import GENDERED_NAMES
 from glnet.recovery import MeshRecovery
+from glnet_export.bf16.options import Bf16Options
+from glnet_export.bf16.stage import BF16_STAGES, Bf16Graph
 from glnet_export.engine_stages import MIXED_STAGES, MixedPrecision
 from glnet_export.engines.options import EngineOptions, HalfOptions
 from glnet_export.engines.progress import Progress, Stage, StageReport, quietly, silent
@@ -42,12 +44,12 @@ STAGES = ("load", "trace", "check", "parity", "publish")
 """In this order."""
 
 
-def stages_of(*, int8: bool = False, mixed: bool = False, engine: bool = False) -> tuple[str, ...]:
+def stages_of(*, int8: bool = False, bf16: bool = False, mixed: bool = False, engine: bool = False) -> tuple[str, ...]:
     """Names of an export's stages, in their order."""
-    int8_stages = INT8_STAGES if int8 else ()
     return (
         *STAGES[:-1],
-        *int8_stages,
+        *(INT8_STAGES if int8 else ()),
+        *(BF16_STAGES if bf16 else ()),
         *(MIXED_STAGES if mixed or engine else ()),
         *(ENGINE_STAGES if engine else ()),
         STAGES[-1],
@@ -63,6 +65,7 @@ def export(
     min_pixel_agreement: float = 1.0,
     skin: bool = True,
     int8: Int8Options | None = None,
+    bf16: Bf16Options | None = None,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
     stage: Stage = quietly,
@@ -78,6 +81,7 @@ def export(
         min_pixel_agreement: Least share of these crops that choose the same pixel.
         skin: Whether the bundle gets the body's skin, which is under the body's licence.
         int8: The int8 graph for CPUs and, beside ``half`` or ``engine``, the one for engines. None: there is none.
+        bf16: Bfloat16 for CPUs. None: there is none.
         half: Mixed precision of the graphs that engines are built from. None: such graphs are made for ``engine`` alone.
         engine: Options of a TensorRT engine. None: no engine is built.
         stage: Told of each stage.
@@ -96,6 +100,7 @@ def export(
                 recovery, network, body_file = _load(source, report)
                 random = network.weights == "random"
                 quantized = None if int8 is None else Int8Graph(recovery, random, int8)
+                narrow = None if bf16 is None else Bf16Graph(recovery, random, bf16)
                 mixed = None
                 if half is not None or job is not None:
                     mixed = MixedPrecision(recovery, random, half or HalfOptions())
@@ -105,6 +110,8 @@ def export(
                 manifest = _add_skin(directory, manifest, recovery)
             if quantized is not None:
                 manifest = quantized.add_graphs(directory, manifest, stage, engines=mixed is not None)
+            if narrow is not None:
+                manifest = narrow.add_graph(directory, manifest, stage)
             if mixed is not None:
                 manifest = mixed.add_graphs(directory, manifest, stage)
                 if job is not None:

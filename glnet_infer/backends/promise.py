@@ -79,10 +79,19 @@ class Promise:
         Raises:
             BundleError: They differ.
         """
-        inputs, outputs = (
-            [Offered(each.name, _DTYPES.get(each.type, each.type), tuple(each.shape)) for each in offered]
-            for offered in (session.get_inputs(), session.get_outputs())
+        self.check(
+            *(
+                [Offered(each.name, _DTYPES.get(each.type, each.type), tuple(each.shape)) for each in offered]
+                for offered in (session.get_inputs(), session.get_outputs())
+            )
         )
+
+    def check(self, inputs: Sequence[Offered], outputs: Sequence[Offered]) -> None:
+        """Compare names, types and shapes with those that a graph offers.
+
+        Raises:
+            BundleError: They differ.
+        """
         problems = self.problems(inputs, outputs)
         if problems:
             raise BundleError(

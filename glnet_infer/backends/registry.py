@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from glnet_infer import devices
 from glnet_infer.backends.base import Backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.records import INT8, INT8_ENGINES, RUNTIME
+from glnet_infer.bundle.records import BF16, INT8, INT8_ENGINES, RUNTIME
 from glnet_infer.entry_points import with_offered
 from glnet_infer.errors import BackendError
 
@@ -123,6 +123,21 @@ def _onnxruntime_state(device: str) -> Callable[[], str]:
     return state
 
 
+def _open_openvino(purpose: str) -> Callable[[Bundle, int | None], Backend]:
+    def open_it(bundle: Bundle, threads: int | None) -> Backend:
+        from glnet_infer.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, threads, purpose=purpose)
+
+    return open_it
+
+
+def _openvino_state() -> str:
+    from glnet_infer.backends.openvino import describe
+
+    return describe()
+
+
 def _cuda_obstacle(bundle: Bundle) -> str:
     from glnet_infer.backends.onnxruntime import obstacle_to_cuda
 
@@ -136,6 +151,14 @@ def _int8_caution() -> str:
 
 def _int8_state() -> str:
     return "; ".join(filter(None, (_onnxruntime_state("cpu")(), _int8_caution())))
+
+
+def _bf16_caution() -> str:
+    return "" if devices.has_bf16_products() else "this processor lacks instructions for bfloat16 (AVX512_BF16 or AMX)"
+
+
+def _bf16_state() -> str:
+    return "; ".join(filter(None, (_openvino_state(), _bf16_caution())))
 
 
 def _served_by_triton(name: str, protocol: str, port: int) -> BackendKind:
@@ -201,6 +224,26 @@ BUILT_IN = (
         packages=("onnxruntime",),
         graph=INT8,
         caution=_int8_caution,
+    ),
+    BackendKind(
+        "openvino",
+        "the ONNX graph on the CPU, by OpenVINO",
+        _open_openvino(RUNTIME),
+        _openvino_state,
+        extra="openvino",
+        packages=("openvino",),
+    ),
+    BackendKind(
+        "openvino-bf16",
+        "the ONNX graph on the CPU, its first part in bfloat16, by OpenVINO",
+        _open_openvino(BF16),
+        _bf16_state,
+        obstacle=lambda bundle: "" if bundle.manifest.graph_for(BF16) else "the bundle has no bf16 graph",
+        serves=lambda bundle: bundle.manifest.graph_for(BF16) is not None,
+        extra="openvino",
+        packages=("openvino",),
+        graph=BF16,
+        caution=_bf16_caution,
     ),
     _tensorrt("tensorrt-int8", "the bundle's int8 engine on an NVIDIA GPU", True, INT8_ENGINES),
     _served_by_triton("triton", "gRPC", 8001),

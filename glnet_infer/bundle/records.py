@@ -32,6 +32,7 @@ FileName = Annotated[str, Rule(is_file_name, "a file name")]
 Sha256 = Annotated[str, matching("[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")]
 Count = Annotated[int, Rule(lambda number: number >= 0, "a whole number from 0 on")]
 Word = Annotated[str, matching("[a-z0-9-]{1,32}", "a word of lower-case letters and digits")]
+TensorName = Annotated[str, Rule(lambda name: 0 < len(name) <= 255, "a tensor's name")]
 Precision = Literal["fp32", "mixed", "int8"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 State = Literal["built, not run", "run"]
@@ -55,6 +56,9 @@ RUNTIME = "runtime"
 INT8 = "runtime-int8"
 """Purpose of the graph whose convolutions compute in int8, for processors with instructions for that."""
 
+BF16 = "runtime-bf16"
+"""Purpose of the runtime's graph where its first part computes in bfloat16, for processors with instructions for that."""
+
 ENGINES = "engines"
 """Purpose of the graph that TensorRT engines are built from."""
 
@@ -70,8 +74,10 @@ class GraphRecord:
     """An ONNX graph.
 
     Attributes:
-        purpose: :data:`RUNTIME`, :data:`INT8`, :data:`ENGINES`, :data:`INT8_ENGINES`, :data:`CROPS`, or a later version's.
-        precision: ``fp32``, ``mixed`` or ``int8``, read back from the graph's tensors; later versions may have others.
+        purpose: :data:`RUNTIME`, :data:`INT8`, :data:`BF16`, :data:`ENGINES`, :data:`INT8_ENGINES`, :data:`CROPS`, or a
+            later version's.
+        precision: ``fp32``, ``mixed`` or ``int8``, read back from the graph's tensors, or ``bf16``: what its first part is
+            run in; later versions may have others.
         opset: Version of the standard operators.
         nodes: How many nodes it has; 0 where a bundle of an earlier version does not say.
         parity: What the graph was compared with, and how far it is from it. Empty where it was not compared.
@@ -80,6 +86,8 @@ class GraphRecord:
         int8_layers: Convolutions that compute in int8.
         reductions: Where it cuts crops, ``glnet_infer.contract.CROP_REDUCTIONS`` of the version that made it. Empty in
             bundles of earlier versions, whose graphs average nothing before they sample, and for other graphs.
+        cut: Names of the tensors between its two parts. The first part makes them in another precision; the second one
+            takes them, and computes in float32. Empty where the graph is run as a whole.
     """
 
     file: FileRecord
@@ -92,6 +100,13 @@ class GraphRecord:
     half_layers: Count = 0
     int8_layers: Count = 0
     reductions: tuple[Count, ...] = ()
+    cut: tuple[TensorName, ...] = ()
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values taken together, in words."""
+        if len(set(self.cut)) < len(self.cut):
+            return ["cut names a tensor twice"]
+        return ["cut names no tensor"] if self.purpose == BF16 and not self.cut else []
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from glnet_infer.commands.opening import opened
 from glnet_infer.commands.photograph_inputs import find_photographs, in_words, read_boxes
 from glnet_infer.commands.typed import PHOTOGRAPH_FORMATS, check_formats, check_no_detector, numbers
 from glnet_infer.detection import DEFAULT_DETECTOR, DEFAULT_THRESHOLD, open_detector
+from glnet_infer.devices import cores
 from glnet_infer.errors import GlnetError, InputError
 from glnet_infer.jobs.photographs import PhotographWork, Wanted
 
@@ -108,10 +109,10 @@ def run(job: Job, bundle: Path, *, backend: str, threads: int | None, as_json: b
         if job.left_out:
             say(f"Left out, as no images that are read, {in_words(job.left_out)}", style="yellow")
         wanted = Wanted(job.output, job.formats, job.most, job.intrinsics)
-        work = PhotographWork(recoverer, detector, wanted, _AtTheTerminal(as_json))
-        for path in _with_progress(job.images):
-            work.add(path, job.boxes[path])
-        work.finish()
+        with PhotographWork(recoverer, detector, wanted, _AtTheTerminal(as_json), threads or cores()) as work:
+            for path in _with_progress(job.images):
+                work.add(path, job.boxes[path])
+            work.finish()
         if as_json:
             document = {"bundle": str(bundle), "backend": recoverer.backend, "detector": job.detector}
             print_json({**document, "left_out": list(map(str, job.left_out)), "images": work.entries})

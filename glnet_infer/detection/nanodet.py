@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ SHA256 = "e9fb509df5d645b0ee3cccd9b29926e5d872845df91f74ab43e60f64287669bd"
 _LARGEST_FILE = 64 << 20
 
 _SIDE = 416
+_SHORTEST = 128
+_MULTIPLE = 32
+"""Sides of the input in pixels: the longer one, the least of the other, and what both are multiples of. The network is
+convolutional; of an input that is a single cell high it makes persons out of nothing."""
 _BINS = 11
 _MEAN = np.array([103.53, 116.28, 123.675], np.float32)  # BGR, as the deviations
 _DEVIATION = np.array([57.375, 57.12, 58.395], np.float32)
@@ -74,7 +79,8 @@ class NanoDet(OfThisProcess):
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """See :class:`glnet_infer.detection.Detector`."""
-        framed = letterboxed(check_image(image), _SIDE, _SIDE, pad=0, smooth=True)
+        width, height = _canvas(*check_image(image).shape[1::-1])
+        framed = letterboxed(image, width, height, pad=0, smooth=True)
         values = (framed.canvas.astype(np.float32) - _MEAN) / _DEVIATION
         network = self._network()
         try:
@@ -91,7 +97,7 @@ class NanoDet(OfThisProcess):
             bins = outputs[distances].reshape(-1, 4, _BINS)[cells].astype(np.float64)
             likely = np.exp(bins - bins.max(-1, keepdims=True))
             reach = likely @ np.arange(_BINS) / likely.sum(-1) * stride
-            centre = _centres(stride)[cells]
+            centre = _centres(width // stride, height // stride, stride)[cells]
             boxes.append(np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1))
             scores.append(sure[cells])
         in_image = framed.to_image(np.concatenate(boxes))
@@ -112,8 +118,15 @@ class NanoDet(OfThisProcess):
         return network
 
 
-@functools.cache
-def _centres(stride: int) -> NDArray[np.float64]:
+def _canvas(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the smallest canvas for an image: an empty half would take as long as a full one."""
+    scale = _SIDE / max(width, height)
+    columns, rows = (max(math.ceil(round(side * scale) / _MULTIPLE) * _MULTIPLE, _SHORTEST) for side in (width, height))
+    return columns, rows
+
+
+@functools.lru_cache(maxsize=16)
+def _centres(columns: int, rows: int, stride: int) -> NDArray[np.float64]:
     """Middles of a grid's cells in input pixels, row by row: N x 2."""
-    middles = (np.arange(_SIDE // stride) + 0.5) * stride
-    return np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2)
+    middles = [(np.arange(count) + 0.5) * stride for count in (columns, rows)]
+    return np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, 2)

@@ -125,10 +125,10 @@ class Worker:
     def _photographs(self, item: Photographs, told: _Collected) -> list[dict[str, Any]]:
         orders = self._orders
         wanted = Wanted(orders.output, orders.formats, orders.options.most, orders.options.intrinsics)
-        work = PhotographWork(self._recoverer, self._detector_of_photographs, wanted, told)
-        for path, boxes in zip(item.paths, item.boxes, strict=True):
-            work.add(Path(path), boxes)
-        work.finish()
+        with PhotographWork(self._recoverer, self._detector_of_photographs, wanted, told) as work:
+            for path, boxes in zip(item.paths, item.boxes, strict=True):
+                work.add(Path(path), boxes)
+            work.finish()
         return work.entries
 
     def _check_hashes(self, recoverer: MeshRecoverer) -> None:

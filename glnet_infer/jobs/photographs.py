@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glnet_infer.camera import Intrinsics, behind_camera
-from glnet_infer.detection import Detector, find_persons
+from glnet_infer.detection import Detections, Detector, find_persons
 from glnet_infer.errors import GlnetError
 from glnet_infer.image_files import read_picture, write_image
 from glnet_infer.persons import Persons
@@ -21,7 +24,12 @@ from glnet_infer.results.meshes import Meshes
 
 OVERLAY_SUFFIX = ".overlay.jpg"
 MOST_PIXELS = 100_000_000
-"""Pixels of photographs that wait for one batch; three bytes each."""
+"""Pixels of photographs that are held; three bytes each. One more is read before those are let go."""
+
+AHEAD = 2
+"""Photographs that the detector looks at before their turn: one in work, and one that is done when it is asked for."""
+
+Result = TypeVar("Result")
 
 
 class Told(Protocol):
@@ -61,40 +69,75 @@ def file_of(photograph: Path, output: Path, name: str) -> Path:
 
 @dataclass
 class _Photograph:
-    """One that was read and waits for the network; its results go into ``entry``, file by file."""
+    """One that was read; its results go into ``entry``, file by file.
+
+    Attributes:
+        path: The file.
+        image: H x W x 3, BGR.
+        boxes: Boxes of its persons; None where the detector finds them.
+        entry: Its results.
+        found: Waits for what the detector finds; None where it does not look.
+        scores: The detector's, once they are known.
+    """
 
     path: Path
     image: NDArray[np.uint8]
-    persons: Persons
-    scores: list[float] | None
+    boxes: ArrayLike | None
     entry: dict[str, Any]
+    found: Callable[[], Detections] | None
+    scores: list[float] | None = None
+
+    @property
+    def pixels(self) -> int:
+        return int(self.image.shape[0] * self.image.shape[1])
 
 
 class PhotographWork:
     """Photographs one after the other, their crops run in batches across them. A failure is one photograph's alone.
+
+    With several threads, the detector looks at the next photographs and the files of the last batch are drawn and written
+    beside the network's work. Reading, and all that is told, stays in the caller's thread: while a photograph is read,
+    nobody else may write to stderr.
+
+    Use it in a ``with`` statement: leaving it waits for what is being written, and drops the rest.
 
     Args:
         recoverer: What recovers persons.
         detector: What finds persons where boxes are not given; None: one person fills such an image.
         wanted: What is wanted.
         told: Who is told what happens.
+        threads: Threads that may work at a time; 1: the caller's alone.
 
     Attributes:
         entries: The results of each photograph, or its error, as ``--json`` prints them.
         failures: The errors, by photograph.
     """
 
-    def __init__(self, recoverer: MeshRecoverer, detector: Detector | None, wanted: Wanted, told: Told) -> None:
+    def __init__(
+        self, recoverer: MeshRecoverer, detector: Detector | None, wanted: Wanted, told: Told, threads: int = 1
+    ) -> None:
         self.entries: list[dict[str, Any]] = []
         self.failures: dict[Path, GlnetError] = {}
         self._recoverer = recoverer
         self._detector = detector
         self._wanted = wanted
         self._told = told
-        self._waiting: list[_Photograph] = []
+        self._looking = ThreadPoolExecutor(1, "glnet-detector") if threads > 1 else None
+        self._writing = ThreadPoolExecutor(threads, "glnet-files") if threads > 1 else None
+        self._looked_at: deque[_Photograph] = deque()
+        self._waiting: list[tuple[_Photograph, Persons]] = []
+        self._written: deque[tuple[_Photograph, Callable[[], None]]] = deque()
+
+    def __enter__(self) -> PhotographWork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._looking, self._writing):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
     def add(self, path: Path, boxes: Any) -> None:
-        """Read a photograph and find its persons; run those that wait where it does not fit beside them.
+        """Read a photograph and let its persons be found; run those that wait where it does not fit beside them.
 
         Args:
             path: The photograph.
@@ -103,62 +146,95 @@ class PhotographWork:
         entry: dict[str, Any] = {"image": str(path), "warnings": []}
         self.entries.append(entry)
         with self._reported(path, entry):
-            given: ArrayLike | None = boxes
-            scores = None
             picture = read_picture(path, listening=True)
-            image = picture.image
             self._warn(path, entry, *picture.notes)
-            if given is None and self._detector is not None:
-                found = find_persons(self._detector, image).best(self._wanted.most)
-                given, scores = found.boxes, found.scores.tolist()
-                if not len(found):
-                    self._told.say(f"{path}: nobody was found; a lower --detector-threshold finds more")
-            elif boxes == []:
-                self._told.say(f"{path}: no boxes, so no persons")
-            persons = self._recoverer.prepare(image, given, self._wanted.intrinsics)
-            photograph = _Photograph(path, image, persons, scores, entry)
-            if not self._fits(photograph):
-                self.finish()
-            self._waiting.append(photograph)
+            found = None
+            if boxes is None and self._detector is not None:
+                found = _begun(self._looking, partial(find_persons, self._detector, picture.image))
+            self._looked_at.append(_Photograph(path, picture.image, boxes, entry, found))
+        ahead = 0 if self._looking is None else AHEAD
+        while self._looked_at and (len(self._looked_at) > ahead or self._pixels() > MOST_PIXELS):
+            self._take()
 
     def finish(self) -> None:
-        """Run what waits, and write its files."""
+        """Run what waits, and write all files."""
+        while self._looked_at:
+            self._take()
+        self._run()
+        self._tell_written()
+
+    def _take(self) -> None:
+        """Let the next photograph's persons wait for the network; run those before where they do not fit beside them."""
+        photograph = self._looked_at.popleft()
+        with self._reported(photograph.path, photograph.entry):
+            given = photograph.boxes
+            if photograph.found is not None:
+                found = photograph.found().best(self._wanted.most)
+                given, photograph.scores = found.boxes, found.scores.tolist()
+                if not len(found):
+                    self._told.say(f"{photograph.path}: nobody was found; a lower --detector-threshold finds more")
+            elif given == []:
+                self._told.say(f"{photograph.path}: no boxes, so no persons")
+            persons = self._recoverer.prepare(photograph.image, given, self._wanted.intrinsics)
+            if not self._recoverer.fits([*(each for _, each in self._waiting), persons]):
+                self._run()
+            self._waiting.append((photograph, persons))
+        if self._pixels() > MOST_PIXELS:
+            self._run()
+            self._tell_written()
+
+    def _run(self) -> None:
+        """Run what waits, and let its files be written, once those of the batch before are."""
         waiting, self._waiting = self._waiting, []
         try:
-            results = self._recoverer.recover([photograph.persons for photograph in waiting])
+            results = self._recoverer.recover([persons for _, persons in waiting])
         except Exception as error:  # a mistake of ours is one photograph's alone, too
             if len(waiting) > 1:  # whose fault it is shows when each is run alone
-                for photograph in waiting:
-                    self._waiting = [photograph]
-                    self.finish()
+                for each in waiting:
+                    self._waiting = [each]
+                    self._run()
             else:
-                with self._reported(waiting[0].path, waiting[0].entry):
+                photograph, _ = waiting[0]
+                with self._reported(photograph.path, photograph.entry):
                     raise error
             return
-        for photograph, meshes in zip(waiting, results, strict=True):
-            with self._reported(photograph.path, photograph.entry):
-                self._write_files(photograph, meshes)
+        self._tell_written()
+        for (photograph, _), meshes in zip(waiting, results, strict=True):
+            path, entry = photograph.path, photograph.entry
+            with self._reported(path, entry):
+                self._warn(path, entry, *behind_camera(int(meshes.behind_camera.sum()), len(meshes)))
+                entry.update(persons=len(meshes), boxes=meshes.boxes.tolist(), scores=photograph.scores)
+                entry.update(confidence=meshes.confidence.tolist(), files=[])
+                files = _begun(self._writing, partial(self._write_files, photograph, meshes))
+                self._written.append((photograph, files))
+        if self._writing is None:
+            self._tell_written()
 
-    def _fits(self, photograph: _Photograph) -> bool:
-        together = [*self._waiting, photograph]
-        pixels = sum(each.image.shape[0] * each.image.shape[1] for each in together)
-        return pixels <= MOST_PIXELS and self._recoverer.fits([each.persons for each in together])
+    def _tell_written(self) -> None:
+        """Wait for the files of the last batch, and tell of them."""
+        while self._written:
+            photograph, files = self._written.popleft()
+            with self._reported(photograph.path, photograph.entry):
+                try:
+                    files()
+                finally:
+                    # When all are written: a reader who has read enough costs none of them.
+                    self._told.written(photograph.entry["files"])
+
+    def _pixels(self) -> int:
+        """Pixels of all photographs that are held."""
+        held = [*self._looked_at, *(photograph for photograph, _ in (*self._waiting, *self._written))]
+        return sum(photograph.pixels for photograph in held)
 
     def _write_files(self, photograph: _Photograph, meshes: Meshes) -> None:
-        entry, path = photograph.entry, photograph.path
-        self._warn(path, entry, *behind_camera(int(meshes.behind_camera.sum()), len(meshes)))
-        entry.update(persons=len(meshes), boxes=meshes.boxes.tolist(), scores=photograph.scores)
-        entry.update(confidence=meshes.confidence.tolist(), files=[])
-        try:
-            for name in self._wanted.formats:
-                file = file_of(path, self._wanted.output, name)
-                if name == "overlay":
-                    write_image(file, meshes.overlay(photograph.image))
-                else:
-                    meshes.save(file)
-                entry["files"].append(str(file))
-        finally:
-            self._told.written(entry["files"])  # when all are: a reader who has read enough costs none of them
+        path = photograph.path
+        for name in self._wanted.formats:
+            file = file_of(path, self._wanted.output, name)
+            if name == "overlay":
+                write_image(file, meshes.overlay(photograph.image))
+            else:
+                meshes.save(file)
+            photograph.entry["files"].append(str(file))
 
     @contextmanager
     def _reported(self, path: Path, entry: dict[str, Any]) -> Iterator[None]:
@@ -175,3 +251,8 @@ class PhotographWork:
         for note in notes:
             self._told.say(f"{path}: {note}", style="yellow")
         entry["warnings"] += notes
+
+
+def _begun(pool: Executor | None, work: Callable[[], Result]) -> Callable[[], Result]:
+    """What waits for the result of work that was begun in a pool; without one, what does the work."""
+    return work if pool is None else pool.submit(work).result

@@ -41,12 +41,9 @@ NEAR = 0.05
 _AMBIENT = 0.3
 """Share of the light that reaches a surface seen edge-on; the rest is a headlight at the camera."""
 
-_FINEST = 2.0
-"""Most canvas pixels per image pixel and axis. Edges are smooth where a canvas is finer than the image."""
-
 _CANVAS = 180_000
-"""Canvas pixels for each person. A person who fills a 1080p frame is drawn somewhat coarser than the image: light changes
-slowly over a body, the edges are smoothed, and the time stays that of a person at half the frame's height."""
+"""Canvas pixels for each person, about. A person who fills a 1080p frame is drawn somewhat coarser than the image: light
+changes slowly over a body, the edges are smoothed, and the time stays that of a person at half the frame's height."""
 
 _FAR_AWAY = float(1 << 20)
 """Pixels. Coordinates are clamped to this, far inside what 32-bit integers hold."""
@@ -195,7 +192,7 @@ def _draw(image: NDArray[np.uint8], persons: list[_Person], opacity: float) -> N
     left, top = boxes[:, :2].min(axis=0).tolist()
     right, bottom = boxes[:, 2:].max(axis=0).tolist()
     width, height = right - left, bottom - top
-    fineness = min(_FINEST, float(np.sqrt(_CANVAS * len(persons) / (width * height))))
+    fineness = _fineness(_CANVAS * len(persons) / (width * height))
     size = max(round(width * fineness), 1), max(round(height * fineness), 1)
     scale = np.array((size[0] / width, size[1] / height), np.float32)
     surfaces = [
@@ -218,6 +215,15 @@ def _draw(image: NDArray[np.uint8], persons: list[_Person], opacity: float) -> N
     at_edge = region[edge] * (1 - share) + colour[edge] * np.float32(opacity)
     cv2.copyTo(mixed, inside.view(np.uint8), region)
     region[edge] = np.minimum(at_edge + np.float32(0.5), 255).astype(np.uint8)
+
+
+def _fineness(affordable: float) -> float:
+    """Canvas pixels per image pixel and axis: two, whose edges are smooth; one, which needs no scaling; or fewer.
+
+    Args:
+        affordable: Canvas pixels per image pixel that the time allows, about: what lies between costs as much as two.
+    """
+    return 2.0 if affordable >= 2.5 else 1.0 if affordable >= 0.7 else float(np.sqrt(affordable))
 
 
 def _checked(

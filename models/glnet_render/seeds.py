@@ -29,6 +29,9 @@ INT8_CHOICE = (1 << 31) + 5
 INT8_VERDICT = (1 << 31) + 6
 """Seed of the crops that an int8 graph is judged on."""
 
+BF16_VERDICT = (1 << 31) + 7
+"""Seed of the crops that bfloat16 is judged on."""
+
 
 def derived(seed: int, purpose: int, number: int) -> int:
     """The seed of the n-th drawing for a purpose: 31 mixed bits, in the same half as ``seed``, which it is derived from."""

@@ -180,5 +180,7 @@ def test_an_obstacle_that_shows_is_no_reason_to_start_a_process(shared_bundle, m
     monkeypatch.setattr("glnet_bench.runners.registry.gpus", lambda: [])
     bundle = Bundle.open(shared_bundle)
     shown = {name for name in backend_names() if obstacle(name, bundle)}
-    needs = ("torch-cuda-graph", "onnxruntime-cuda", "onnxruntime-int8", "tensorrt", "tensorrt-rtx", "tensorrt-int8")
-    assert shown == set(needs)
+    assert shown == {
+        *("torch-cuda-graph", "onnxruntime-cuda", "onnxruntime-int8", "openvino-bf16"),
+        *("tensorrt", "tensorrt-rtx", "tensorrt-int8"),
+    }

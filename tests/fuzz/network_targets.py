@@ -115,7 +115,7 @@ def read_body(path: Path) -> None:
 def table_seeds() -> list[bytes]:
     rows = [
         {"name": "one", "config": {"local_encoding": False, "backbone": {"blocks": 1}}, "poster": {"mpjpe_mm": 66.3}},
-        {"name": "two", "recipe": {"steps": 3, "guidance": "iuv"}, "matching": {"dynamic": False}, "against": "one"},
+        {"name": "two", "recipe": {"steps": 3, "guidance": "iuv"}, "matching": {"static_share": 1}, "against": "one"},
         {"name": "three", "weights": {"pose": 0.1, "guidance": 2}, "against": "one"},
     ]
     return [json.dumps({"title": "rows", "decisive": ["mpjpe_mm"], "rows": rows}).encode()]

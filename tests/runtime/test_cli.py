@@ -91,6 +91,26 @@ def test_a_folders_images_are_done_in_order(infer, folder, tmp_path):
     assert Meshes.load(tmp_path / "out/a.npz").boxes.tolist() == [[0, 0, 300, 200]]
 
 
+def test_threads_beside_the_network_change_neither_files_nor_what_is_said(infer, folder, tmp_path, photograph):
+    """More photographs than are looked at ahead, of which one is broken, one empty and one cannot be written."""
+    for number in range(6):
+        cv2.imwrite(str(folder / f"c{number}.jpg"), cv2.resize(photograph[20 * number :], (300, 200)))
+    (folder / "c1.jpg").write_bytes((folder / "c2.jpg").read_bytes()[:300])
+    cv2.imwrite(str(folder / "c3.jpg"), np.full((200, 300, 3), 114, np.uint8))
+    found = []
+    for threads in (1, 3):
+        (tmp_path / "out/c4.npz").mkdir(parents=True)  # in the way of a file
+        result = infer(folder, "--threads", str(threads), "-f", "overlay", "-f", "npz")
+        found.append((result.exit_code, result.stdout, result.stderr, written(tmp_path)))
+        shutil.rmtree(tmp_path / "out/c4.npz")
+        found[-1] += ([path.read_bytes() for path in sorted((tmp_path / "out").iterdir())],)
+        shutil.rmtree(tmp_path / "out")
+    assert found[0] == found[1]
+    code, listed, said, files, _ = found[0]
+    assert code and len(files) == len(listed.splitlines()) + 1 == 14
+    assert all(text in said for text in ("c1.jpg:\n", "c3.jpg: nobody was found", "c4.jpg:\n"))
+
+
 def test_boxes_file_gives_each_image_its_persons(infer, folder, tmp_path):
     table = tmp_path / "boxes.json"
     table.write_text(json.dumps({"a.JPG": [[10, 20, 100, 190], [150, 5, 290, 180]]}))
@@ -382,7 +402,7 @@ def test_doctor_as_json():
     assert report["packages"]["opencv-python-headless"].split(".")[0] == cv2.__version__.split(".")[0]
     assert report["backends"]["onnxruntime-cpu"] == "available"
     assert set(report["backends"]) == {
-        *("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-int8"),
+        *("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-int8", "openvino", "openvino-bf16"),
         *("triton", "triton+http"),
     }
     assert "no SMPL file" in report["bodies"][0]

@@ -147,16 +147,16 @@ def test_only_regular_files_are_read(tmp_path, make, reader):
 
 
 def test_kernels_are_kept_in_the_bundle_alone_where_there_is_no_home(monkeypatch):
-    from glnet_infer.backends.tensorrt import kernel_cache
+    from glnet_infer.backends import cache_files
 
     def no_home():
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert kernel_cache._users_cache() == []
+    assert cache_files._users_cache() == []
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
-    assert kernel_cache._users_cache() == [Path("/var/cache/glnet-infer")]
+    assert cache_files._users_cache() == [Path("/var/cache/glnet-infer")]
 
 
 @pytest.mark.parametrize(

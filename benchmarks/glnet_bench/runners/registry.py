@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 
 from glnet_bench.runners.base import TORCH, Options, Runner, whole_calls
-from glnet_infer.backends import Backend, find_kind, open_backend
+from glnet_infer.backends import Backend, BackendKind, find_kind, open_backend
 from glnet_infer.backends.registry import BUILT_IN, kinds
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.records import ENGINE_FLAVORS
@@ -95,13 +96,18 @@ def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
         return open_tensorrt(_with_engines_of(bundle, name))
     kind = find_kind(_asked_for(name, options))
     backend = kind.open(bundle, options.threads)
-    is_ours = name.startswith("onnxruntime-")
-    description = f"ONNX Runtime {import_onnxruntime().__version__}" if is_ours else kind.runs
-    precision = (bundle.manifest.graph_for(kind.graph) or bundle.manifest.graph).precision
+    description, precision = _description(kind), (bundle.manifest.graph_for(kind.graph) or bundle.manifest.graph).precision
     if kind.address:
         return whole_calls(name, backend, precision, f"{description}: {backend.name}", "server")
     device = "cuda" if kind.needs_gpu else "cpu"
     return whole_calls(name, backend, precision, description, device)
+
+
+def _description(kind: BackendKind) -> str:
+    """What runs a backend of the CPU, with its version."""
+    if kind.name.startswith("onnxruntime-"):
+        return f"ONNX Runtime {import_onnxruntime().__version__}"
+    return f"OpenVINO {importlib.metadata.version('openvino')}" if kind.name.startswith("openvino") else kind.runs
 
 
 def open_product(name: str, bundle: Bundle, options: Options) -> Backend:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glnet_export.bf16.options import Bf16Options
 from glnet_export.commands import options
 from glnet_export.commands.stages import ShownStages
 from glnet_export.engines.options import EngineOptions, HalfOptions
@@ -79,6 +80,12 @@ def checkpoint_command(
     calibration: options.CalibrationOption = None,
     int8_crops: options.Int8CropsOption = None,
     max_int8_growth: options.MaxInt8GrowthOption = None,
+    bf16: Annotated[
+        bool,
+        typer.Option("--bf16", help="Have OpenVINO compute most of the graph in bfloat16; what it costs is measured."),
+    ] = False,
+    bf16_crops: options.Bf16CropsOption = None,
+    max_bf16_growth: options.MaxBf16GrowthOption = None,
     mixed: Annotated[
         bool,
         typer.Option("--mixed", help="Add the graphs that glnet-export engine builds from, in mixed precision."),
@@ -128,6 +135,9 @@ def checkpoint_command(
     about_int8 = options.given(calibration=calibration, int8_crops=int8_crops, max_int8_growth=max_int8_growth)
     if about_int8 and not int8:
         raise typer.BadParameter(f"{', '.join(about_int8)} is about the int8 graph: add --int8")
+    about_bf16 = options.given(bf16_crops=bf16_crops, max_bf16_growth=max_bf16_growth)
+    if about_bf16 and not bf16:
+        raise typer.BadParameter(f"{', '.join(about_bf16)} is about bfloat16: add --bf16")
     if about_engine and not trt:
         raise typer.BadParameter(f"{', '.join(about_engine)} is about the engine: add --trt")
     if about_halves and not (trt or mixed):
@@ -152,6 +162,7 @@ def checkpoint_command(
             min_pixel_agreement=min_pixel_agreement,
             skin=not no_skin,
             int8=options.int8_options(about_int8) if int8 else None,
+            bf16=options.bf16_options(about_bf16) if bf16 else None,
             half=half,
             engine=engine,
             as_json=as_json,
@@ -167,6 +178,7 @@ def export_to(
     min_pixel_agreement: float = 1.0,
     skin: bool = True,
     int8: Int8Options | None = None,
+    bf16: Bf16Options | None = None,
     half: HalfOptions | None = None,
     engine: EngineOptions | None = None,
     as_json: bool = False,
@@ -174,7 +186,8 @@ def export_to(
     """Export, show the stages, and print the bundle's directory, or its manifest as JSON."""
     from glnet_export.pipeline import export, stages_of
 
-    stages = ShownStages(len(stages_of(int8=int8 is not None, mixed=half is not None, engine=engine is not None)))
+    asked = {"int8": int8, "bf16": bf16, "mixed": half, "engine": engine}
+    stages = ShownStages(len(stages_of(**{name: each is not None for name, each in asked.items()})))
     manifest = export(
         source,
         output,
@@ -183,6 +196,7 @@ def export_to(
         min_pixel_agreement=min_pixel_agreement,
         skin=skin,
         int8=int8,
+        bf16=bf16,
         half=half,
         engine=engine,
         stage=stages.show,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from glnet_export.bf16.options import Bf16Options
 from glnet_export.engines.options import (
     EngineOptions,
     HalfOptions,
@@ -166,6 +167,24 @@ MaxInt8GrowthOption = Annotated[
         show_default=str(Int8Options.max_growth),
     ),
 ]
+Bf16CropsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--bf16-crops",
+        min=32,
+        help="Rendered crops to compare bfloat16 with float32 and the truth on.",
+        show_default=str(Bf16Options.crops),
+    ),
+]
+MaxBf16GrowthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-bf16-growth",
+        callback=a_bound,
+        help="Fail when bfloat16 makes MPJPE, PA-MPJPE or PVE grow by a larger share.",
+        show_default=str(Bf16Options.max_growth),
+    ),
+]
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -178,6 +197,12 @@ def int8_options(asked: dict[str, Any]) -> Int8Options:
     """What the options of int8 say, of those that were given (:func:`given`)."""
     names = {"--calibration": "calibration", "--int8-crops": "crops", "--max-int8-growth": "max_growth"}
     return Int8Options(**{names[name]: value for name, value in asked.items()})
+
+
+def bf16_options(asked: dict[str, Any]) -> Bf16Options:
+    """What the options of bfloat16 say, of those that were given (:func:`given`)."""
+    names = {"--bf16-crops": "crops", "--max-bf16-growth": "max_growth"}
+    return Bf16Options(**{names[name]: value for name, value in asked.items()})
 
 
 def engine_options(asked: dict[str, Any]) -> EngineOptions:

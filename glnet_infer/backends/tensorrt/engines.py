@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
+from glnet_infer.backends.cache_files import CacheFile
 from glnet_infer.backends.tensorrt.choice import EngineChoice, build_command, obstacle_to_cropping
-from glnet_infer.backends.tensorrt.kernel_cache import RuntimeCacheFile
 from glnet_infer.backends.tensorrt.products import PRODUCTS, log_of
 from glnet_infer.backends.tensorrt.tensors import EngineFile, crop_engine, main_engine, problems_of
 from glnet_infer.bundle import Bundle, CheckedFile
@@ -26,7 +27,7 @@ class LoadedEngine:
         recorded: The file, and what the manifest records of it.
         cuda_graphs: Whether TensorRT for RTX shall replay CUDA graphs of its own.
         specialize: Whether it shall compile kernels for every shape that comes, beside the general ones.
-        cache_directory: Where TensorRT for RTX keeps compiled kernels; see :class:`RuntimeCacheFile`.
+        cache_directory: Where TensorRT for RTX keeps compiled kernels; see :class:`CacheFile`.
 
     Raises:
         BundleError: The engine's file is missing or not what the manifest records.
@@ -76,7 +77,11 @@ class LoadedEngine:
             )
         self._config: Any = None
         self._cache: Any = None
-        self._cache_file = RuntimeCacheFile(bundle, recorded.record, choice.gpu, cache_directory)
+        self._known_kernels = b""
+        gpu = re.sub(r"[^a-z0-9]+", "-", choice.gpu.name.lower()).strip("-")
+        self._cache_file = CacheFile(
+            bundle, f"{recorded.record.sha256[:16]}.{gpu}.cache", "compiled kernels", cache_directory
+        )
         if choice.record.flavor == "tensorrt-rtx":
             self._configure(cuda_graphs, specialize)
 
@@ -113,8 +118,8 @@ class LoadedEngine:
         cache, self._cache, self._config, self._engine, self._runtime = self._cache, None, None, None, None
         if cache is not None:
             content = cache.serialize()
-            if content is not None:
-                self._cache_file.write(bytes(memoryview(content)))
+            if content is not None and (kernels := bytes(memoryview(content))) != self._known_kernels:
+                self._cache_file.write(kernels)
 
     def _configure(self, cuda_graphs: bool, specialize: bool) -> None:
         """Use what only TensorRT for RTX offers: CUDA graphs of its own, and kernels kept between runs."""
@@ -131,10 +136,10 @@ class LoadedEngine:
             kinds = self._trt.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = kinds.NONE
         self._cache = config.create_runtime_cache()
-        known = self._cache_file.read()
-        if known:
+        self._known_kernels = self._cache_file.read()
+        if self._known_kernels:
             # False says: of another version, GPU or driver. The cache stays empty then, and its file is replaced.
-            self._cache.deserialize(known)
+            self._cache.deserialize(self._known_kernels)
         if not config.set_runtime_cache(self._cache):
             raise self.failure("does not take its cache of kernels", mark)
         self._config = config

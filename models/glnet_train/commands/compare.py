@@ -15,7 +15,7 @@ def compare_command(
     directory: Annotated[Path, typer.Argument(help="Folder of rows and report; finished rows are kept, others go on.")],
     table: Annotated[
         list[str] | None,
-        typer.Option(help="Table: 2, 3, 6, positives, or a .json file of one's own; by default the poster's four."),
+        typer.Option(help="Table: 2, 3, 6, positives, matching, or a .json file of one's own; by default all but files."),
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="Row to train, by default all; may be repeated.")] = None,
     config: Annotated[

@@ -30,7 +30,10 @@ def fit_command(
     costs: Annotated[
         str, typer.Option(help="Costs of matching: keypoints, keypoints+depth or keypoints+depth+rotation.")
     ] = "keypoints",
-    static_matching: Annotated[bool, typer.Option(help="Choose positives around the root instead of by cost.")] = False,
+    static_share: Annotated[
+        float, typer.Option(help="Share of the steps, the first ones, whose positives lie around the root; 1: all.")
+    ] = 0.5,
+    confidence_cost: Annotated[float, typer.Option(help="Weight of the confidence in the matching cost.")] = 8.0,
     guidance: Annotated[
         str, typer.Option(help="Labels that guide the local encoding: all, keypoints, segmentation, iuv or none.")
     ] = "all",
@@ -88,7 +91,9 @@ def fit_command(
                     network,
                     recipe,
                     body,
-                    matching=Matching(dynamic=not static_matching, positives=positives, costs=costs),
+                    matching=Matching(
+                        static_share=static_share, positives=positives, costs=costs, confidence_cost=confidence_cost
+                    ),
                     backgrounds=backgrounds,
                     real=real,
                     initial=None if initial is None else open_initial(initial, network, weights_key),
@@ -120,7 +125,7 @@ def _holds(directory: Path, name: str) -> bool:
 def _check_same_options(context: typer.Context, state: dict[str, Any], network: dict[str, Any]) -> None:
     """Raise InputError where options are given that a training was not begun with."""
     recipe, matching = state["recipe"], state["matching"]
-    begun = {**recipe, **matching, "pool": recipe["blocks"], "static_matching": not matching["dynamic"]}
+    begun = {**recipe, **matching, "pool": recipe["blocks"]}
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
     other = [
         f"{name} {value}, begun with {begun[name]}" for name, value in given.items() if value != begun.get(name, value)

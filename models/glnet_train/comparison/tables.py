@@ -71,10 +71,14 @@ class _Switches(TypedDict):
     matching: dict[str, Any]
 
 
+_POSTERS = {"static_share": 0.0, "confidence_cost": 1.0}
+"""The poster's dynamic matching."""
+
+
 def _switches(local_encoding: bool, dynamic: bool, swing_twist: bool) -> _Switches:
     return {
         "config": {"local_encoding": local_encoding, "swing_twist": swing_twist},
-        "matching": {"dynamic": dynamic},
+        "matching": _POSTERS | ({} if dynamic else {"static_share": 1.0}),
     }
 
 
@@ -139,8 +143,18 @@ TABLES: dict[str, Table] = {
         ),
         decisive=("pve_mm", "coco_ap"),
     ),
+    "matching": Table(
+        "Matching: static, the poster's dynamic, and one after the other",
+        (
+            Row("static", **_switches(True, False, True)),
+            Row("dynamic, the poster's", **_WHOLE, against="static"),
+            Row("static, then dynamic", _WHOLE["config"], against="static"),
+        ),
+        decisive=("mpjpe_mm", "keypoint_px"),
+    ),
 }
-"""The poster's ablations. Rows without guidance of their own have the comparison's."""
+"""The poster's ablations, and what is trained by default beside them. Rows without guidance of their own have the
+comparison's."""
 
 
 def read_table(path: Path) -> Table:

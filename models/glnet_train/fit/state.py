@@ -19,7 +19,7 @@ from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
 
 STATE_FORMAT = "glnet-training-state"
-STATE_VERSION = 6
+STATE_VERSION = 7
 
 _MOST_VALUES = 1 << 18
 """Values of a state; an honest one has some ten thousand. A list may hold another one many times."""

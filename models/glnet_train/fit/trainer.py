@@ -52,10 +52,10 @@ class _Step(nn.Module):
         self.objective = objective
         self.precision = precision
 
-    def forward(self, crops: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def forward(self, crops: Tensor, targets: Targets, done: float) -> dict[str, Tensor]:
         with torch.autocast(crops.device.type, self.precision, enabled=self.precision != torch.float32):
             prediction = self.objective.network(crops)
-        terms: dict[str, Tensor] = self.objective(prediction, targets)
+        terms: dict[str, Tensor] = self.objective(prediction, targets, done)
         return terms
 
 
@@ -132,7 +132,7 @@ class Trainer:
     def _train(self, crops: Tensor, targets: Targets) -> dict[str, float]:
         self.optimizer.set_learning_rate(self.recipe.learning_rate * self.recipe.rate(self.step))
         self.network.train()
-        terms = self._step(crops, targets)
+        terms = self._step(crops, targets, self.step / self.recipe.steps)
         guidance = self.recipe.guiding(self.step)
         loss = torch.stack([guidance * term if name in GUIDANCE_TERMS else term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()

@@ -98,10 +98,17 @@ class Objective(nn.Module):
         self.weights = weights
         self.guidance = guidance
 
-    def forward(self, prediction: Prediction, targets: Targets) -> dict[str, Float[Tensor, ""]]:
-        """The weighted terms by name; their sum is the loss."""
+    def forward(self, prediction: Prediction, targets: Targets, done: float) -> dict[str, Float[Tensor, ""]]:
+        """The weighted terms by name; their sum is the loss.
+
+        Args:
+            prediction: What the network predicts.
+            targets: The labels.
+            done: Share of the training that is done, 0 to below 1.
+        """
+        static = self.matching.is_static(done)
         with torch.no_grad():
-            estimates = self.network.all_estimates(prediction, self.compared) if self.matching.dynamic else None
+            estimates = None if static else self.network.all_estimates(prediction, self.compared)
         index = positives(prediction.logits, estimates, targets, self.matching)
         refined = self.layout.split(self.network.estimates(prediction, index))
         coarse = self.layout.split(prediction.coarse[:, None])

@@ -1,7 +1,11 @@
-"""The choice of pixels that answer for a person: dynamic matching, and the static matching that it replaces.
+"""The choice of pixels that answer for a person: static matching, around the root, and the poster's dynamic matching.
 
 There is one person per crop, so matching does not need the Hungarian algorithm: the N pixels of lowest cost are positive,
 all others negative. Costs come from the current predictions, and no gradient passes through them.
+
+Dynamic matching alone makes the best of all pixels better, and the chosen one worse: pixels come to answer differently
+where a crop has several readings, and no score can say which one is true. So a training begins with static matching, and
+the confidence weighs in the cost. The measurements: ``benchmarks/results/notebook.md``.
 """
 
 from dataclasses import dataclass
@@ -20,25 +24,30 @@ COSTS = ("keypoints", "keypoints+depth", "keypoints+depth+rotation")
 WEIGHTS = {"keypoints": "keypoint_weights", "depths": "depth_weights", "rotation": "rotation_weights"}
 """For each part of the estimate, the name of its weights in the targets."""
 
+LARGEST_COST = 1e6
+"""Largest weight of the confidence in the cost: all else is forgotten then."""
+
 
 @dataclass(frozen=True)
 class Matching:
     """Choice of positive pixels.
 
     Attributes:
-        dynamic: Whether the pixels of lowest cost are positive (the poster's DMS), or those nearest to the root's true
-            keypoint.
+        static_share: Share of the training, its beginning, in which the pixels nearest to the root's true keypoint are
+            positive; in the rest, those of lowest cost are (the poster's DMS). The poster's is 0.
         positives: Positive pixels per person; the poster tries 1, 10, 20, 50, 100, and its numbers match 20.
         costs: Costs beside the classification, one of :data:`COSTS`.
         alpha: Weight of the focal term (Lin et al., "Focal Loss", 2017). The poster names it, its value is chosen here.
         beta: Exponent of the focal term. The poster names it, its value is chosen here.
+        confidence_cost: Weight of the focal term in the cost. The poster's is 1.
     """
 
-    dynamic: bool = True
+    static_share: float = 0.5
     positives: int = 20
     costs: str = "keypoints"
     alpha: float = 0.25
     beta: float = 2.0
+    confidence_cost: float = 8.0
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -48,8 +57,19 @@ class Matching:
     def __post_init__(self) -> None:
         if self.costs not in COSTS:
             raise InputError(f"There are no matching costs {self.costs!r}.", fix=f"choose one of {', '.join(COSTS)}")
+        if not 0 <= self.static_share <= 1:
+            raise InputError(f"The share of static matching is {self.static_share}.", fix="give a number from 0 to 1")
+        if not 0 <= self.confidence_cost <= LARGEST_COST:
+            raise InputError(
+                f"The confidence's weight in the matching cost is {self.confidence_cost}.",
+                fix=f"give a number from 0 to {LARGEST_COST:,.0f}",
+            )
         if self.positives < 1:
             raise InputError(f"{self.positives} positives per person cannot be trained.", fix="use 1 or more")
+
+    def is_static(self, done: float) -> bool:
+        """Whether matching is static when a share of the training is done, 0 to below 1."""
+        return done < self.static_share
 
 
 def positives(
@@ -67,11 +87,10 @@ def positives(
         matching: Choice of positive pixels.
     """
     with torch.no_grad():
-        if matching.dynamic:
-            assert estimates is not None
-            costs = matching_costs(logits, estimates, targets, matching)
-        else:
+        if estimates is None:
             costs = _distances_to_root(logits, targets)
+        else:
+            costs = matching_costs(logits, estimates, targets, matching)
         return costs.topk(matching.positives, dim=1, largest=False).indices
 
 
@@ -81,13 +100,18 @@ def matching_costs(
     targets: Targets,
     matching: Matching,
 ) -> Float[Tensor, "n h*w"]:
-    """The poster's L_match of every pixel: focal term of its confidence plus error of its estimate's 2D components.
+    """The poster's L_match of every pixel: weighted focal term of its confidence, and error of its estimate's components.
 
     Components are sums over their values, as DETR sums box errors, scaled to what they would be were all labels known:
     so a person with few visible joints weighs confidence and keypoints alike.
     """
     logits = logits.flatten(1)
-    cost = -matching.alpha * logits.sigmoid().neg().add(1).pow(matching.beta) * functional.logsigmoid(logits)
+    cost = (
+        -matching.confidence_cost
+        * matching.alpha
+        * logits.sigmoid().neg().add(1).pow(matching.beta)
+        * functional.logsigmoid(logits)
+    )
     first = 0
     for name in matching.components:
         truth, known = getattr(targets.estimate, name).flatten(1), getattr(targets, WEIGHTS[name])

@@ -62,19 +62,19 @@ def test_all_rows_of_all_tables_are_trained_scored_and_reported_by_one_command(c
     text = (tmp_path / "rows" / "report.md").read_text(encoding="utf-8")
     assert text in result.stdout and "not trained" not in text and "Budgets of CPUs are small" in text
     rows = [row for table in TABLES.values() for row in table.rows]
-    assert len(rows) == 17
+    assert len(rows) == 20
     for row in rows:
         cells = line_of(text, row.name).strip("| ").split(" | ")
         assert [float(cell) for cell in cells[7:] if cell != "-"] == [
             row.poster[name] for name in ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "coco_ap") if name in row.poster
         ]
         assert cells[6] == "1" and all("[" in cell for cell in cells[1:6])
-    # The whole network stands in three tables, and is trained once.
+    # The whole network stands in four tables, and is trained once.
     folders = sorted((tmp_path / "rows").glob("*/scores.json"))
-    assert len(folders) == 15
+    assert len(folders) == 17
     losses = [(each.parent / "log.jsonl").read_text(encoding="utf-8").splitlines() for each in folders]
     assert all(len(lines) == 2 for lines in losses)
-    assert len({json.dumps({**json.loads(lines[-1]), "seconds": 0}) for lines in losses}) == 15  # no switch is idle
+    assert len({json.dumps({**json.loads(lines[-1]), "seconds": 0}) for lines in losses}) == 17  # no switch is idle
     again = compare()
     assert again.exit_code == 0 and "step" not in again.stderr and again.stdout == result.stdout
 
@@ -186,7 +186,7 @@ EXPERIMENTS = {
     "decisive": ["mpjpe_mm", "keypoint_px"],
     "rows": [
         {"name": "dynamic"},
-        {"name": "static", "matching": {"dynamic": False}, "against": "dynamic"},
+        {"name": "static", "matching": {"static_share": 1}, "against": "dynamic"},
         {"name": "score counts more", "matching": {"alpha": 2.0}, "weights": {"confidence": 3}, "against": "dynamic"},
         {"name": "longer", "recipe": {"steps": 3}, "config": {"point_origin": "coarse"}, "against": "dynamic"},
     ],
@@ -202,7 +202,7 @@ def test_a_table_of_ones_own_is_trained_like_the_posters(compare, tmp_path, budg
     assert result.stdout.count("** against dynamic: ") == 6
     runs = [Run.of(row, budget, 3) for row in read_table(path).rows]
     assert [run.recipe.steps for run in runs] == [2, 2, 2, 3] and {run.recipe.seed for run in runs} == {3}
-    assert [run.matching.dynamic for run in runs] == [True, False, True, True]
+    assert [run.matching.static_share for run in runs] == [0.5, 1, 0.5, 0.5]
     assert runs[2].matching.alpha == 2 and runs[2].weights.confidence == 3 and runs[3].config.point_origin == "coarse"
 
 
@@ -240,7 +240,7 @@ def test_documents_that_are_no_objects_are_no_tables(tmp_path, document):
 @pytest.mark.parametrize(
     "change, why",
     [
-        ({"matching": {"warmup": 3}}, "matching has no warmup, but dynamic"),
+        ({"matching": {"warmup": 3}}, "matching has no warmup, but static_share"),
         ({"matching": {"positives": "20"}}, "positives is '20', not a whole number"),
         ({"matching": {"positives": 0}}, ""),
         ({"weights": {"pose": None}}, "weights.pose is None"),
@@ -406,7 +406,7 @@ def scored(directory, budget, row, seed, shift):
 def test_the_report_claims_no_more_than_crops_and_seeds_allow(budget, tmp_path, shifts, verdict):
     budget = dataclasses.replace(budget, crops=200)
     first = Row("one", poster={"mpjpe_mm": 50.0})
-    second = Row("other", matching={"dynamic": False}, against="one", poster={"mpjpe_mm": 52.0})
+    second = Row("other", matching={"static_share": 1}, against="one", poster={"mpjpe_mm": 52.0})
     for seed, shift in enumerate(shifts):
         scored(tmp_path, budget, first, seed, 0)
         scored(tmp_path, budget, second, seed, shift)

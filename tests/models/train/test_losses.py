@@ -18,6 +18,9 @@ from glnet_train.objective.matching import Matching, positives
 
 CROPS = 2
 
+DYNAMIC = 0.9
+"""Share of a training that is done, at which matching is dynamic by default."""
+
 
 def _objective(config, body, matching=None):
     torch.manual_seed(0)
@@ -59,7 +62,7 @@ def test_regression_pulls_on_positive_pixels_alone(small_config, demo_body, crop
     targets = _targets(network, objective.decoder)
     prediction = network(crops)
     features = prediction.pixel_features.detach().requires_grad_()
-    terms = objective(prediction._replace(pixel_features=features), targets)
+    terms = objective(prediction._replace(pixel_features=features), targets, DYNAMIC)
     sum(value for name, value in terms.items() if not name.startswith(("coarse", "confidence"))).backward()
     touched = features.grad.flatten(2).abs().sum(1) > 0
     index = positives(prediction.logits, network.all_estimates(prediction), targets, objective.matching)
@@ -68,15 +71,15 @@ def test_regression_pulls_on_positive_pixels_alone(small_config, demo_body, crop
 
 
 @pytest.mark.parametrize("local_encoding", [False, True])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("done", [0.0, DYNAMIC])
 @pytest.mark.parametrize("swing_twist", [False, True])
 def test_every_switch_combination_of_the_posters_table_2_trains(
-    small_config, demo_body, crops, local_encoding, dynamic, swing_twist
+    small_config, demo_body, crops, local_encoding, done, swing_twist
 ):
     config = dataclasses.replace(small_config, local_encoding=local_encoding, swing_twist=swing_twist)
-    network, objective = _objective(config, demo_body, Matching(dynamic=dynamic))
+    network, objective = _objective(config, demo_body)
     targets = _targets(network, objective.decoder)
-    terms = objective(network(crops), targets)
+    terms = objective(network(crops), targets, done)
     sum(terms.values()).backward()
     assert all(value.isfinite() for value in terms.values())
     without = [name for name, value in network.named_parameters() if value.grad is None]
@@ -90,7 +93,7 @@ def test_a_perfect_prediction_costs_nothing_but_confidence(small_config, demo_bo
     vector = network.layout.join(targets.estimate)
     for parameter in network.heads.parameters():  # no residuals: pixels say what the coarse estimate says
         torch.nn.init.zeros_(parameter)
-    terms = objective(network(crops)._replace(coarse=vector), targets)
+    terms = objective(network(crops)._replace(coarse=vector), targets, DYNAMIC)
     # Float32 through the kinematics: rotation matrices to about 1e-6, squared.
     assert all(float(value.detach()) < 1e-8 for name, value in terms.items() if name != "confidence")
 
@@ -105,7 +108,7 @@ def test_unknown_labels_do_not_pull(small_config, demo_body, crops):
         scale_weights=torch.zeros_like(targets.scale_weights),
         pose_weights=torch.zeros_like(targets.pose_weights),
     )
-    terms = objective(network(crops), unknown)
+    terms = objective(network(crops), unknown, DYNAMIC)
     assert all(float(terms[name].detach()) == 0 for name in ("depths", "twists", "betas", "scale", "pose"))
     assert float(terms["keypoints"].detach()) > 0
 

@@ -51,12 +51,12 @@ def test_a_pixel_that_gets_better_stays_positive(logits, estimates, targets, lay
     assert chosen in positives(surer, estimates, targets, matching)[0]
 
 
-@pytest.mark.parametrize("costs", COSTS)
-def test_costs_are_the_posters_formula_written_out(logits, estimates, targets, layout, costs):
-    cost = matching_costs(logits, estimates, targets, Matching(costs=costs))
+@pytest.mark.parametrize(("costs", "weight"), [*((costs, 1.0) for costs in COSTS), ("keypoints", 8.0)])
+def test_costs_are_the_posters_formula_written_out(logits, estimates, targets, layout, costs, weight):
+    cost = matching_costs(logits, estimates, targets, Matching(costs=costs, confidence_cost=weight))
     crop, y, x = 1, 5, 9
     p = 1 / (1 + torch.exp(-logits[crop, y, x].double()))
-    expected = float(-0.25 * (1 - p) ** 2 * torch.log(p))
+    expected = float(-weight * 0.25 * (1 - p) ** 2 * torch.log(p))
     found = layout.split(estimates[crop, y * GRID + x])
     known = {
         "keypoints": targets.keypoint_weights,
@@ -88,7 +88,7 @@ def test_without_dynamic_matching_the_pixels_around_the_root_are_positive(logits
     keypoints = targets.estimate.keypoints.clone()
     keypoints[:, 0] = torch.tensor([2.5, -1.5]) / GRID  # cell (10, 6) of a grid whose middle is between 7 and 8
     moved = targets._replace(estimate=targets.estimate._replace(keypoints=keypoints))
-    index = positives(logits, None, moved, Matching(dynamic=False, positives=5))
+    index = positives(logits, None, moved, Matching(positives=5))
     expected = {6 * GRID + 10, 6 * GRID + 9, 6 * GRID + 11, 5 * GRID + 10, 7 * GRID + 10}
     labelled = targets.keypoint_weights[:, 0] > 0
     assert labelled.tolist() == [True, False, True]
@@ -101,7 +101,7 @@ def test_without_a_label_of_the_root_the_middle_of_the_person_takes_its_place(lo
     keypoints[1, :5] = 100  # not labelled
     keypoints[1, 5:] = torch.tensor([-3.5, 4.5]) / GRID  # cell (4, 12)
     moved = targets._replace(estimate=targets.estimate._replace(keypoints=keypoints))
-    matching = Matching(dynamic=False, positives=1)
+    matching = Matching(positives=1)
     assert positives(logits, None, moved, matching)[1].tolist() == [12 * GRID + 4]
     nobody = moved._replace(keypoint_weights=torch.zeros_like(moved.keypoint_weights))
     y, x = divmod(int(positives(logits, None, nobody, matching)[1]), GRID)
@@ -126,3 +126,23 @@ def test_focal_loss_of_plain_entropy_is_cross_entropy(logits):
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits.flatten(1), labels, reduction="sum")
     # With exponent 0 and balance 1/2, what is left is half the cross entropy per positive.
     assert float(focal_loss(logits, index, 0.5, 0.0)) == pytest.approx(float(expected) / 2 / CROPS, rel=1e-5)
+
+
+def test_the_confidence_decides_where_it_weighs_all(logits, estimates, targets):
+    index = positives(logits, estimates, targets, Matching(positives=5, confidence_cost=1e6))
+    surest = logits.flatten(1).topk(5).indices
+    assert torch.equal(index.sort(1).values, surest.sort(1).values)
+
+
+@pytest.mark.parametrize(("share", "kinds"), [(0, "ddd"), (0.5, "sdd"), (0.6, "ssd"), (1, "sss")])
+def test_a_training_begins_with_static_matching(share, kinds):
+    matching = Matching(static_share=share)
+    assert "".join("s" if matching.is_static(done) else "d" for done in (0.0, 0.5, 0.999)) == kinds
+
+
+@pytest.mark.parametrize(
+    "change", [{"static_share": -0.1}, {"static_share": 1.1}, {"confidence_cost": -1.0}, {"confidence_cost": float("nan")}]
+)
+def test_shares_and_weights_that_cannot_be_are_refused(change):
+    with pytest.raises(InputError):
+        Matching(**change)

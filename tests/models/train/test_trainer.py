@@ -240,10 +240,21 @@ def test_more_positives_than_pixels_are_refused(config, demo_body):
         Trainer(config, RECIPE, demo_body, matching=Matching(positives=257))  # 16 x 16 pixels
 
 
+@pytest.mark.parametrize(("share", "calls"), [(0.0, 4), (0.5, 2), (1.0, 0)])
+def test_pixels_are_compared_once_matching_is_dynamic(config, demo_body, monkeypatch, share, calls):
+    trainer = Trainer(config, dataclasses.replace(RECIPE, steps=4), demo_body, matching=Matching(static_share=share))
+    compared = []
+    estimates = trainer.network.all_estimates
+    monkeypatch.setattr(trainer.network, "all_estimates", lambda *given: compared.append(trainer.step) or estimates(*given))
+    for _ in trainer.run(4):
+        pass
+    assert compared == list(range(4))[4 - calls :]
+
+
 def test_the_recipes_matching_survives_a_resume(config, demo_body, tmp_path):
-    trainer = Trainer(config, RECIPE, demo_body, matching=Matching(dynamic=False, positives=3))
+    trainer = Trainer(config, RECIPE, demo_body, matching=Matching(static_share=1.0, positives=3))
     trainer.save(tmp_path / "state.pt")
-    assert Trainer.load(read_state(tmp_path / "state.pt"), demo_body).matching == Matching(dynamic=False, positives=3)
+    assert Trainer.load(read_state(tmp_path / "state.pt"), demo_body).matching == Matching(static_share=1.0, positives=3)
 
 
 def test_a_training_goes_on_with_the_photographs_that_it_was_begun_with(config, demo_body, tmp_path):

@@ -108,7 +108,7 @@ def test_training_from_the_command_line_is_resumed_and_scored(config, tmp_path):
         ("--config", "w32"),
         ("--pool", "2"),
         ("--positives", "7"),
-        ("--static-matching", ""),
+        ("--static-share", "1"),
         ("--guidance", "iuv"),
     ):
         other = CliRunner().invoke(app, [*arguments, option, *filter(None, [value])])
