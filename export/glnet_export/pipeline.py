@@ -80,7 +80,7 @@ def export(
         max_vertex_error: Largest distance in that comparison, millimetres; None: the network's default.
         min_pixel_agreement: Least share of these crops that choose the same pixel.
         skin: Whether the bundle gets the body's skin, which is under the body's licence.
-        int8: The int8 graph for CPUs. None: there is none.
+        int8: The int8 graph for CPUs and, beside ``half`` or ``engine``, the one for engines. None: there is none.
         bf16: Bfloat16 for CPUs. None: there is none.
         half: Mixed precision of the graphs that engines are built from. None: such graphs are made for ``engine`` alone.
         engine: Options of a TensorRT engine. None: no engine is built.
@@ -109,7 +109,7 @@ def export(
             if skin:
                 manifest = _add_skin(directory, manifest, recovery)
             if quantized is not None:
-                manifest = quantized.add_graph(directory, manifest, stage)
+                manifest = quantized.add_graphs(directory, manifest, stage, engines=mixed is not None)
             if narrow is not None:
                 manifest = narrow.add_graph(directory, manifest, stage)
             if mixed is not None:

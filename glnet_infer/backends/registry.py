@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from glnet_infer import devices
 from glnet_infer.backends.base import Backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.records import BF16, INT8, RUNTIME
+from glnet_infer.bundle.records import BF16, INT8, INT8_ENGINES, RUNTIME
 from glnet_infer.entry_points import with_offered
 from glnet_infer.errors import BackendError
 
@@ -61,10 +61,13 @@ class BackendKind:
     at: Callable[[str], Callable[[Bundle, int | None], Backend]] | None = None
 
 
-def _open_tensorrt(bundle: Bundle, threads: int | None) -> Backend:
-    from glnet_infer.backends.tensorrt import TensorRtBackend
+def _open_tensorrt(int8: bool) -> Callable[[Bundle, int | None], Backend]:
+    def open_it(bundle: Bundle, threads: int | None) -> Backend:
+        from glnet_infer.backends.tensorrt import TensorRtBackend
 
-    return TensorRtBackend(bundle)
+        return TensorRtBackend(bundle, int8=int8)
+
+    return open_it
 
 
 def _tensorrt_state() -> str:
@@ -73,14 +76,33 @@ def _tensorrt_state() -> str:
     return describe_runtimes()
 
 
-def _tensorrt_obstacle(bundle: Bundle) -> str:
-    from glnet_infer.backends.tensorrt.choice import choose_engine
+def _tensorrt_obstacle(int8: bool) -> Callable[[Bundle], str]:
+    def obstacle(bundle: Bundle) -> str:
+        from glnet_infer.backends.tensorrt.choice import choose_engine
 
-    try:
-        choose_engine(bundle)
-    except BackendError as error:
-        return f"no TensorRT: {error.what} {error.why}".rstrip()
-    return ""
+        try:
+            choose_engine(bundle, int8)
+        except BackendError as error:
+            return f"no TensorRT: {error.what} {error.why}".rstrip()
+        return ""
+
+    return obstacle
+
+
+def _tensorrt(name: str, runs: str, int8: bool, graph: str) -> BackendKind:
+    return BackendKind(
+        name,
+        runs,
+        _open_tensorrt(int8),
+        _tensorrt_state,
+        obstacle=_tensorrt_obstacle(int8),
+        serves=lambda bundle: bool(bundle.manifest.engines_in(int8)),
+        extra="trt",
+        packages=("tensorrt", "tensorrt-lean", "tensorrt-rtx", "cuda-core", "cuda-bindings"),
+        graph=graph,
+        needs_gpu=True,
+        automatic=not int8,
+    )
 
 
 def _open_onnxruntime(device: str, purpose: str = RUNTIME) -> Callable[[Bundle, int | None], Backend]:
@@ -169,18 +191,7 @@ def _served_by_triton(name: str, protocol: str, port: int) -> BackendKind:
 
 
 BUILT_IN = (
-    BackendKind(
-        "tensorrt",
-        "the bundle's engine on an NVIDIA GPU, of whichever kind it is",
-        _open_tensorrt,
-        _tensorrt_state,
-        obstacle=_tensorrt_obstacle,
-        serves=lambda bundle: bool(bundle.manifest.engines),
-        extra="trt",
-        packages=("tensorrt", "tensorrt-lean", "tensorrt-rtx", "cuda-core", "cuda-bindings"),
-        needs_gpu=True,
-        automatic=True,
-    ),
+    _tensorrt("tensorrt", "the bundle's engine on an NVIDIA GPU, of whichever kind it is", False, RUNTIME),
     BackendKind(
         "onnxruntime-cuda",
         "the ONNX graph on an NVIDIA GPU",
@@ -234,6 +245,7 @@ BUILT_IN = (
         graph=BF16,
         caution=_bf16_caution,
     ),
+    _tensorrt("tensorrt-int8", "the bundle's int8 engine on an NVIDIA GPU", True, INT8_ENGINES),
     _served_by_triton("triton", "gRPC", 8001),
     _served_by_triton("triton+http", "HTTP", 8000),
 )

@@ -135,6 +135,10 @@ class Manifest:
             fix="export the checkpoint again with this version, or install the version that made the bundle",
         )
 
+    def engines_in(self, int8: bool) -> tuple[EngineRecord, ...]:
+        """The engines in int8, which run by name alone, or all others."""
+        return tuple(engine for engine in self.engines if (engine.precision == "int8") == int8)
+
     def problems(self) -> list[str]:
         """What a runtime could not work with, in words."""
         problems = []

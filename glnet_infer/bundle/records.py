@@ -33,7 +33,7 @@ Sha256 = Annotated[str, matching("[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal di
 Count = Annotated[int, Rule(lambda number: number >= 0, "a whole number from 0 on")]
 Word = Annotated[str, matching("[a-z0-9-]{1,32}", "a word of lower-case letters and digits")]
 TensorName = Annotated[str, Rule(lambda name: 0 < len(name) <= 255, "a tensor's name")]
-Precision = Literal["fp32", "mixed"]
+Precision = Literal["fp32", "mixed", "int8"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 State = Literal["built, not run", "run"]
 Crops = Annotated[int, between(1, LARGEST_BATCH)]
@@ -62,6 +62,9 @@ BF16 = "runtime-bf16"
 ENGINES = "engines"
 """Purpose of the graph that TensorRT engines are built from."""
 
+INT8_ENGINES = "engines-int8"
+"""Purpose of the graph that TensorRT engines in int8 are built from: what TensorRT demands is slow on a CPU."""
+
 CROPS = "crops"
 """Purpose of the graph that cuts crops out of a frame; engines that do so are built from it."""
 
@@ -71,7 +74,8 @@ class GraphRecord:
     """An ONNX graph.
 
     Attributes:
-        purpose: :data:`RUNTIME`, :data:`INT8`, :data:`BF16`, :data:`ENGINES`, :data:`CROPS`, or a later version's.
+        purpose: :data:`RUNTIME`, :data:`INT8`, :data:`BF16`, :data:`ENGINES`, :data:`INT8_ENGINES`, :data:`CROPS`, or a
+            later version's.
         precision: ``fp32``, ``mixed`` or ``int8``, read back from the graph's tensors, or ``bf16``: what its first part is
             run in; later versions may have others.
         opset: Version of the standard operators.
@@ -79,6 +83,7 @@ class GraphRecord:
         parity: What the graph was compared with, and how far it is from it. Empty where it was not compared.
         kept_in_float32: Modules that stay in float32 although the graph is in mixed precision or int8.
         half_layers: Convolutions and linear layers that compute in half precision.
+        int8_layers: Convolutions that compute in int8.
         reductions: Where it cuts crops, ``glnet_infer.contract.CROP_REDUCTIONS`` of the version that made it. Empty in
             bundles of earlier versions, whose graphs average nothing before they sample, and for other graphs.
         cut: Names of the tensors between its two parts. The first part makes them in another precision; the second one
@@ -93,6 +98,7 @@ class GraphRecord:
     parity: dict[str, Any] = field(default_factory=dict)
     kept_in_float32: tuple[str, ...] = ()
     half_layers: Count = 0
+    int8_layers: Count = 0
     reductions: tuple[Count, ...] = ()
     cut: tuple[TensorName, ...] = ()
 
@@ -179,7 +185,7 @@ class EngineRecord:
         compute_capabilities: GPUs that it runs on, such as ``8.9``.
         built_on: Name of the GPU that built it; empty when it was built ahead of time, without one.
         cuda: Newest version of CUDA that the builder's driver ran; empty without a GPU, and in bundles of earlier versions.
-        precision: ``mixed`` or ``fp32``, read back.
+        precision: ``mixed``, ``int8`` or ``fp32``, read back.
         profile: Fewest, usual and most crops of one call.
         tensors: Type of every input and output by its name, read back.
         layers: What was read back of the layers: counts of the heavy ones by type, and where that comes from.

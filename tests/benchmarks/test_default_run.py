@@ -182,5 +182,5 @@ def test_an_obstacle_that_shows_is_no_reason_to_start_a_process(shared_bundle, m
     shown = {name for name in backend_names() if obstacle(name, bundle)}
     assert shown == {
         *("torch-cuda-graph", "onnxruntime-cuda", "onnxruntime-int8", "openvino-bf16"),
-        *("tensorrt", "tensorrt-rtx"),
+        *("tensorrt", "tensorrt-rtx", "tensorrt-int8"),
     }

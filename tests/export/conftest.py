@@ -1,5 +1,6 @@
 """What several export tests share."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -30,6 +31,38 @@ def state_file(small_recovery, tmp_path_factory):
     path = tmp_path_factory.mktemp("state") / "weights.pth"
     torch.save(small_recovery.network.state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def add_int8(shared_bundle, small_recovery):
+    """Makes a copy of the small bundle with int8 graphs, whose layers are chosen on two crops, and the crops' graph."""
+    from glnet_export.crop_graph import CROP_GRAPH_NAME, write_crop_graph
+    from glnet_export.engines.progress import quietly
+    from glnet_export.int8 import stage
+    from glnet_export.int8.options import Int8Options
+    from glnet_infer.bundle import record_file
+    from glnet_infer.bundle.manifest import Manifest
+    from glnet_infer.bundle.records import CROPS, GraphRecord
+    from glnet_infer.contract import CROP_REDUCTIONS
+
+    def add(path, max_growth, random=False):
+        shutil.copytree(shared_bundle, path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stage, "TRIED", 2)
+            patch.setattr(stage, "MOST", 16)
+            graphs = stage.Int8Graph(small_recovery, random, Int8Options(crops=32, max_growth=max_growth))
+            manifest = graphs.add_graphs(path, Manifest.read(path), quietly, engines=True)
+        opset, nodes = write_crop_graph(path / CROP_GRAPH_NAME, manifest.crop.size)
+        crops = GraphRecord(record_file(path / CROP_GRAPH_NAME), CROPS, "fp32", opset, nodes, reductions=CROP_REDUCTIONS)
+        dataclasses.replace(manifest, graphs=(*manifest.graphs, crops)).write(path)
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(made_once, add_int8):
+    """The small bundle with int8 graphs; tests must not change it."""
+    return made_once("small-int8", lambda path: add_int8(path, 1))
 
 
 @pytest.fixture

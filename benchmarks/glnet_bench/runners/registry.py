@@ -65,7 +65,7 @@ def check_backend(name: str) -> None:
 
 def obstacle(name: str, bundle: Bundle) -> str:
     """Why a backend cannot run here, as far as shows without starting a process for it; empty where nothing shows."""
-    if name in ENGINE_FLAVORS and not any(record.flavor == name for record in bundle.manifest.engines):
+    if name in ENGINE_FLAVORS and not any(record.flavor == name for record in bundle.manifest.engines_in(int8=False)):
         return f"The bundle has no {name} engine."
     kind = kinds().get(name)
     if (name == _GRAPH or name in ENGINE_FLAVORS or (kind and kind.needs_gpu)) and not gpus():
@@ -125,7 +125,7 @@ def open_product(name: str, bundle: Bundle, options: Options) -> Backend:
 
 def _with_engines_of(bundle: Bundle, flavor: str) -> Bundle:
     """The bundle without the engines of the other flavor, which would be chosen in their stead."""
-    engines = tuple(record for record in bundle.manifest.engines if record.flavor == flavor)
+    engines = tuple(record for record in bundle.manifest.engines_in(int8=False) if record.flavor == flavor)
     if not engines:
         raise BackendError(
             f"The bundle has no {flavor} engine.",

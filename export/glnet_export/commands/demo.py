@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 from glnet_export.commands.checkpoint import export_to
+from glnet_export.int8.options import Int8Options
 from glnet_infer.commands.console import errors_reported, talk
 from glnet_infer.errors import ExportError, first_line, install_hint
+
+_HELD_OUT = 1024
+"""Crops of the model card's figures."""
 
 
 def demo_command(
@@ -17,6 +21,9 @@ def demo_command(
     mixed: Annotated[
         bool, typer.Option(help="Add the graphs that engines are built from, for glnet-export engine.")
     ] = True,
+    int8: Annotated[
+        bool, typer.Option("--int8", help=f"Add int8 graphs; what they cost is measured on {_HELD_OUT:,} rendered crops.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
 ) -> None:
     """Export the demonstration network: for trying, not for use (its model card says what to expect)."""
@@ -32,5 +39,9 @@ def demo_command(
             from glnet_export.engines.options import HalfOptions
             from glnet_export.sources import Source
         export_to(
-            Source(demo_directory() / "checkpoint.pth"), output, half=HalfOptions() if mixed else None, as_json=as_json
+            Source(demo_directory() / "checkpoint.pth"),
+            output,
+            int8=Int8Options(crops=_HELD_OUT) if int8 else None,
+            half=HalfOptions() if mixed else None,
+            as_json=as_json,
         )

@@ -13,6 +13,7 @@ from glnet_infer.errors import ExportError, first_line
 
 def engine_command(
     bundle: Annotated[Path, typer.Argument(help="Bundle from glnet-export.", show_default=False, readable=False)],
+    precision: options.PrecisionOption = None,
     flavor: options.FlavorOption = None,
     sm: options.SmOption = None,
     batch: options.BatchOption = None,
@@ -28,6 +29,7 @@ def engine_command(
     Needs TensorRT or TensorRT for RTX; no torch, no checkpoint, no body. An engine of the same name is replaced.
     """
     asked = options.given(
+        precision=precision,
         flavor=flavor,
         sm=sm,
         batch=batch,

@@ -22,6 +22,13 @@ from glnet_infer.backends.tensorrt.products import RTX, TENSORRT
 _Value = TypeVar("_Value")
 
 
+class Precision(str, Enum):
+    """Precisions that engines are built in."""
+
+    MIXED = "mixed"
+    INT8 = "int8"
+
+
 class Flavor(str, Enum):
     """Products that build engines."""
 
@@ -42,6 +49,14 @@ FlavorOption = Annotated[
         "--flavor",
         help="Product that builds the engine: TensorRT on the GPU that will run it, TensorRT for RTX ahead of time.",
         show_default="tensorrt where it is installed and has a GPU",
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Graph of the bundle that the engine is built from: half precision, or int8 from an export with --int8.",
+        show_default=EngineOptions.precision,
     ),
 ]
 SmOption = Annotated[
@@ -199,7 +214,7 @@ def engine_options(asked: dict[str, Any]) -> EngineOptions:
     Raises:
         typer.BadParameter: They make no sense.
     """
-    flavor = asked.get("--flavor")
+    flavor, precision = asked.get("--flavor"), asked.get("--precision", Precision.MIXED)
     if flavor is Flavor.CLASSIC and "--sm" in asked:
         raise typer.BadParameter("TensorRT compiles for the GPU that it builds on: --sm needs --flavor tensorrt-rtx")
     if "--lean" in asked and (flavor is Flavor.RTX or "--sm" in asked):
@@ -213,6 +228,7 @@ def engine_options(asked: dict[str, Any]) -> EngineOptions:
         workspace=asked.get("--workspace"),
         lean=asked.get("--lean", False),
         timing_cache=asked.get("--timing-cache"),
+        precision=precision.value,
     )
 
 

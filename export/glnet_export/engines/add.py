@@ -48,7 +48,7 @@ def add_to_bundle(
                 _link_or_copy(directory / record.file, beside / record.file)
             _copy_cache(directory / CACHE_FOLDER, beside / CACHE_FOLDER)
             manifest.write(beside)
-            judge = judge_by_reference(Bundle.open(beside))
+            judge = judge_by_reference(Bundle.open(beside), options.precision)
             manifest = add_engine(beside, manifest, job, judge, stage, progress)
             with stage("publish") as report:
                 manifest.write(beside)

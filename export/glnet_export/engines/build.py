@@ -44,6 +44,7 @@ def build(
     options: EngineOptions,
     *,
     half_layers: int,
+    int8_layers: int = 0,
     sha256: str = "",
     progress: Progress = silent,
 ) -> EngineRecord:
@@ -57,6 +58,7 @@ def build(
         toolkit: Builds it, and says for which GPUs.
         options: Options of the engine.
         half_layers: Convolutions and matrix products that must come out in half precision; 0 for a float32 graph.
+        int8_layers: Convolutions that must come out in int8.
         sha256: SHA-256 of the graph, as it was recorded; empty where it was not.
         progress: Told of the builder's phases, from another thread.
 
@@ -67,7 +69,7 @@ def build(
         ExportError: TensorRT refuses the graph or fails, or types are not those that were meant.
         KeyboardInterrupt: The build was interrupted.
     """
-    wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers, sha256)
+    wanted = _Wanted((*GRAPH_INPUTS, *GRAPH_OUTPUTS), half_layers, sha256, int8_layers=int8_layers)
     plan = _compile_beside(graph, toolkit, options, wanted, progress)
     name = f"model.{_tag(toolkit, options)}.{plan.facts.precision}.engine"
     _write(directory / name, plan.data)
@@ -153,7 +155,7 @@ def _tag(toolkit: Toolkit, options: EngineOptions) -> str:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What must come out: inputs and outputs, how many layers in half precision; and shapes of inputs without crops.
+    """What must come out: inputs and outputs, how many layers in which precision; and shapes of inputs without crops.
 
     The graph's SHA-256 must be the recorded one, where there is one.
     """
@@ -162,6 +164,7 @@ class _Wanted:
     half_layers: int
     sha256: str = ""
     shapes: dict[str, Shapes] = field(default_factory=dict)
+    int8_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -278,13 +281,14 @@ def _check(facts: NetworkFacts, wanted: _Wanted, product: Product) -> None:
             why=", ".join(f"{name} {dtype}" for name, dtype in wrong),
             fix=tested_versions(product.extra),
         )
-    found = facts.count("float16", *LEARNED)
-    if found < wanted.half_layers:
-        raise ExportError(
-            "The engine would not compute in half precision where it should.",
-            why=f"{wanted.half_layers} convolutions and matrix products were meant to; {found} do in what TensorRT read",
-            fix=f"{tested_versions(product.extra)}; report it together with the checkpoint's configuration",
-        )
+    for dtype, words, least in (("float16", "half precision", wanted.half_layers), ("int8", "int8", wanted.int8_layers)):
+        found = facts.count(dtype, *LEARNED)
+        if found < least:
+            raise ExportError(
+                f"The engine would not compute in {words} where it should.",
+                why=f"{least} convolutions and matrix products were meant to; {found} do in what TensorRT read",
+                fix=f"{tested_versions(product.extra)}; report it together with the checkpoint's configuration",
+            )
 
 
 def _configure(config: Any, toolkit: Toolkit, options: EngineOptions, said: Said) -> None:

@@ -21,6 +21,7 @@ class EngineOptions:
         workspace: Scratch memory that layers may use on the GPU, MiB; no limit of ours where None.
         lean: Build for TensorRT's lean runtime, which alone runs the engine then; classic TensorRT only.
         timing_cache: File that keeps the builder's measurements for the next build; classic TensorRT only.
+        precision: ``mixed`` or ``int8``: which of the bundle's graphs it is built from.
     """
 
     flavor: str | None = None
@@ -31,6 +32,7 @@ class EngineOptions:
     workspace: int | None = None
     lean: bool = False
     timing_cache: Path | None = None
+    precision: str = "mixed"
 
 
 @dataclass(frozen=True)

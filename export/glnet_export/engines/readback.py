@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,9 @@ class NetworkFacts:
 
     @property
     def precision(self) -> str:
-        """``mixed`` where convolutions are in half precision, else ``fp32``."""
+        """``int8`` or ``mixed`` where convolutions are in int8 or half precision, else ``fp32``."""
+        if self.count("int8", "convolution"):
+            return "int8"
         return "mixed" if self.count("float16", "convolution") else "fp32"
 
     def to_document(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class NetworkFacts:
         return {
             "half": self.count("float16"),
             "float": self.count("float32"),
+            "int8": self.count("int8"),
             "source": "network",
             "kinds": {kind: dict(sorted(types.items())) for kind, types in sorted(self.kinds.items())},
         }
@@ -61,13 +65,26 @@ class NetworkFacts:
 def read_network(network: Any) -> NetworkFacts:
     """Read the types of a parsed network. It is strongly typed, so the engine computes in these."""
     kinds: dict[str, Counter[str]] = {}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    restored = {
+        layer.get_output(0).name
+        for layer in layers
+        if layer.type.name == "DEQUANTIZE" and dtype_name(layer.get_input(0).dtype) == "int8"
+    }
+    for layer in layers:
         if layer.type.name in HEAVY:
-            kinds.setdefault(layer.type.name.lower(), Counter())[dtype_name(layer.get_output(0).dtype)] += 1
+            kinds.setdefault(layer.type.name.lower(), Counter())[_precision_of(layer, restored)] += 1
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return NetworkFacts({tensor.name: dtype_name(tensor.dtype) for tensor in inputs + outputs}, kinds)
+
+
+def _precision_of(layer: Any, restored: Collection[str]) -> str:
+    """The type that a heavy layer computes in: int8 where values and weights were restored from it, else its output's."""
+    factors = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
+    if len(factors) == 2 and all(each is not None and each.name in restored for each in factors):
+        return "int8"
+    return dtype_name(layer.get_output(0).dtype)
 
 
 def dtype_name(dtype: Any) -> str:
@@ -93,7 +110,7 @@ def read_engine(trt: Any, log: TensorRtLog, plan: Any) -> dict[str, Any]:
 
 
 def count_engine_types(text: str) -> dict[str, int]:
-    """Count ``half`` and ``float`` outputs in the engine inspector's JSON."""
+    """Count ``half``, ``float`` and ``int8`` outputs in the engine inspector's JSON."""
     try:
         layers = json.loads(text)["Layers"]
     except (ValueError, KeyError, TypeError):
@@ -106,4 +123,6 @@ def count_engine_types(text: str) -> dict[str, int]:
                 counts["half"] += 1
             elif "fp32" in words or "float" in words:
                 counts["float"] += 1
+            elif "int8" in words:
+                counts["int8"] += 1
     return dict(counts)

@@ -15,7 +15,7 @@ from glnet_infer.backends.tensorrt.choice import fitting_module
 from glnet_infer.backends.tensorrt.products import RTX, TENSORRT
 from glnet_infer.bundle import Bundle
 from glnet_infer.bundle.manifest import Manifest
-from glnet_infer.bundle.records import CROPS, ENGINES, RUN, CropEngineRecord, EngineRecord
+from glnet_infer.bundle.records import CROPS, ENGINES, INT8_ENGINES, RUN, CropEngineRecord, EngineRecord
 from glnet_infer.devices import gpus
 from glnet_infer.errors import BackendError, ExportError
 
@@ -75,12 +75,13 @@ def add_engine(
         GlnetError: A stage failed.
     """
     toolkit, options = job.toolkit, job.options
-    graph, crop_graph = manifest.graph_for(ENGINES), manifest.graph_for(CROPS)
+    in_int8 = options.precision == "int8"
+    graph, crop_graph = manifest.graph_for(INT8_ENGINES if in_int8 else ENGINES), manifest.graph_for(CROPS)
     if graph is None or crop_graph is None:
         raise ExportError(
-            "The bundle has no graphs that engines are built from.",
-            why="it was exported without --mixed or --trt, or by an earlier version",
-            fix="where PyTorch is: glnet-export CHECKPOINT -o BUNDLE --mixed",
+            f"The bundle has no graphs that engines{' in int8' if in_int8 else ''} are built from.",
+            why=f"it was exported without {'--int8 and ' if in_int8 else ''}--mixed or --trt, or by an earlier version",
+            fix=f"where PyTorch is: glnet-export CHECKPOINT -o BUNDLE --mixed{' --int8' if in_int8 else ''}",
         )
     if not manifest.cuts_as_defined(crop_graph.file.file):
         raise ExportError(
@@ -98,12 +99,14 @@ def add_engine(
             toolkit,
             options,
             half_layers=graph.half_layers,
+            int8_layers=graph.int8_layers,
             sha256=graph.file.sha256,
             progress=progress,
         )
         report.say(
             f"{record.file.file}, {record.file.bytes / 1e6:.0f} MB, {record.precision} precision "
-            f"({record.layers['half']} heavy layers in half, {record.layers['float']} in float32), "
+            f"({record.layers['int8' if in_int8 else 'half']} heavy layers in {'int8' if in_int8 else 'half'}, "
+            f"{record.layers['float']} in float32), "
             f"batch {':'.join(map(str, record.profile))}"
         )
     with stage("crop") as report:
@@ -120,7 +123,7 @@ def add_engine(
             return replace(manifest, engines=(*others, record))
         # This one alone, so that no other is chosen.
         replace(manifest, engines=(record,)).write(directory)
-        with TensorRtBackend(Bundle.open(directory)) as backend:
+        with TensorRtBackend(Bundle.open(directory), int8=in_int8) as backend:
             parity = {"engine": judge(backend, report), "crop": _crops_judged(backend, manifest, crop, report)}
         return replace(manifest, engines=(*others, replace(record, state=RUN, parity=parity)))
 

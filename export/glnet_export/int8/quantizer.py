@@ -1,7 +1,7 @@
 """Convolutions of an ONNX graph in int8: ONNX Runtime's quantizer, told which layers and which ranges.
 
-The graph gets pairs of QuantizeLinear and DequantizeLinear around its convolutions (Q/DQ), which ONNX Runtime's CPU
-kernels take for int8. Weights have a scale for each output channel.
+The graph gets pairs of QuantizeLinear and DequantizeLinear around its convolutions (Q/DQ), which runtimes take for int8.
+Weights have a scale for each output channel. ONNX Runtime and TensorRT want different pairs (:class:`Form`).
 """
 
 import logging
@@ -9,6 +9,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,47 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from glnet_infer.bundle.records import INT8, INT8_ENGINES
 from glnet_infer.errors import ExportError, tested_versions
 
 _OPERATORS = ["Conv", "Relu"]
 
 _BATCH = 8
 """Crops at a time: bounds memory."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Whom an int8 graph is written for.
+
+    Attributes:
+        purpose: The graph's, in the manifest.
+        file: Its name in the bundle.
+        operators: Kinds of nodes that get pairs.
+        activations: Type of what passes between layers, by the quantizer's name.
+        options: Further options of the quantizer.
+    """
+
+    purpose: str
+    file: str
+    operators: tuple[str, ...]
+    activations: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+FOR_CPUS = Form(INT8, "model.int8.onnx", ("Conv", "Relu"), "QUInt8")
+"""Bytes with a zero point of their own: the range of what is rectified begins at 0, and clipping rectifies."""
+
+FOR_ENGINES = Form(
+    INT8_ENGINES,
+    "model.int8-engines.onnx",
+    ("Conv",),
+    "QInt8",
+    # TensorRT takes no zero point but 0 and no integer bias. It fuses a convolution with the sum and the rectifier behind
+    # it as long as nothing is rounded between them.
+    {"ActivationSymmetric": True, "QuantizeBias": False, "OpTypesToExcludeOutputQuantization": ["Conv"]},
+)
+"""Signed bytes about 0, on which ONNX Runtime's CPU kernels gain nothing (benchmarks/results/notebook.md)."""
 
 
 class Quantizer:
@@ -80,7 +116,7 @@ class Quantizer:
             calibrator.collect_data(_batches(crops, cameras))
             return calibrator.compute_data()
 
-    def write(self, path: Path, layers: Collection[str]) -> None:
+    def write(self, path: Path, layers: Collection[str], form: Form = FOR_CPUS) -> None:
         """Write the graph with these layers in int8."""
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
@@ -90,15 +126,21 @@ class Quantizer:
                 per_channel=True,
                 reduce_range=False,
                 weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QUInt8,
+                activation_qType=QuantType[form.activations],
                 tensors_range=self._ranges,
                 nodes_to_quantize=[node for layer in layers for node in self._nodes[layer]],
                 nodes_to_exclude=[],
-                op_types_to_quantize=_OPERATORS,
-                extra_options={},  # None, its default, is not taken
+                op_types_to_quantize=list(form.operators),
+                extra_options=form.options,  # None, its default, is not taken
             )
             quantizer.quantize_model()
             onnx.save(quantizer.model.model, path)
+
+
+def int8_layers(model: onnx.ModelProto) -> int:
+    """How many convolutions compute in int8: their values and their weights come out of DequantizeLinear."""
+    restored = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return sum(node.op_type == "Conv" and restored.issuperset(node.input[:2]) for node in model.graph.node)
 
 
 def _sides(value: onnx.ValueInfoProto) -> Sequence[int]:

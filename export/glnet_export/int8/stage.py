@@ -1,4 +1,4 @@
-"""The stages that add an int8 graph to an unfinished bundle: which layers compute in it is found by measurement."""
+"""The stages that add int8 graphs to an unfinished bundle: which layers compute in it is found by measurement."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -18,21 +18,20 @@ from glnet_export.engines.progress import Stage
 from glnet_export.int8.cost import Int8Cost, answers, cost, vertex_shift
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import MOST, photographed
-from glnet_export.int8.quantizer import Quantizer
+from glnet_export.int8.quantizer import FOR_CPUS, FOR_ENGINES, Form, Quantizer, int8_layers
 from glnet_export.mixed import mixed_copy
-from glnet_infer.backends import Outputs, open_backend
+from glnet_infer.backends import Outputs
+from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
 from glnet_infer.bundle import Bundle, record_file
 from glnet_infer.bundle.manifest import Manifest
-from glnet_infer.bundle.records import INT8, GraphRecord
+from glnet_infer.bundle.records import RUNTIME, GraphRecord
 from glnet_infer.devices import has_int8_dot_products
 from glnet_infer.errors import ExportError
 from glnet_render import SyntheticSample, SyntheticSource
 from glnet_render.seeds import CALIBRATION, INT8_CHOICE, INT8_VERDICT
 
 INT8_STAGES = ("ranges", "int8")
-"""In this order: ranges of values, and the graph with what it costs."""
-
-INT8_GRAPH_NAME = "model.int8.onnx"
+"""In this order: ranges of values, and the graphs with what they cost."""
 
 TRIED = 32
 """Crops on which groups of layers are tried and chosen. The verdict is about others."""
@@ -48,7 +47,7 @@ INSTEAD = "allow more by --max-int8-growth, or leave --int8 out"
 
 
 class Int8Graph:
-    """A module's graph in int8, and persons that ranges are taken from.
+    """A module's graphs in int8, and persons that ranges are taken from.
 
     Args:
         recovery: The module in float32.
@@ -64,8 +63,8 @@ class Int8Graph:
         self._recovery, self._random, self._options = recovery, random, options
         self._persons, self._skipped = _calibration(recovery, options)
 
-    def add_graph(self, directory: Path, manifest: Manifest, stage: Stage) -> Manifest:
-        """Put the graph into an unfinished bundle.
+    def add_graphs(self, directory: Path, manifest: Manifest, stage: Stage, engines: bool = False) -> Manifest:
+        """Put the graph for CPUs into an unfinished bundle, and the one that engines are built from.
 
         The layers are those that mixed precision halves: backbone and local encoding. Each group of them is tried alone.
         Those that do most harm for their work stay in float32, as far as a tenth of the work goes, and more of them where
@@ -75,9 +74,10 @@ class Int8Graph:
             directory: The bundle's folder, with its float32 graph and manifest.
             manifest: The bundle's manifest so far.
             stage: Told of each stage.
+            engines: Whether engines may be built for the bundle.
 
         Returns:
-            The manifest with the graph.
+            The manifest with the graphs.
 
         Raises:
             ExportError: Int8 costs too much.
@@ -98,19 +98,25 @@ class Int8Graph:
             )
             harm = trial.harm(choice)
             report.show(trial.table(harm))
-            kept = trial.choose(harm, choice, self._recovery, bound)
-            found = trial.cost(kept, verdict, self._recovery)
-            size = (directory / INT8_GRAPH_NAME).stat().st_size / 1e6
-            report.say(f"{size:.0f} MB, {len(kept)} of {len(harm)} groups of layers in float32")
-            report.say(str(found))
-            document = {**found.to_document(), "dot_products": has_int8_dot_products()}
-            if bound is None:
-                report.say("random weights: not judged")
-            elif misses := found.misses(bound):
-                raise ExportError("Int8 costs too much.", why="; ".join(misses), fix=INSTEAD)
-            else:
-                document["bounds"] = {"growth": bound}
-        return replace(manifest, graphs=(*manifest.graphs, trial.record(kept, document)))
+            records = []
+            for form in (FOR_CPUS, FOR_ENGINES) if engines else (FOR_CPUS,):
+                trial.form = form
+                kept = trial.choose(harm, choice, self._recovery, bound)
+                found = trial.cost(kept, verdict, self._recovery)
+                size = (directory / form.file).stat().st_size / 1e6
+                report.say(f"{form.file}, {size:.0f} MB, {len(kept)} of {len(harm)} groups of layers in float32")
+                report.say(str(found))
+                document = found.to_document()
+                if form is FOR_CPUS:
+                    document["dot_products"] = has_int8_dot_products()
+                if bound is None:
+                    report.say("random weights: not judged")
+                elif misses := found.misses(bound):
+                    raise ExportError("Int8 costs too much.", why=f"{form.file}: {'; '.join(misses)}", fix=INSTEAD)
+                else:
+                    document["bounds"] = {"growth": bound}
+                records.append(trial.record(kept, document))
+        return replace(manifest, graphs=(*manifest.graphs, *records))
 
 
 def _calibration(
@@ -137,17 +143,18 @@ class Trial:
 
     Args:
         directory: The folder of an unfinished bundle; its int8 graph and manifest are written again and again.
-        manifest: The manifest without the int8 graph.
+        manifest: The manifest without int8 graphs.
         quantizer: Writes the graphs.
 
     Attributes:
+        form: Whom the graphs are written for.
         share: Share of the work of each group, by its name.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, quantizer: Quantizer) -> None:
         self._directory, self._manifest, self._quantizer = directory, manifest, quantizer
-        self._path = directory / INT8_GRAPH_NAME
-        self._reference: tuple[SyntheticSample, Outputs] | None = None
+        self._references: dict[int, tuple[SyntheticSample, Outputs]] = {}
+        self.form: Form = FOR_CPUS
         self._groups: dict[str, list[str]] = defaultdict(list)
         for layer in quantizer.work:
             self._groups[".".join(layer.removeprefix("network.").split(".")[:4])].append(layer)
@@ -205,25 +212,32 @@ class Trial:
 
     def record(self, kept: Collection[str], found: dict[str, Any]) -> GraphRecord:
         """The manifest's entry of the graph as it was written last."""
-        model = onnx.load(self._path)
-        opset = next(each.version for each in model.opset_import if not each.domain)
+        path = self._directory / self.form.file
+        model = onnx.load(path)
         return GraphRecord(
-            record_file(self._path), INT8, "int8", opset, len(model.graph.node), found, kept_in_float32=tuple(sorted(kept))
+            record_file(path),
+            self.form.purpose,
+            "int8",
+            next(each.version for each in model.opset_import if not each.domain),
+            len(model.graph.node),
+            found,
+            kept_in_float32=tuple(sorted(kept)),
+            int8_layers=int8_layers(model),
         )
 
     def _float32(self, persons: SyntheticSample) -> Outputs:
-        """What float32 gives: once for the persons on whom all layers are tried."""
-        if self._reference is None or self._reference[0] is not persons:
-            self._reference = persons, self._run("onnxruntime-cpu", persons)
-        return self._reference[1]
+        """What float32 gives, computed once."""
+        if id(persons) not in self._references:
+            self._references[id(persons)] = persons, self._run(RUNTIME, persons)
+        return self._references[id(persons)][1]
 
     def _answers(self, kept: Collection[str], persons: SyntheticSample) -> Outputs:
-        """What the graph with all other groups in int8 gives, opened as a user opens it."""
+        """What the graph with all other groups in int8 gives."""
         layers = [layer for group, layers in self._groups.items() if group not in kept for layer in layers]
-        self._quantizer.write(self._path, layers)
+        self._quantizer.write(self._directory / self.form.file, layers, self.form)
         replace(self._manifest, graphs=(*self._manifest.graphs, self.record([], {}))).write(self._directory)
-        return self._run("onnxruntime-int8", persons)
+        return self._run(self.form.purpose, persons)
 
-    def _run(self, backend: str, persons: SyntheticSample) -> Outputs:
-        with closing(open_backend(backend, Bundle.open(self._directory))) as opened:
+    def _run(self, purpose: str, persons: SyntheticSample) -> Outputs:
+        with closing(OnnxRuntimeBackend(Bundle.open(self._directory), "cpu", purpose=purpose)) as opened:
             return answers(opened, persons.crops.numpy(), persons.cameras.numpy())

@@ -226,12 +226,18 @@ def _file_to_serve(
         f"glnet-export engine {directory} --flavor tensorrt"
     )
     fix = f"{build}; or serve the graph with --backend onnxruntime"
-    asked = [record for record in manifest.engines if options.engine in (None, record.file.file)]
+    asked = [record for record in manifest.engines if options.engine == record.file.file]
+    if options.engine is None:  # what int8 costs is for those to say who name it
+        asked = list(manifest.engines_in(int8=False))
     usable = [record for record in asked if not _obstacle(record, server)]
     if not usable:
         why = "; ".join(f"{record.file.file} {_obstacle(record, server)}" for record in asked)
         if not asked:
-            why = "it has none" if options.engine is None else f"there is no {options.engine}"
+            why = (
+                f"it has none{' but in int8, which is served by name' if manifest.engines else ''}"
+                if options.engine is None
+                else f"there is no {options.engine}"
+            )
         raise ExportError(f"{directory} has no engine that the server can run.", why=why, fix=fix)
     if len(usable) > 1:
         names = ", ".join(f"{each.file.file} (TensorRT {each.version}, {each.built_on})" for each in usable)

@@ -39,6 +39,7 @@ class TensorRtBackend(OfThisProcess):
 
     Args:
         bundle: The opened bundle.
+        int8: Run an engine in int8, which is never taken otherwise.
         cuda_graphs: Replay the work from CUDA graphs: one launch in place of hundreds.
         cache_directory: Where TensorRT for RTX keeps the kernels that it compiled. None: the bundle's own ``cache``
             folder, or ``~/.cache/glnet-infer`` where the bundle cannot be written.
@@ -49,8 +50,10 @@ class TensorRtBackend(OfThisProcess):
             message.
     """
 
-    def __init__(self, bundle: Bundle, *, cuda_graphs: bool = True, cache_directory: Path | None = None) -> None:
-        choice = choose_engine(bundle)
+    def __init__(
+        self, bundle: Bundle, *, int8: bool = False, cuda_graphs: bool = True, cache_directory: Path | None = None
+    ) -> None:
+        choice = choose_engine(bundle, int8)
         memory = device_memory.DeviceMemory(PRODUCTS[choice.record.runtime].extra)
         try:
             with memory.active():

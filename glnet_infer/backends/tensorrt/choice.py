@@ -31,8 +31,12 @@ class EngineChoice:
     gpu: Gpu
 
 
-def choose_engine(bundle: Bundle) -> EngineChoice:
+def choose_engine(bundle: Bundle, int8: bool = False) -> EngineChoice:
     """The bundle's engine for the first GPU of this machine; TensorRT's before TensorRT for RTX's.
+
+    Args:
+        bundle: The opened bundle.
+        int8: Choose among the engines in int8, else among the others.
 
     Raises:
         BackendError: There is no GPU or no engine, TensorRT is not installed, or no engine was built for this GPU and
@@ -45,12 +49,12 @@ def choose_engine(bundle: Bundle) -> EngineChoice:
             why="the NVIDIA driver offers no GPU to this process",
             fix="check nvidia-smi and CUDA_VISIBLE_DEVICES, or run on the CPU with the backend onnxruntime-cpu",
         )
-    records = sorted(bundle.manifest.engines, key=lambda record: ENGINE_FLAVORS.index(record.flavor))
+    records = sorted(bundle.manifest.engines_in(int8), key=lambda record: ENGINE_FLAVORS.index(record.flavor))
     if not records:
         raise BackendError(
-            f"The bundle {bundle.directory} has no TensorRT engine.",
+            f"The bundle {bundle.directory} has no TensorRT engine{' in int8' if int8 else ''}.",
             why="none was built for it yet",
-            fix=f"build one on this machine: glnet-export engine {bundle.directory}",
+            fix=f"build one on this machine: glnet-export engine {bundle.directory}{' --precision int8' if int8 else ''}",
         )
     refusals = []
     for record in records:
@@ -153,7 +157,8 @@ def same_version(built: str, installed: str) -> bool:
 
 def build_command(record: EngineRecord, directory: Path) -> str:
     """The command that builds an engine of the same kind from the bundle's own graph, for messages."""
-    return f"glnet-export engine {directory}{' --lean' if record.lean else ''}"
+    options = (" --lean" if record.lean else "") + (" --precision int8" if record.precision == "int8" else "")
+    return f"glnet-export engine {directory}{options}"
 
 
 def _rebuild(record: EngineRecord, gpu: Gpu, directory: Path) -> str:

@@ -173,7 +173,7 @@ class EnginePair:
         self.record: EngineRecord = choice.record
         self.gpu = choice.gpu
         self.cuda_graphs = cuda_graphs
-        self.name = choice.trt.__name__.replace("_", "-")
+        self.name = choice.trt.__name__.replace("_", "-") + ("-int8" if choice.record.precision == "int8" else "")
         self._lock = threading.Lock()
         self._users = 1
 

@@ -52,6 +52,12 @@ def _marginals(logits: Float[Tensor, "n j*d h w"]) -> Float[Tensor, "n j 3 c"]:
     return sums / sums.sum(-1, keepdim=True)
 
 
+def _two_views(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The first half of a batch and the second one."""
+    first, second = values.unflatten(0, (2, -1)).unbind()
+    return first, second
+
+
 class HybrikNetwork(AdoptedNetwork):
     """What the three forms share: heads on a global feature, and the average with the mirrored crop.
 
@@ -107,20 +113,24 @@ class HybrikNetwork(AdoptedNetwork):
     def forward(self, crops: UInt8[Tensor, "n s s 3"]) -> HybrikEstimate:
         """Look at crops."""
         images = self.normalization(crops).to(self.precision)
-        seen, feature = self.features(images)
-        betas, twists, scale, sigma = self._heads(feature)
         if not self.flip_test:
+            seen, feature = self.features(images)
+            betas, twists, scale, sigma = self._heads(feature)
             return HybrikEstimate(self.places(seen, None), twists, betas, scale, sigma)
-        seen_mirrored, feature = self.features(images.flip(3))
-        other = self._heads(feature)
+        # One pass over both: a graph that uses weights twice keeps its batch norms, and int8 gains little around them.
+        both, feature = self.features(torch.cat([images, images.flip(3)]))
+        seen, seen_mirrored = _two_views(both)
+        (betas, other_betas), (twists, other_twists), (scale, other_scale), (sigma, other_sigma) = map(
+            _two_views, self._heads(feature)
+        )
         turned = [joint - 1 for joint in self.mirrored[1 : TWISTS + 1]]
-        other_twists = other[1][:, turned] * torch.tensor([1.0, -1.0], device=crops.device)
+        other_twists = other_twists[:, turned] * torch.tensor([1.0, -1.0], device=crops.device)
         return HybrikEstimate(
             self.places(seen, seen_mirrored),
             (twists + other_twists) / 2,
-            (betas + other[0]) / 2,
-            self.mean_scale(scale, other[2]),
-            (sigma + other[3][:, self.mirrored]) / 2,
+            (betas + other_betas) / 2,
+            self.mean_scale(scale, other_scale),
+            (sigma + other_sigma[:, self.mirrored]) / 2,
         )
 
     def _heads(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

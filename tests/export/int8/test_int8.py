@@ -13,38 +13,19 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from glnet_export.commands.main import app
-from glnet_export.engines.progress import quietly
-from glnet_export.int8 import stage
 from glnet_export.int8.cost import Int8Cost, cost, vertex_shift
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import photographed
-from glnet_export.int8.quantizer import Quantizer
-from glnet_export.int8.stage import Int8Graph, Trial
+from glnet_export.int8.quantizer import FOR_ENGINES, Quantizer, int8_layers
+from glnet_export.int8.stage import Trial
 from glnet_infer import BackendError, BundleError, ExportError, MeshRecoverer
 from glnet_infer.backends import kinds, open_backend
 from glnet_infer.bundle import Bundle
-from glnet_infer.bundle.manifest import Manifest
-from glnet_infer.bundle.records import INT8
+from glnet_infer.bundle.records import INT8, INT8_ENGINES
 from glnet_infer.contract import CropSpec
 from glnet_infer.detection import DEFAULT_DETECTOR
 from glnet_infer.onnxruntime_sessions import open_session, session_options
 from glnet_render import SyntheticSource
-
-
-def add_int8(shared_bundle, recovery, path, max_growth, random=False):
-    """A copy of the small bundle with an int8 graph, whose layers are chosen on two crops."""
-    shutil.copytree(shared_bundle, path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "TRIED", 2)
-        patch.setattr(stage, "MOST", 16)
-        graph = Int8Graph(recovery, random, Int8Options(crops=32, max_growth=max_growth))
-        graph.add_graph(path, Manifest.read(path), quietly).write(path)
-
-
-@pytest.fixture(scope="session")
-def int8_bundle(made_once, shared_bundle, small_recovery):
-    """The small bundle with an int8 graph; tests must not change it."""
-    return made_once("small-int8", lambda path: add_int8(shared_bundle, small_recovery, path, 1))
 
 
 def test_the_bundle_has_the_graph_and_what_it_costs(int8_bundle):
@@ -72,6 +53,27 @@ def quantized_layers(model):
         each.name.removesuffix(".weight_quantized") for each in model.graph.initializer
         if each.data_type == TensorProto.INT8 and each.name.endswith("weight_quantized")
     ]  # fmt: skip
+
+
+def test_the_graph_for_engines_is_what_tensorrt_takes(int8_bundle):
+    """Signed bytes about 0 and biases in float32; values are rounded where a convolution reads them, and nowhere else."""
+    record = Bundle.open(int8_bundle).manifest.graph_for(INT8_ENGINES)
+    model = onnx.load(int8_bundle / record.file.file)
+    constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for node in pairs:
+        zero_point = constants[node.input[2]]
+        assert zero_point.dtype == np.int8 and not zero_point.any()
+    weights = [node.input[0] for node in pairs if node.input[0] in constants]
+    assert {constants[name].dtype for name in weights} == {np.dtype(np.int8)}
+    assert len(weights) == len(quantized_layers(model)) == int8_layers(model) == record.int8_layers > 0
+    makers = {output: node for node in model.graph.node for output in node.output}
+    rounded = [makers[node.input[0]].op_type for node in pairs if node.op_type == "QuantizeLinear"]
+    assert "Relu" in rounded and "Conv" not in rounded
+    kept = tuple(f"network.{group}" for group in record.kept_in_float32)
+    assert kept and not [name for name in quantized_layers(model) if name.startswith(kept)]
+    assert record.parity["crops"] == 32 and record.parity["bounds"] == {"growth": 1}
+    assert record.parity["vertices_mean_mm"] > 0 and "dot_products" not in record.parity
 
 
 def test_it_is_run_by_name_alone(int8_bundle, photograph, person_boxes):
@@ -116,10 +118,9 @@ def test_a_processor_without_the_instructions_is_said(int8_bundle, monkeypatch, 
     assert ("VNNI" in kinds()["onnxruntime-int8"].state()) == slow
 
 
-def test_a_cost_beyond_the_bound_ends_the_export(shared_bundle, small_recovery, tmp_path):
+def test_a_cost_beyond_the_bound_ends_the_export(add_int8, tmp_path):
     with pytest.raises(ExportError, match="Int8 costs too much") as error:
-        # A growth below zero is kept by nobody.
-        add_int8(shared_bundle, small_recovery, tmp_path / "bundle", -0.5)
+        add_int8(tmp_path / "bundle", -0.5)  # a growth below zero is kept by nobody
     assert "mpjpe grows from" in error.value.why and "leave --int8 out" in error.value.fix
 
 
@@ -134,6 +135,10 @@ def test_the_command_asks_for_it(monkeypatch, tmp_path):
     arguments = ["--random-init", "demo", "-o", str(tmp_path / "b"), "--int8", "--int8-crops", "64"]
     CliRunner().invoke(app, [*arguments, "--max-int8-growth", "0.01", "--calibration", str(tmp_path)])
     assert asked["int8"] == Int8Options(tmp_path, 64, 0.01)
+    CliRunner().invoke(app, ["demo", "--int8", "-o", str(tmp_path / "b")])  # as many as its model card tells of
+    assert asked["int8"] == Int8Options(crops=1024) and asked["half"] is not None
+    CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "b")])
+    assert asked["int8"] is None
     refused = CliRunner().invoke(app, ["--random-init", "demo", "--int8-crops", "64"])
     assert refused.exit_code == 2 and "add --int8" in refused.output
 
@@ -214,6 +219,22 @@ def test_a_convolution_in_int8_is_off_by_its_steps(tmp_path):
     allowed = half_step * 3 * 255 + np.abs(weight).sum(axis=(1, 2, 3)) * 0.5 + 0.51 * output_step
     assert (np.abs(found - exact).max(axis=(0, 2, 3)) <= allowed).all()
     assert np.abs(found - exact).max() > 0
+
+
+def test_for_engines_factors_are_rounded_about_0_and_results_are_not(tmp_path):
+    """Against NumPy in float64."""
+    weight = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    model, crops, cameras = one_convolution(weight)
+    onnx.save(model, tmp_path / "float.onnx")
+    Quantizer(tmp_path / "float.onnx", ["layer"], crops, cameras).write(tmp_path / "int8.onnx", ["layer"], FOR_ENGINES)
+    session = open_session((tmp_path / "int8.onnx").read_bytes(), session_options(1))
+    (found,) = session.run(["y"], {"crops": crops, "cameras": cameras})
+    assert crops.max() == 255  # no pixel is halfway between two steps of 255 / 127
+    pixels = np.rint(crops / (255 / 127)) * (255 / 127)
+    steps = np.abs(weight).max(axis=(1, 2, 3), keepdims=True).astype(float) / 127
+    exact = np.einsum("oi,nhwi->nohw", (np.rint(weight / steps) * steps)[:, :, 0, 0], pixels)
+    # Three products of up to 255 x 3 in float32: their sums are off by some 1e-4.
+    np.testing.assert_allclose(found, exact, atol=2e-3, rtol=0)
 
 
 def test_errors_are_against_the_truth(demo_body):

@@ -161,7 +161,7 @@ def test_a_damaged_bundle_is_refused_before_anything_is_written(bundle, tmp_path
 
 
 def test_an_engine_is_served_with_what_the_server_needs(with_engines, run, tmp_path):
-    bundle = with_engines(RTX, {})
+    bundle = with_engines(RTX, {}, {"precision": "int8"})
     done = run(bundle, "-o", tmp_path / "repository", "--backend", "tensorrt")
     assert done.exit_code == 0, done.stderr
     assert "TensorRT 10.13.2" in done.stderr and "8.9" in done.stderr and "--server-tensorrt" in done.stderr
@@ -176,6 +176,7 @@ def test_an_engine_is_served_with_what_the_server_needs(with_engines, run, tmp_p
         ([], {}, "has none", "--flavor tensorrt"),
         ([RTX], {}, "model.trt0.engine is for TensorRT for RTX", "--flavor tensorrt"),
         ([{}, {"version": "10.14"}], {}, "model.trt0.engine (TensorRT 10.13.2", "--engine"),
+        ([{"precision": "int8"}], {}, "it has none but in int8, which is served by name", "--flavor tensorrt"),
         ([{}], {"engine": "model.trt7.engine"}, "there is no model.trt7.engine", "--flavor tensorrt"),
         ([{}, RTX], {"engine": "model.trt1.engine"}, "model.trt1.engine is for TensorRT for RTX", "--flavor tensorrt"),
         ([{"profile": (2, 4, 8)}], {}, "2 crops at least", "--batch 1:4:16"),
@@ -200,6 +201,7 @@ def test_an_engine_is_served_with_what_the_server_needs(with_engines, run, tmp_p
         "none",
         "RTX",
         "two",
+        "int8",
         "unknown",
         "named RTX",
         "no single crop",
@@ -219,7 +221,7 @@ def test_engines_that_triton_cannot_run_are_refused_with_what_to_build(with_engi
 
 
 def test_one_of_several_is_named(with_engines, tmp_path):
-    bundle = with_engines({}, {"version": "10.14"})
+    bundle = with_engines({}, {"version": "10.14", "precision": "int8"})
     options = RepositoryOptions(backend="tensorrt", engine="model.trt1.engine", most_crops=8)
     record = write_repository(bundle, tmp_path / "repository", options)
     assert record.served.most_crops == 8 and "10.14" in " ".join(record.needs)

@@ -127,15 +127,19 @@ def test_a_mirrored_crop_and_camera_give_the_mirrored_mesh(
     original = network.normalization(crops)
 
     def features(images):
-        which = "crop" if torch.equal(images, original) else "mirror"
-        assert which == "crop" or torch.equal(images, original.flip(3))
-        seen = answers[which][0]
+        first, second = images.chunk(2)
+        which = ("crop", "mirror") if torch.equal(first, original) else ("mirror", "crop")
+        assert torch.equal(second, first.flip(3)) and (which[0] == "crop" or torch.equal(second, original))
+        seen = torch.cat([answers[each][0] for each in which])
         return (seen.flatten(1) if "regression" in form else peaks(seen)), which
 
+    def heads(which):
+        return tuple(torch.cat([answers[each][part] for each in which]) for part in (2, 1, 3, 4))
+
     monkeypatch.setattr(network, "features", features)
-    monkeypatch.setattr(network, "_heads", lambda which: (answers[which][2], answers[which][1], *answers[which][3:]))
+    monkeypatch.setattr(network, "_heads", heads)
     if "regression" in form:
-        monkeypatch.setattr(network, "fc_coord", torch.nn.Identity())
+        monkeypatch.setitem(network._modules, "fc_coord", torch.nn.Identity())  # the network is shared
     with torch.no_grad():
         seen = recovery(crops, cameras)
         mirrored = recovery(crops.flip(2), cameras * torch.tensor([1.0, 1.0, -1.0, 1.0]))
@@ -154,6 +158,20 @@ def test_a_mirrored_crop_and_camera_give_the_mirrored_mesh(
     # It is the mesh of the person: it is off by what the answers are, a millimetre and 1 per cent of the scale.
     assert (seen.keypoints_2d - (places + 0.5) * CROP).abs().max() < 0.5  # crop pixels
     assert (seen.joints - seen.joints[:, :1] - truth + truth[:, :1]).norm(dim=-1).max() < 0.03
+
+
+@pytest.mark.parametrize("form", HYBRIK)
+def test_the_mirrored_crop_is_looked_at_in_the_same_pass(fabricated, random_crops, form):
+    """A graph whose weights are used twice keeps its batch norms, which int8 and TensorRT fold into convolutions."""
+    recovery, passes = fabricated(form, flip_test=True), []
+    layers = [each for each in recovery.network.modules() if isinstance(each, torch.nn.Conv2d)]
+    hooks = [each.register_forward_hook(lambda layer, images, _: passes.append((layer, len(images[0])))) for each in layers]
+    with torch.no_grad():
+        recovery(random_crops(1, CROP), torch.tensor([[4.0, 4.0, 0.0, 0.0]]))
+    for hook in hooks:
+        hook.remove()
+    assert {layer for layer, _ in passes} == set(layers) and len(passes) == len(layers)
+    assert all(crops == 2 for _, crops in passes)
 
 
 def test_the_flip_test_is_said_in_the_configuration(fabricated):

@@ -153,6 +153,25 @@ def test_tensorrts_engine_goes_before_rtxs(choice_of, install):
         assert backend.name == "tensorrt-rtx"
 
 
+def test_an_engine_in_int8_is_run_by_name_alone(choice_of, install, onnx_runtime):
+    install()
+    install("tensorrt_rtx")
+    onnx_runtime("CUDAExecutionProvider")
+    bundle = choice_of({"precision": "int8"}, {"flavor": "tensorrt-rtx"})
+    with open_backend("tensorrt", bundle) as backend:  # TensorRT's own would go first
+        assert backend.name == "tensorrt-rtx"
+    with open_backend("tensorrt-int8", bundle) as backend:
+        assert backend.name == "tensorrt-int8" and ", int8, " in repr(backend)
+    assert choose_backend(bundle).name == "tensorrt"
+    bundle = choice_of({"precision": "int8"})
+    assert choose_backend(bundle).name == "onnxruntime-cuda"
+    refused(lambda: open_backend("tensorrt", bundle), "has no TensorRT engine.", f"engine {bundle.directory}")
+    refused(lambda: open_backend("tensorrt-int8", choice_of({})), "no TensorRT engine in int8", "--precision int8")
+    bundle = choice_of({"precision": "int8"}, gpu="8.6")
+    error = refused(lambda: open_backend("tensorrt-int8", bundle), "does not fit")
+    assert f"glnet-export engine {bundle.directory} --precision int8" in error.fix
+
+
 def test_of_several_engines_that_do_not_fit_each_says_why(choice_of, install):
     install("tensorrt_rtx", "1.6.0.1")
     bundle = choice_of({}, {"flavor": "tensorrt-rtx"})
