@@ -10,8 +10,8 @@ from glnet.recovery import MeshRecovery
 from glnet_export.bf16.cut import cut_of
 from glnet_export.bf16.options import Bf16Options
 from glnet_export.engines.progress import Stage
-from glnet_export.int8.cost import answers, cost
 from glnet_export.mixed import half_layer_names, mixed_copy
+from glnet_export.narrow_cost import answers, cost
 from glnet_infer.backends import Backend, Outputs, open_backend
 from glnet_infer.backends.openvino import OpenVinoBackend, check_precision
 from glnet_infer.bundle import Bundle

@@ -15,11 +15,11 @@ from torch import nn
 
 from glnet.recovery import MeshRecovery
 from glnet_export.engines.progress import Stage
-from glnet_export.int8.cost import Int8Cost, answers, cost, vertex_shift
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import MOST, photographed
 from glnet_export.int8.quantizer import FOR_CPUS, FOR_ENGINES, Form, Quantizer, int8_layers
 from glnet_export.mixed import mixed_copy
+from glnet_export.narrow_cost import Int8Cost, answers, cost, vertex_shift
 from glnet_infer.backends import Outputs
 from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
 from glnet_infer.bundle import Bundle, record_file

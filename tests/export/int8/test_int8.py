@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from glnet_export.commands.main import app
-from glnet_export.int8.cost import Int8Cost, cost, vertex_shift
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import photographed
 from glnet_export.int8.quantizer import FOR_ENGINES, Quantizer, int8_layers
 from glnet_export.int8.stage import Trial
+from glnet_export.narrow_cost import Int8Cost, cost, vertex_shift
 from glnet_infer import BackendError, BundleError, ExportError, MeshRecoverer
 from glnet_infer.backends import kinds, open_backend
 from glnet_infer.bundle import Bundle
