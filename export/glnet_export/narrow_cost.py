@@ -1,4 +1,4 @@
-"""What int8 costs: distances from float32, and errors of both on rendered persons, whose truth is known."""
+"""What int8 or bfloat16 costs: distances from float32, and errors of both on rendered persons, whose truth is known."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,14 +17,14 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Int8Cost:
-    """Int8 beside float32 on the same rendered crops.
+class NarrowCost:
+    """A narrow graph beside float32 on the same rendered crops.
 
     Attributes:
         crops: How many.
         vertices_mean_mm: Mean distance of vertices from float32's, both relative to their root joint, over all crops.
         pixel_agreement: Share of crops that choose the same pixel.
-        mpjpe_mm: Mean error of float32 and of int8: SMPL's 24 joints, rooted at the pelvis.
+        mpjpe_mm: Mean error of float32 and of the narrow graph: SMPL's 24 joints, rooted at the pelvis.
         pa_mpjpe_mm: The same after Procrustes alignment.
         pve_mm: Mean error of vertices, rooted at the pelvis.
     """
@@ -75,8 +75,8 @@ def vertex_shift(found: Outputs, reference: Outputs) -> float:
     return 1000 * float(np.linalg.norm(relative[0] - relative[1], axis=-1).mean())
 
 
-def cost(found: Outputs, reference: Outputs, persons: SyntheticSample, body: Body) -> Int8Cost:
-    """Compare the answers of int8 with those of float32 and with the truth."""
+def cost(found: Outputs, reference: Outputs, persons: SyntheticSample, body: Body) -> NarrowCost:
+    """Compare the answers of a narrow graph with those of float32 and with the truth."""
     with torch.no_grad():
         true_vertices, true_joints = body.pose(persons.rotations, persons.betas)
     true_joints = true_joints[:, :BODY_JOINTS]
@@ -87,7 +87,7 @@ def cost(found: Outputs, reference: Outputs, persons: SyntheticSample, body: Bod
         errors["pa_mpjpe_mm"].append(pa_mpjpe(joints, true_joints).mean().item())
         errors["pve_mm"].append(pve(vertices, true_vertices, joints[:, 0], true_joints[:, 0]).mean().item())
     same = (found["reference_pixel"] == reference["reference_pixel"]).all(1)
-    return Int8Cost(
+    return NarrowCost(
         crops=len(same),
         vertices_mean_mm=vertex_shift(found, reference),
         pixel_agreement=float(same.mean()),

@@ -19,7 +19,7 @@ from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import MOST, photographed
 from glnet_export.int8.quantizer import FOR_CPUS, FOR_ENGINES, Form, Quantizer, int8_layers
 from glnet_export.mixed import mixed_copy
-from glnet_export.narrow_cost import Int8Cost, answers, cost, vertex_shift
+from glnet_export.narrow_cost import NarrowCost, answers, cost, vertex_shift
 from glnet_infer.backends import Outputs
 from glnet_infer.backends.onnxruntime import OnnxRuntimeBackend
 from glnet_infer.bundle import Bundle, record_file
@@ -206,7 +206,7 @@ class Trial:
             kept.append(rest.pop(0))
         return kept
 
-    def cost(self, kept: Collection[str], persons: SyntheticSample, recovery: MeshRecovery) -> Int8Cost:
+    def cost(self, kept: Collection[str], persons: SyntheticSample, recovery: MeshRecovery) -> NarrowCost:
         """What the graph costs that has all groups but these in int8; it is written so."""
         return cost(self._answers(kept, persons), self._float32(persons), persons, recovery.body)
 

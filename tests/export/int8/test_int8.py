@@ -17,7 +17,7 @@ from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import photographed
 from glnet_export.int8.quantizer import FOR_ENGINES, Quantizer, int8_layers
 from glnet_export.int8.stage import Trial
-from glnet_export.narrow_cost import Int8Cost, cost, vertex_shift
+from glnet_export.narrow_cost import NarrowCost, cost, vertex_shift
 from glnet_infer import BackendError, BundleError, ExportError, MeshRecoverer
 from glnet_infer.backends import kinds, open_backend
 from glnet_infer.bundle import Bundle
@@ -171,7 +171,7 @@ class Stubbed(Trial):
 
     def cost(self, kept, persons, recovery):
         grown = 100 + sum(self.growth[group] for group in self.growth if group not in kept)
-        return Int8Cost(8, 1.0, 1.0, (100, grown), (100, 100), (100, 100))
+        return NarrowCost(8, 1.0, 1.0, (100, grown), (100, 100), (100, 100))
 
 
 def test_the_most_harmful_layers_stay_in_float32_until_the_bound_holds():
@@ -259,7 +259,7 @@ def test_errors_are_against_the_truth(demo_body):
 
 
 def test_growth_is_a_share_of_float32s_error():
-    found = Int8Cost(8, 1.0, 1.0, (100, 103), (50, 50), (200, 199))
+    found = NarrowCost(8, 1.0, 1.0, (100, 103), (50, 50), (200, 199))
     assert not found.misses(0.031)
     assert [miss.split()[0] for miss in found.misses(0.029)] == ["mpjpe"]
     broken = dataclasses.replace(found, pve_mm=(200, float("nan")))
