@@ -50,15 +50,22 @@ def unheard() -> Iterator[list[str]]:
         yield []
 
 
+_DECODERS = (
+    *(b"Corrupt JPEG", b"Premature end of JPEG", b"Invalid SOS", b"Inconsistent progression", b"Unknown Adobe"),
+    *(b"Warning: unknown JFIF", b"Application transferred", b"Unsupported marker", b"Warning, unknown"),
+    *(b"libpng ", b"TIFF", b"[ WARN:", b"[ERROR:", b"[ INFO:", b"[WARNING]", b"[ERROR]", b"[INFO]"),
+)
+"""How lines of libjpeg, libpng, libtiff, OpenJPEG and OpenCV begin."""
+
 _hearing = Lock()
 
 
 @contextmanager
 def overheard() -> Iterator[list[str]]:
-    """Lines that C libraries write to stderr inside the block, after it; they are not shown.
+    """Lines that C libraries write to stderr inside the block, after it; decoders' are not shown.
 
-    libjpeg tells of damage in no other way. The whole process's stderr is turned for that long: for command lines, whose
-    other threads say nothing meanwhile.
+    libjpeg tells of damage in no other way. The whole process's stderr is turned for that long, for command lines alone.
+    What another thread says meanwhile comes out at the end of the block.
     """
     heard: list[str] = []
     with _hearing:
@@ -76,5 +83,15 @@ def overheard() -> Iterator[list[str]]:
                 os.close(stderr)
             if file is not None:
                 file.seek(0)
-                heard += file.read(_MOST).decode(errors="replace").splitlines()
+                said = file.read(_MOST).splitlines(keepends=True)
+                heard += [line.decode(errors="replace").rstrip("\r\n") for line in said]
+                if stderr is not None:
+                    _show(b"".join(line for line in said if not line.startswith(_DECODERS)))
                 file.close()
+
+
+def _show(text: bytes) -> None:
+    """Write to stderr what was said there."""
+    with suppress(OSError):
+        while text:
+            text = text[os.write(2, text) :]

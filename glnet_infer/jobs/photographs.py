@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -24,10 +26,14 @@ from glnet_infer.results.meshes import Meshes
 
 OVERLAY_SUFFIX = ".overlay.jpg"
 MOST_PIXELS = 100_000_000
-"""Pixels of photographs that are held; three bytes each. One more is read before those are let go."""
+"""Pixels of photographs that are held; three bytes each. One more is read before those are let go, and each writer has an
+overlay of its own."""
 
 AHEAD = 2
 """Photographs that the detector looks at before their turn: one in work, and one that is done when it is asked for."""
+
+MOST_WRITERS = 4
+"""Threads that draw and write files."""
 
 Result = TypeVar("Result")
 
@@ -76,7 +82,7 @@ class _Photograph:
         image: H x W x 3, BGR.
         boxes: Boxes of its persons; None where the detector finds them.
         entry: Its results.
-        found: Waits for what the detector finds; None where it does not look.
+        found: What the detector finds; None where it does not look.
         scores: The detector's, once they are known.
     """
 
@@ -84,7 +90,7 @@ class _Photograph:
     image: NDArray[np.uint8]
     boxes: ArrayLike | None
     entry: dict[str, Any]
-    found: Callable[[], Detections] | None
+    found: Future[Detections] | None
     scores: list[float] | None = None
 
     @property
@@ -96,17 +102,17 @@ class PhotographWork:
     """Photographs one after the other, their crops run in batches across them. A failure is one photograph's alone.
 
     With several threads, the detector looks at the next photographs and the files of the last batch are drawn and written
-    beside the network's work. Reading, and all that is told, stays in the caller's thread: while a photograph is read,
-    nobody else may write to stderr.
+    beside the network's work. Reading, and all that is told, stays in the caller's thread.
 
-    Use it in a ``with`` statement: leaving it waits for what is being written, and drops the rest.
+    Use it in a ``with`` statement: leaving it waits for what is being written, tells of it, and drops the rest.
 
     Args:
         recoverer: What recovers persons.
         detector: What finds persons where boxes are not given; None: one person fills such an image.
         wanted: What is wanted.
         told: Who is told what happens.
-        threads: Threads that may work at a time; 1: the caller's alone.
+        threads: 1: all is done in the caller's thread. More: the detector has one, and files have as many, up to
+            :data:`MOST_WRITERS`.
 
     Attributes:
         entries: The results of each photograph, or its error, as ``--json`` prints them.
@@ -123,18 +129,23 @@ class PhotographWork:
         self._wanted = wanted
         self._told = told
         self._looking = ThreadPoolExecutor(1, "glnet-detector") if threads > 1 else None
-        self._writing = ThreadPoolExecutor(threads, "glnet-files") if threads > 1 else None
+        self._writing = ThreadPoolExecutor(min(threads, MOST_WRITERS), "glnet-files") if threads > 1 else None
         self._looked_at: deque[_Photograph] = deque()
         self._waiting: list[tuple[_Photograph, Persons]] = []
-        self._written: deque[tuple[_Photograph, Callable[[], None]]] = deque()
+        self._written: deque[tuple[_Photograph, Future[None]]] = deque()
 
     def __enter__(self) -> PhotographWork:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         for pool in (self._looking, self._writing):
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
+        if not isinstance(error, BrokenPipeError):  # then nobody reads the results any more
+            self._written = deque(each for each in self._written if not each[1].cancelled())
+            self._tell_written()
 
     def add(self, path: Path, boxes: Any) -> None:
         """Read a photograph and let its persons be found; run those that wait where it does not fit beside them.
@@ -165,11 +176,12 @@ class PhotographWork:
 
     def _take(self) -> None:
         """Let the next photograph's persons wait for the network; run those before where they do not fit beside them."""
+        self._tell_written(wait=False)
         photograph = self._looked_at.popleft()
         with self._reported(photograph.path, photograph.entry):
             given = photograph.boxes
             if photograph.found is not None:
-                found = photograph.found().best(self._wanted.most)
+                found = photograph.found.result().best(self._wanted.most)
                 given, photograph.scores = found.boxes, found.scores.tolist()
                 if not len(found):
                     self._told.say(f"{photograph.path}: nobody was found; a lower --detector-threshold finds more")
@@ -210,13 +222,15 @@ class PhotographWork:
         if self._writing is None:
             self._tell_written()
 
-    def _tell_written(self) -> None:
-        """Wait for the files of the last batch, and tell of them."""
-        while self._written:
-            photograph, files = self._written.popleft()
+    def _tell_written(self, wait: bool = True) -> None:
+        """Tell of the files of the last batch: of all, or in order of those that are written already."""
+        while self._written and (wait or self._written[0][1].done()):
+            photograph, files = self._written[0]
+            wait_for([files])  # who is interrupted here tells of it on the way out
+            self._written.popleft()
             with self._reported(photograph.path, photograph.entry):
                 try:
-                    files()
+                    files.result()
                 finally:
                     # When all are written: a reader who has read enough costs none of them.
                     self._told.written(photograph.entry["files"])
@@ -253,6 +267,13 @@ class PhotographWork:
         entry["warnings"] += notes
 
 
-def _begun(pool: Executor | None, work: Callable[[], Result]) -> Callable[[], Result]:
-    """What waits for the result of work that was begun in a pool; without one, what does the work."""
-    return work if pool is None else pool.submit(work).result
+def _begun(pool: Executor | None, work: Callable[[], Result]) -> Future[Result]:
+    """Work that was begun in a pool; without one, it is done here and now."""
+    if pool is not None:
+        return pool.submit(work)
+    future: Future[Result] = Future()
+    try:
+        future.set_result(work())
+    except Exception as error:  # raised where the result is asked for
+        future.set_exception(error)
+    return future
