@@ -165,6 +165,39 @@ def test_failures_carry_openvinos_words_and_nothing_else_fails(opened, count):
     assert done
 
 
+RUNS_OUT = """
+import sys, types
+import numpy as np
+from glnet_infer import BackendError
+from glnet_infer.backends.openvino import OpenVinoBackend, graphs
+from glnet_infer.bundle import Bundle
+backend, calls = OpenVinoBackend(Bundle.open(sys.argv[1]), 2), []
+given = np.zeros((9, 256, 256, 3), np.uint8), np.ones((9, 4), np.float32)
+before = backend.run(*given)["vertices"]
+def array(data):
+    calls.append(data.shape)
+    if len(calls) == 2:
+        raise MemoryError("Unable to allocate 2 MiB")
+    return np.array(data)
+graphs.np = types.SimpleNamespace(array=array)
+try:
+    backend.run(*given)
+except BackendError as error:
+    print(error.what, error.why, error.fix, sep="|", flush=True)
+assert np.array_equal(backend.run(*given)["vertices"], before)
+"""
+
+
+def test_a_copy_without_memory_ends_one_call_and_not_the_process(kept):
+    """Copies are made in threads of OpenVINO's, where an exception would abort the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS_OUT, str(kept)], capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+    assert done.returncode == 0, done
+    what, why, fix = done.stdout.split("|")
+    assert what == "openvino failed on 9 crops." and "allocate 2 MiB" in why and "free memory if it ran out" in fix
+
+
 def test_a_closed_one_says_so_and_closes_twice(opened):
     backend = OpenVinoBackend(opened, 1)
     backend.close()
