@@ -67,7 +67,6 @@ class CompiledGraph:
             # Two processes would tie their threads to the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._model: Any = None
         self._one = self._compiled(1)
         self._outputs = tuple(outputs)
         self.members = min(int(self._one.get_property(_THREADS)), USUAL_BATCH_SIZE)
@@ -118,11 +117,13 @@ class CompiledGraph:
         return found
 
     def _compiled(self, streams: int) -> Any:
-        """The graph for so many crops side by side, from what is kept or else from the file that was checked."""
+        """The graph for so many crops side by side, from what is kept or else from the file that was checked.
+
+        The model is read again for the second number: held until then, it would take the weights' memory twice.
+        """
         settings = {**self._settings, "NUM_STREAMS": streams}
-        compiled = self._kept(settings) if self._model is None else self._compile(settings)
+        compiled = self._kept(settings)
         if compiled is None:
-            self._model = self._source.read(self._part)
             compiled = self._compile(settings)
             if self._cache is not None:
                 content = compiled.export_model().getvalue()
@@ -137,23 +138,25 @@ class CompiledGraph:
         return compiled
 
     def _compile(self, settings: Mapping[str, Any]) -> Any:
+        model = self._source.read(self._part)
         try:
-            return self._core.compile_model(self._model, "CPU", settings)
+            return self._core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO's exceptions share no base class but this
             raise self._source.refused(error) from error
 
     def _kept(self, settings: Mapping[str, Any]) -> Any:
         """What an earlier start compiled; None where there is nothing that can be used."""
-        content = b"" if self._cache is None else self._cache.read()
-        digest, content = content[:_DIGEST], content[_DIGEST:]
-        if not digest or digest != self._digest(content):
-            return None
-        try:
-            compiled = self._core.import_model(content, "CPU", settings)
-        except Exception:  # it is compiled anew then
-            return None
-        self._source.check_compiled(compiled, self._part)
-        return compiled
+        for kept in () if self._cache is None else self._cache.contents():
+            digest, content = kept[:_DIGEST], kept[_DIGEST:]
+            if digest != self._digest(content):
+                continue
+            try:
+                compiled = self._core.import_model(content, "CPU", settings)
+            except Exception:  # it is compiled anew then
+                continue
+            self._source.check_compiled(compiled, self._part)
+            return compiled
+        return None
 
     def _digest(self, content: bytes) -> bytes:
         """Tells what was compiled by another version, and what is damaged."""
