@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from glnet_infer.bundle import Bundle
@@ -31,13 +32,15 @@ class CacheFile:
         self._name, self._what = name, what
         self._directories = [directory] if directory else [bundle.directory / CACHE_FOLDER, *_users_cache()]
 
-    def read(self) -> bytes:
-        """The content, empty where there is none."""
+    def contents(self) -> Iterator[bytes]:
+        """What each directory has, read when it is asked for: a bundle that cannot be written may have what is outdated."""
         for directory in self._directories:
             path = directory / self._name
-            with contextlib.suppress(BackendError):
-                return read_file(path, BackendError, what=f"{path} was not read.", fix="", largest=LARGEST_CACHE)
-        return b""
+            try:
+                content = read_file(path, BackendError, what=f"{path} was not read.", fix="", largest=LARGEST_CACHE)
+            except BackendError:
+                continue
+            yield content
 
     def write(self, content: bytes) -> None:
         """Replace the content as a whole; where no directory can be written, say so and go on: it only costs time.

@@ -1,6 +1,7 @@
 """A run without options: what it says before, and what it leaves out."""
 
 import dataclasses
+import importlib.metadata
 import json
 import sys
 
@@ -171,6 +172,23 @@ def test_a_backend_of_another_package_has_a_row(bench, small, shared_bundle, tmp
     assert document["backends"]["other"]["description"] == "another's engine"
     assert document["rows"]["batch/1"]["other"]["times"]["network"]
     assert document["machine"]["versions"]["pytest"]
+
+
+@pytest.mark.parametrize("name", ["openvino-x", "onnxruntime-x"])
+def test_a_name_alone_makes_no_backend_a_product(name, shared_bundle, monkeypatch):
+    """Another package's may begin like one of this library's, where the product is not installed."""
+    from glnet_bench.runners.registry import Options, open_runner
+    from glnet_infer.bundle import Bundle
+
+    def missing(*_):
+        raise importlib.metadata.PackageNotFoundError("it was asked for")
+
+    ours = registry.kinds()["onnxruntime-cpu"]
+    table = {**registry.kinds(), name: BackendKind(name, "another's engine", ours.open, lambda: "available")}
+    for module in ("glnet_infer.backends.registry", "glnet_bench.runners.registry"):
+        monkeypatch.setattr(f"{module}.kinds", lambda: table)
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    assert open_runner(name, Bundle.open(shared_bundle), Options(threads=1)).description == "another's engine"
 
 
 def test_an_obstacle_that_shows_is_no_reason_to_start_a_process(shared_bundle, monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,8 @@ import pytest
 from glnet_infer import BackendError, BundleError, MeshRecoverer
 from glnet_infer.backends import kinds, open_backend
 from glnet_infer.backends.openvino import OpenVinoBackend
-from glnet_infer.backends.openvino.library import describe, import_openvino
+from glnet_infer.backends.openvino.library import core, describe, import_openvino
+from glnet_infer.backends.openvino.models import GraphModel
 from glnet_infer.bundle import Bundle
 from glnet_infer.contract import GRAPH_OUTPUTS
 
@@ -84,7 +86,7 @@ def test_it_is_asked_for_float32_and_says_so(opened, calls, tmp_path):
         assert "model.onnx in f32" in repr(backend)
     with contextlib.closing(OpenVinoBackend(opened, 2, cache_directory=tmp_path)) as backend:
         backend.run(*crops(2))
-    assert [name for name, _ in calls] == ["compile_model"] * 2 + ["import_model"] * 2
+    assert [name for name, _ in calls] == ["compile_model"] + ["import_model"] * 3
     assert [settings["INFERENCE_PRECISION_HINT"] for _, settings in calls] == ["f32"] * 4
     assert [settings["NUM_STREAMS"] for _, settings in calls] == [1, 2] * 2
     # Processes side by side would tie their threads to the same cores.
@@ -165,6 +167,39 @@ def test_failures_carry_openvinos_words_and_nothing_else_fails(opened, count):
     assert done
 
 
+RUNS_OUT = """
+import sys, types
+import numpy as np
+from glnet_infer import BackendError
+from glnet_infer.backends.openvino import OpenVinoBackend, graphs
+from glnet_infer.bundle import Bundle
+backend, calls = OpenVinoBackend(Bundle.open(sys.argv[1]), 2), []
+given = np.zeros((9, 256, 256, 3), np.uint8), np.ones((9, 4), np.float32)
+before = backend.run(*given)["vertices"]
+def array(data):
+    calls.append(data.shape)
+    if len(calls) == 2:
+        raise MemoryError("Unable to allocate 2 MiB")
+    return np.array(data)
+graphs.np = types.SimpleNamespace(array=array)
+try:
+    backend.run(*given)
+except BackendError as error:
+    print(error.what, error.why, error.fix, sep="|", flush=True)
+assert np.array_equal(backend.run(*given)["vertices"], before)
+"""
+
+
+def test_a_copy_without_memory_ends_one_call_and_not_the_process(kept):
+    """Copies are made in threads of OpenVINO's, where an exception would abort the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS_OUT, str(kept)], capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+    assert done.returncode == 0, done
+    what, why, fix = done.stdout.split("|")
+    assert what == "openvino failed on 9 crops." and "allocate 2 MiB" in why and "free memory if it ran out" in fix
+
+
 def test_a_closed_one_says_so_and_closes_twice(opened):
     backend = OpenVinoBackend(opened, 1)
     backend.close()
@@ -180,6 +215,39 @@ def test_what_is_closed_is_freed(opened):
     backend.close()
     gc.collect()
     assert graph() is None
+
+
+def test_models_are_not_held_beside_what_was_compiled(opened, calls, monkeypatch):
+    read, own = [], GraphModel.read
+
+    def noted(self, part):
+        model = own(self, part)
+        read.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(GraphModel, "read", noted)
+    with contextlib.closing(OpenVinoBackend(opened, 2, keep=False)) as backend:
+        alone = np.concatenate([backend.run(*(each[i : i + 1] for each in crops(4)))["vertices"] for i in range(4)])
+        gc.collect()
+        assert len(read) == 1 and read[0]() is None
+        np.testing.assert_allclose(backend.run(*crops(4))["vertices"], alone, atol=5e-5)  # metres; sums in another order
+        gc.collect()
+        assert not any(model() for model in read)
+
+
+def test_threads_that_come_at_once_get_one_core(monkeypatch):
+    made = []
+
+    def slow():
+        time.sleep(0.2)
+        made.append(object())
+        return made[-1]
+
+    monkeypatch.setattr(openvino, "Core", slow)
+    monkeypatch.setattr("glnet_infer.backends.openvino.library._cores", [])
+    with ThreadPoolExecutor(8) as workers:
+        found = list(workers.map(lambda _: core(), range(8)))
+    assert len(made) == 1 and all(each is made[0] for each in found)
 
 
 ENDS = """
@@ -250,6 +318,14 @@ class TestWhatIsKept:
         OpenVinoBackend(Bundle.open(bundle), 1)
         assert len(list((tmp_path / "user-cache/glnet-infer").iterdir())) == 1
 
+    def test_what_does_not_fit_in_the_bundle_hides_nothing_of_the_users(self, bundle, calls, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+        shutil.copytree(bundle / "cache", tmp_path / "user-cache/glnet-infer")
+        [file] = (bundle / "cache").iterdir()
+        file.write_bytes(b"outdated")
+        OpenVinoBackend(Bundle.open(bundle), 1)
+        assert [name for name, _ in calls] == ["import_model"] and file.read_bytes() == b"outdated"
+
     def test_nothing_is_kept_where_that_is_not_wanted(self, bundle, calls):
         shutil.rmtree(bundle / "cache")
         OpenVinoBackend(Bundle.open(bundle), 1, keep=False)
@@ -264,8 +340,10 @@ def test_the_graph_that_was_checked_is_the_one_that_runs(kept, tmp_path):
     assert len(OpenVinoBackend(opened, 1).run(*crops(1))["vertices"]) == 1
 
 
-def test_a_graph_that_is_written_over_is_refused(kept, tmp_path):
-    bundle = shutil.copytree(kept, tmp_path / "bundle", ignore=shutil.ignore_patterns("cache"))
+@pytest.mark.parametrize("left_out", ["cache", "nothing"])
+def test_a_graph_that_is_written_over_is_refused(kept, tmp_path, left_out):
+    """Also where what was compiled of it before is kept."""
+    bundle = shutil.copytree(kept, tmp_path / "bundle", ignore=shutil.ignore_patterns(left_out))
     opened = Bundle.open(bundle)
     with (bundle / "model.onnx").open("r+b") as file:
         file.seek(1000)

@@ -105,9 +105,9 @@ def open_runner(name: str, bundle: Bundle, options: Options) -> Runner:
 
 def _description(kind: BackendKind) -> str:
     """What runs a backend of the CPU, with its version."""
-    if kind.name.startswith("onnxruntime-"):
+    if "onnxruntime" in kind.packages:
         return f"ONNX Runtime {import_onnxruntime().__version__}"
-    return f"OpenVINO {importlib.metadata.version('openvino')}" if kind.name.startswith("openvino") else kind.runs
+    return f"OpenVINO {importlib.metadata.version('openvino')}" if "openvino" in kind.packages else kind.runs
 
 
 def open_product(name: str, bundle: Bundle, options: Options) -> Backend:

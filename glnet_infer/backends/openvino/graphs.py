@@ -6,6 +6,7 @@ import hashlib
 import platform
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,6 @@ class CompiledGraph:
             # Two processes would tie their threads to the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._model: Any = None
         self._one = self._compiled(1)
         self._outputs = tuple(outputs)
         self.members = min(int(self._one.get_property(_THREADS)), USUAL_BATCH_SIZE)
@@ -91,13 +91,12 @@ class CompiledGraph:
         except IndexError:  # as many as threads that call at once
             request = self._one.create_infer_request()
         request.infer(feed, share_outputs=True)
-        found: Outputs = {}
-        _take(request, (self._outputs, found))
+        found = _copied(request, self._outputs)
         self._idle.append(request)  # one that failed is not used again
         return found
 
     def _side_by_side(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[Outputs]:
-        slots: list[Outputs] = [{} for _ in feeds]
+        slots = [_Slot(self._outputs) for _ in feeds]
         with self._queueing:  # two would take twice the threads and the memory
             queue, self._queue = self._queue, None  # one that failed may wait for ever for the request that did
             if queue is None:
@@ -105,21 +104,26 @@ class CompiledGraph:
                 queue.set_callback(_take)
             try:
                 for slot, feed in zip(slots, feeds, strict=True):
-                    queue.start_async(feed, (self._outputs, slot))
+                    queue.start_async(feed, slot)
             finally:
                 queue.wait_all()
             self._queue = queue
-        found = [dict(slot) for slot in slots]
+        error = next((slot.error for slot in slots if slot.error is not None), None)
+        found = [slot.found for slot in slots]
         for slot in slots:
-            slot.clear()  # the queue holds the last ones
+            slot.found, slot.error = {}, None  # the queue holds the last ones
+        if error is not None:
+            raise error
         return found
 
     def _compiled(self, streams: int) -> Any:
-        """The graph for so many crops side by side, from what is kept or else from the file that was checked."""
+        """The graph for so many crops side by side, from what is kept or else from the file that was checked.
+
+        The model is read again for the second number: held until then, it would take the weights' memory twice.
+        """
         settings = {**self._settings, "NUM_STREAMS": streams}
-        compiled = self._kept(settings) if self._model is None else self._compile(settings)
+        compiled = self._kept(settings)
         if compiled is None:
-            self._model = self._source.read(self._part)
             compiled = self._compile(settings)
             if self._cache is not None:
                 content = compiled.export_model().getvalue()
@@ -134,23 +138,25 @@ class CompiledGraph:
         return compiled
 
     def _compile(self, settings: Mapping[str, Any]) -> Any:
+        model = self._source.read(self._part)
         try:
-            return self._core.compile_model(self._model, "CPU", settings)
+            return self._core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO's exceptions share no base class but this
             raise self._source.refused(error) from error
 
     def _kept(self, settings: Mapping[str, Any]) -> Any:
         """What an earlier start compiled; None where there is nothing that can be used."""
-        content = b"" if self._cache is None else self._cache.read()
-        digest, content = content[:_DIGEST], content[_DIGEST:]
-        if not digest or digest != self._digest(content):
-            return None
-        try:
-            compiled = self._core.import_model(content, "CPU", settings)
-        except Exception:  # it is compiled anew then
-            return None
-        self._source.check_compiled(compiled, self._part)
-        return compiled
+        for kept in () if self._cache is None else self._cache.contents():
+            digest, content = kept[:_DIGEST], kept[_DIGEST:]
+            if digest != self._digest(content):
+                continue
+            try:
+                compiled = self._core.import_model(content, "CPU", settings)
+            except Exception:  # it is compiled anew then
+                continue
+            self._source.check_compiled(compiled, self._part)
+            return compiled
+        return None
 
     def _digest(self, content: bytes) -> bytes:
         """Tells what was compiled by another version, and what is damaged."""
@@ -160,18 +166,40 @@ class CompiledGraph:
         return digest.digest()
 
 
-def _take(request: Any, wanted: tuple[tuple[str, ...], Outputs]) -> None:
-    """Copy what a request found, whose memory is used again.
+@dataclass(slots=True)
+class _Slot:
+    """Where a queue leaves what a request found.
 
-    A queue calls and frees it in a thread of OpenVINO's. A closure might free the graph, which waits for that thread.
+    Attributes:
+        names: Names of the outputs.
+        found: Copies of them.
+        error: Why they were not copied.
+    """
+
+    names: tuple[str, ...]
+    found: Outputs = field(default_factory=dict)
+    error: BaseException | None = None
+
+
+def _take(request: Any, slot: _Slot) -> None:
+    """Copy what a request of a queue found. The process is aborted where this raises.
+
+    The queue calls and frees it in a thread of OpenVINO's. A closure might free the graph, which waits for that thread; so
+    might the frames of a traceback.
 
     Args:
         request: The request.
-        wanted: Names of outputs, and where they go.
+        slot: Where its outputs go.
     """
-    names, found = wanted
-    for name in names:
-        found[name] = np.array(request.get_tensor(name).data)
+    try:
+        slot.found = _copied(request, slot.names)
+    except BaseException as error:
+        slot.error = error.with_traceback(None)
+
+
+def _copied(request: Any, names: Sequence[str]) -> Outputs:
+    """Copies of what a request found, whose memory is used again."""
+    return {name: np.array(request.get_tensor(name).data) for name in names}
 
 
 def processor() -> str:

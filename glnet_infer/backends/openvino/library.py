@@ -11,7 +11,7 @@ from glnet_infer.forks import HomeProcess, keep_for_ever
 
 _TELEMETRY = "openvino_telemetry"
 
-_importing = threading.Lock()
+_importing, _making = threading.Lock(), threading.Lock()
 
 _cores: list[tuple[HomeProcess, Any]] = []
 """The core and the process that made it; nothing before the first is made."""
@@ -58,11 +58,13 @@ def core() -> Any:
     Raises:
         BackendError: As for :func:`import_openvino`.
     """
-    if not _cores or not _cores[0][0].is_here:  # a forked child makes its own: threads of its parent's are not there
-        made = import_openvino().Core()
-        keep_for_ever(made)
-        _cores[:] = [(HomeProcess(), made)]
-    return _cores[0][1]
+    openvino = import_openvino()
+    with _making:
+        if not _cores or not _cores[0][0].is_here:  # a forked child makes its own: threads of its parent's are not there
+            made = openvino.Core()
+            keep_for_ever(made)
+            _cores[:] = [(HomeProcess(), made)]
+        return _cores[0][1]
 
 
 def check_precision(name: str) -> None:

@@ -34,7 +34,7 @@ class Part:
 
 
 class GraphModel:
-    """A graph that is read when it is first compiled, from the file that was checked.
+    """A graph that is read whenever it is compiled, from the file that was checked.
 
     Args:
         file: The ONNX file.
@@ -49,7 +49,6 @@ class GraphModel:
         self._file, self._check = file, check
         self.path: Path = file.path
         self.sha256 = file.record.sha256
-        self._model: Any = None
 
     def read(self, part: Part | None) -> Any:
         """The graph of one crop, or a part of it: OpenVINO is faster with sides that it knows.
@@ -58,12 +57,11 @@ class GraphModel:
             BundleError: It is no graph that is run, not the promised one, or has no such tensors to cut at.
             BackendError: OpenVINO refuses it.
         """
-        if self._model is None:
-            self._model = self._whole()
+        model = self._whole()
         if part is None:
-            return self._model
+            return model
         try:
-            return _cut(self._model.clone(), part)
+            return _cut(model, part)
         except KeyError as error:
             raise BundleError(
                 f"{self.path} cannot be cut where the manifest says.",
@@ -89,11 +87,14 @@ class GraphModel:
         return model
 
     def check_compiled(self, compiled: Any, part: Part | None) -> None:
-        """Compare what an earlier start compiled with the manifest. A first part has none of the outputs to compare.
+        """Compare what an earlier start compiled, and the file itself, with the manifest.
+
+        A first part has none of the outputs to compare.
 
         Raises:
             BundleError: They differ.
         """
+        self._file.read()
         if part is None or not part.first:
             cut = () if part is None else part.tensors
             inputs = [each for each in map(_of_any_crops, compiled.inputs) if each.name not in cut]

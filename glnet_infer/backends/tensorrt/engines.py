@@ -136,10 +136,9 @@ class LoadedEngine:
             kinds = self._trt.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = kinds.NONE
         self._cache = config.create_runtime_cache()
-        self._known_kernels = self._cache_file.read()
-        if self._known_kernels:
-            # False says: of another version, GPU or driver. The cache stays empty then, and its file is replaced.
-            self._cache.deserialize(self._known_kernels)
+        # False says: of another version, GPU or driver. The cache stays empty then, and its file is replaced.
+        fitting = (each for each in self._cache_file.contents() if each and self._cache.deserialize(each))
+        self._known_kernels = next(fitting, b"")
         if not config.set_runtime_cache(self._cache):
             raise self.failure("does not take its cache of kernels", mark)
         self._config = config

@@ -50,6 +50,17 @@ def test_a_bundle_that_cannot_be_written_leaves_kernels_with_the_user(rtx, machi
         assert machine.configs[-1]._cache._kernels
 
 
+def test_outdated_kernels_in_a_bundle_hide_none_of_the_users(rtx, machine, tmp_path):
+    run_once(rtx, cache_directory=tmp_path / "user-cache/glnet-infer")
+    [kept] = (tmp_path / "user-cache/glnet-infer").iterdir()
+    (rtx.directory / "cache").mkdir()
+    outdated = rtx.directory / "cache" / kept.name
+    outdated.write_bytes(b"kernels of 1.6.0.1 for 2")
+    with TensorRtBackend(rtx):
+        assert machine.configs[-1]._cache._kernels == kept.read_bytes()
+    assert outdated.read_bytes() == b"kernels of 1.6.0.1 for 2"  # nothing changed, so nothing is written
+
+
 def test_kernels_that_cannot_be_kept_are_said(rtx, tmp_path):
     (tmp_path / "blocked").write_bytes(b"")
     with pytest.warns(RuntimeWarning, match="compiled kernels were not kept"):
