@@ -58,8 +58,8 @@ def run_engine(exported, retraced, small_checkpoint, small_recovery, machine, mo
             def __exit__(self, *_):
                 self.close()
 
-        def opened(bundle):
-            assert [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
+        def opened(bundle, int8):
+            assert not int8 and [engine.state for engine in bundle.manifest.engines] == [NOT_RUN]
             return Engine(small_recovery)
 
         monkeypatch.setattr("glnet_export.engines.stages.TensorRtBackend", opened)

@@ -114,7 +114,7 @@ class StandIn(types.ModuleType):
 
             def get_layer(self, index):
                 output = types.SimpleNamespace(dtype=(dtypes.HALF, dtypes.FLOAT)[index])
-                return types.SimpleNamespace(type=list(kinds)[index], get_output=lambda _: output)
+                return types.SimpleNamespace(type=list(kinds)[index], get_output=lambda _: output, num_inputs=0)
 
             def get_input(self, index):
                 return tensor(GRAPH_INPUTS[index])
