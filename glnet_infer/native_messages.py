@@ -86,7 +86,7 @@ def overheard() -> Iterator[list[str]]:
                 said = file.read(_MOST).splitlines(keepends=True)
                 heard += [line.decode(errors="replace").rstrip("\r\n") for line in said]
                 if stderr is not None:
-                    _show(b"".join(line for line in said if not line.startswith(_DECODERS)))
+                    _show(b"".join(line for line in said if line.strip() and not line.startswith(_DECODERS)))
                 file.close()
 
 

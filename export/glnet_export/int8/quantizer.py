@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from glnet_infer.bundle.records import INT8, INT8_ENGINES
 from glnet_infer.errors import ExportError, tested_versions
 
-_OPERATORS = ["Conv", "Relu"]
-
 _BATCH = 8
 """Crops at a time: bounds memory."""
 
@@ -109,7 +107,7 @@ class Quantizer:
         with tempfile.TemporaryDirectory() as folder, _quiet():
             calibrator = create_calibrator(
                 self._graph,
-                _OPERATORS,
+                sorted({*FOR_CPUS.operators, *FOR_ENGINES.operators}),
                 augmented_model_path=str(Path(folder) / "augmented.onnx"),
                 calibrate_method=CalibrationMethod.MinMax,
             )
