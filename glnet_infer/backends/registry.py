@@ -145,6 +145,14 @@ def _cuda_obstacle(bundle: Bundle) -> str:
     return f"no CUDA: {obstacle}" if obstacle else ""
 
 
+def _has_graph(purpose: str) -> Callable[[Bundle], bool]:
+    return lambda bundle: bundle.manifest.graph_for(purpose) is not None
+
+
+def _no_graph(purpose: str, name: str) -> Callable[[Bundle], str]:
+    return lambda bundle: "" if _has_graph(purpose)(bundle) else f"the bundle has no {name} graph"
+
+
 def _int8_caution() -> str:
     return "" if devices.has_int8_dot_products() else "this processor lacks instructions for int8 (VNNI)"
 
@@ -218,8 +226,8 @@ BUILT_IN = (
         "the bundle's int8 graph on the CPU",
         _open_onnxruntime("cpu", INT8),
         _int8_state,
-        obstacle=lambda bundle: "" if bundle.manifest.graph_for(INT8) else "the bundle has no int8 graph",
-        serves=lambda bundle: bundle.manifest.graph_for(INT8) is not None,
+        obstacle=_no_graph(INT8, "int8"),
+        serves=_has_graph(INT8),
         extra="cpu",
         packages=("onnxruntime",),
         graph=INT8,
@@ -238,8 +246,8 @@ BUILT_IN = (
         "the ONNX graph on the CPU, its first part in bfloat16, by OpenVINO",
         _open_openvino(BF16),
         _bf16_state,
-        obstacle=lambda bundle: "" if bundle.manifest.graph_for(BF16) else "the bundle has no bf16 graph",
-        serves=lambda bundle: bundle.manifest.graph_for(BF16) is not None,
+        obstacle=_no_graph(BF16, "bf16"),
+        serves=_has_graph(BF16),
         extra="openvino",
         packages=("openvino",),
         graph=BF16,

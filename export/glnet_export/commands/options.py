@@ -149,42 +149,32 @@ CalibrationOption = Annotated[
         readable=False,
     ),
 ]
-Int8CropsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--int8-crops",
+
+
+def _crops_of(flag: str, precision: str, default: int) -> Any:
+    """The option of how many crops a narrow precision is judged on."""
+    return typer.Option(
+        f"--{flag}-crops",
         min=32,
-        help="Rendered crops to compare int8 with float32 and the truth on.",
-        show_default=str(Int8Options.crops),
-    ),
-]
-MaxInt8GrowthOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-int8-growth",
+        help=f"Rendered crops to compare {precision} with float32 and the truth on.",
+        show_default=str(default),
+    )
+
+
+def _max_growth_of(flag: str, precision: str, default: float) -> Any:
+    """The option of how much a narrow precision may cost."""
+    return typer.Option(
+        f"--max-{flag}-growth",
         callback=a_bound,
-        help="Fail when int8 makes MPJPE, PA-MPJPE or PVE grow by a larger share.",
-        show_default=str(Int8Options.max_growth),
-    ),
-]
-Bf16CropsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--bf16-crops",
-        min=32,
-        help="Rendered crops to compare bfloat16 with float32 and the truth on.",
-        show_default=str(Bf16Options.crops),
-    ),
-]
-MaxBf16GrowthOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-bf16-growth",
-        callback=a_bound,
-        help="Fail when bfloat16 makes MPJPE, PA-MPJPE or PVE grow by a larger share.",
-        show_default=str(Bf16Options.max_growth),
-    ),
-]
+        help=f"Fail when {precision} makes MPJPE, PA-MPJPE or PVE grow by a larger share.",
+        show_default=str(default),
+    )
+
+
+Int8CropsOption = Annotated[int | None, _crops_of("int8", "int8", Int8Options.crops)]
+MaxInt8GrowthOption = Annotated[float | None, _max_growth_of("int8", "int8", Int8Options.max_growth)]
+Bf16CropsOption = Annotated[int | None, _crops_of("bf16", "bfloat16", Bf16Options.crops)]
+MaxBf16GrowthOption = Annotated[float | None, _max_growth_of("bf16", "bfloat16", Bf16Options.max_growth)]
 
 
 def given(**options: Any) -> dict[str, Any]:
