@@ -33,11 +33,8 @@ from glnet_render.seeds import CALIBRATION, INT8_CHOICE, INT8_VERDICT
 INT8_STAGES = ("ranges", "int8")
 """In this order: ranges of values, and the graphs with what they cost."""
 
-TRIED = 32
-"""Crops on which groups of layers are tried and chosen. The verdict is about others."""
-
-SPARED = 0.1
-"""Share of the work that stays in float32 from the start: of the groups that do most harm for their work."""
+TRIED = 64
+"""Crops on which the layers are chosen. The verdict is about others."""
 
 LEAST = 0.5
 """Share of the work that must be in int8: with less, it costs accuracy and saves nothing."""
@@ -66,9 +63,9 @@ class Int8Graph:
     def add_graphs(self, directory: Path, manifest: Manifest, stage: Stage, engines: bool = False) -> Manifest:
         """Put the graph for CPUs into an unfinished bundle, and the one that engines are built from.
 
-        The layers are those that mixed precision halves: backbone and local encoding. Each group of them is tried alone.
-        Those that do most harm for their work stay in float32, as far as a tenth of the work goes, and more of them where
-        the bound does not hold.
+        The layers are those that mixed precision halves: backbone and local encoding. Where the bound does not hold with
+        all of them, each group is tried alone. Those that do most harm for their work stay in float32, one more at a
+        time, until it holds.
 
         Args:
             directory: The bundle's folder, with its float32 graph and manifest.
@@ -96,15 +93,15 @@ class Int8Graph:
                 SyntheticSource(self._recovery.body, self._recovery.crop, seed=seed).sample(crops)
                 for seed, crops in ((INT8_CHOICE, TRIED), (INT8_VERDICT, self._options.crops))
             )
-            harm = trial.harm(choice)
-            report.show(trial.table(harm))
             records = []
             for form in (FOR_CPUS, FOR_ENGINES) if engines else (FOR_CPUS,):
                 trial.form = form
-                kept = trial.choose(harm, choice, self._recovery, bound)
+                kept = trial.choose(choice, self._recovery, bound)
                 found = trial.cost(kept, verdict, self._recovery)
                 size = (directory / form.file).stat().st_size / 1e6
-                report.say(f"{form.file}, {size:.0f} MB, {len(kept)} of {len(harm)} groups of layers in float32")
+                if kept:
+                    report.show(trial.table())
+                report.say(f"{form.file}, {size:.0f} MB, {len(kept)} of {len(trial.share)} groups of layers in float32")
                 report.say(str(found))
                 document = found.to_document()
                 if form is FOR_CPUS:
@@ -149,12 +146,15 @@ class Trial:
     Attributes:
         form: Whom the graphs are written for.
         share: Share of the work of each group, by its name.
+        harm: How far vertices move where one group alone is in int8, millimetres, by its name. Those come first that do
+            most harm for their work. Empty until a choice needs it.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, quantizer: Quantizer) -> None:
         self._directory, self._manifest, self._quantizer = directory, manifest, quantizer
         self._references: dict[int, tuple[SyntheticSample, Outputs]] = {}
         self.form: Form = FOR_CPUS
+        self.harm: dict[str, float] = {}
         self._groups: dict[str, list[str]] = defaultdict(list)
         for layer in quantizer.work:
             self._groups[".".join(layer.removeprefix("network.").split(".")[:4])].append(layer)
@@ -163,31 +163,16 @@ class Trial:
             group: sum(quantizer.work[layer] for layer in layers) / total for group, layers in self._groups.items()
         }
 
-    def harm(self, persons: SyntheticSample) -> dict[str, float]:
-        """How far vertices move where one group alone is in int8, millimetres, by the group's name."""
-        reference = self._float32(persons)
-        return {
-            group: vertex_shift(self._answers([each for each in self._groups if each != group], persons), reference)
-            for group in self._groups
-        }
-
-    def by_harm(self, harm: dict[str, float]) -> list[str]:
-        """The groups, those first that do most harm for their work."""
-        return sorted(harm, key=lambda group: harm[group] / self.share[group], reverse=True)
-
-    def table(self, harm: dict[str, float]) -> str:
-        """The groups, those first that do most harm for their work."""
+    def table(self) -> str:
+        """The groups and their harm, as text."""
         rows = [f"{'in int8 alone':<40}{'moves vertices':>16}{'of the work':>14}"]
-        rows += [f"{group:<40}{harm[group]:>13.2f} mm{self.share[group]:>14.1%}" for group in self.by_harm(harm)]
+        rows += [f"{group:<40}{moved:>13.2f} mm{self.share[group]:>14.1%}" for group, moved in self.harm.items()]
         return "\n".join(rows)
 
-    def choose(
-        self, harm: dict[str, float], persons: SyntheticSample, recovery: MeshRecovery, max_growth: float | None
-    ) -> list[str]:
-        """Groups that stay in float32.
+    def choose(self, persons: SyntheticSample, recovery: MeshRecovery, max_growth: float | None) -> list[str]:
+        """Groups that stay in float32: none, where the bound holds without.
 
         Args:
-            harm: What :meth:`harm` gave.
             persons: Rendered persons.
             recovery: The module in float32.
             max_growth: Largest growth of an error, as a share; None: nothing is judged.
@@ -196,14 +181,12 @@ class Trial:
             ExportError: No choice holds the bound that leaves half of the work in int8.
         """
         kept: list[str] = []
-        for group in self.by_harm(harm):
-            if sum(self.share[each] for each in (*kept, group)) <= SPARED:
-                kept.append(group)
-        rest = [group for group in self.by_harm(harm) if group not in kept]
         while max_growth is not None and (misses := self.cost(kept, persons, recovery).misses(max_growth)):
+            self.harm = self.harm or self._measured_harm(persons)
+            rest = list(self.harm)[len(kept) :]
             if sum(self.share[group] for group in rest[1:]) < LEAST:
                 raise ExportError("Int8 costs too much.", why="; ".join(misses), fix=INSTEAD)
-            kept.append(rest.pop(0))
+            kept.append(rest[0])
         return kept
 
     def cost(self, kept: Collection[str], persons: SyntheticSample, recovery: MeshRecovery) -> NarrowCost:
@@ -224,6 +207,11 @@ class Trial:
             kept_in_float32=tuple(sorted(kept)),
             int8_layers=int8_layers(model),
         )
+
+    def _measured_harm(self, persons: SyntheticSample) -> dict[str, float]:
+        reference = self._float32(persons)
+        harm = {group: vertex_shift(self._answers(self.share.keys() - {group}, persons), reference) for group in self.share}
+        return dict(sorted(harm.items(), key=lambda each: each[1] / self.share[each[0]], reverse=True))
 
     def _float32(self, persons: SyntheticSample) -> Outputs:
         """What float32 gives, computed once."""

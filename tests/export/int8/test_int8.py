@@ -13,10 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from glnet_export.commands.main import app
+from glnet_export.int8 import stage
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import photographed
 from glnet_export.int8.quantizer import FOR_ENGINES, Quantizer, int8_layers
-from glnet_export.int8.stage import Trial
+from glnet_export.int8.stage import Trial, layers_of
 from glnet_export.narrow_cost import NarrowCost, cost, vertex_shift
 from glnet_infer import BackendError, BundleError, ExportError, MeshRecoverer
 from glnet_infer.backends import kinds, open_backend
@@ -39,8 +40,7 @@ def test_the_bundle_has_the_graph_and_what_it_costs(int8_bundle):
         assert before != after and after < 2 * before
     model = onnx.load(int8_bundle / record.file.file)
     quantized = quantized_layers(model)
-    kept = tuple(f"network.{group}" for group in record.kept_in_float32)
-    assert quantized and kept and not [name for name in quantized if name.startswith(kept)]
+    assert len(set(quantized)) == record.int8_layers and not record.kept_in_float32  # the bound holds with all of them
     assert all(name.startswith(("network.backbone", "network.local_encoding")) for name in quantized)
     # A scale for each output channel.
     scales = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer if each.name.endswith("_scale")}
@@ -70,8 +70,6 @@ def test_the_graph_for_engines_is_what_tensorrt_takes(int8_bundle):
     makers = {output: node for node in model.graph.node for output in node.output}
     rounded = [makers[node.input[0]].op_type for node in pairs if node.op_type == "QuantizeLinear"]
     assert "Relu" in rounded and "Conv" not in rounded
-    kept = tuple(f"network.{group}" for group in record.kept_in_float32)
-    assert kept and not [name for name in quantized_layers(model) if name.startswith(kept)]
     assert record.parity["crops"] == 32 and record.parity["bounds"] == {"growth": 1}
     assert record.parity["vertices_mean_mm"] > 0 and "dot_products" not in record.parity
 
@@ -118,7 +116,8 @@ def test_a_processor_without_the_instructions_is_said(int8_bundle, monkeypatch, 
     assert ("VNNI" in kinds()["onnxruntime-int8"].state()) == slow
 
 
-def test_a_cost_beyond_the_bound_ends_the_export(add_int8, tmp_path):
+def test_a_verdict_beyond_the_bound_ends_the_export(add_int8, monkeypatch, tmp_path):
+    monkeypatch.setattr(stage.Trial, "choose", lambda *_: [])
     with pytest.raises(ExportError, match="Int8 costs too much") as error:
         add_int8(tmp_path / "bundle", -0.5)  # a growth below zero is kept by nobody
     assert "mpjpe grows from" in error.value.why and "leave --int8 out" in error.value.fix
@@ -168,6 +167,7 @@ class Stubbed(Trial):
     def __init__(self, growth):
         self.growth = growth
         self.share = dict.fromkeys(growth, 0.1)
+        self.harm = dict(sorted(growth.items(), key=lambda each: -each[1]))
 
     def cost(self, kept, persons, recovery):
         grown = 100 + sum(self.growth[group] for group in self.growth if group not in kept)
@@ -176,14 +176,35 @@ class Stubbed(Trial):
 
 def test_the_most_harmful_layers_stay_in_float32_until_the_bound_holds():
     growth = dict(zip("abcdefghij", (1, 2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 9), strict=True))
-    harm = dict(growth)
-    assert Stubbed(growth).choose(harm, None, None, 0.05) == ["j"]  # a tenth of the work, from the start
-    assert Stubbed(growth).choose(harm, None, None, 0.02) == ["j", "b"]
-    assert Stubbed(growth).choose(harm, None, None, None) == ["j"]
-    assert "j" in Stubbed(growth).table(harm).splitlines()[1]
+    assert Stubbed(growth).choose(None, None, 0.13) == []
+    assert Stubbed(growth).choose(None, None, 0.05) == ["j"]
+    assert Stubbed(growth).choose(None, None, 0.02) == ["j", "b"]
+    assert Stubbed(growth).choose(None, None, None) == []  # random weights
+    assert "j" in Stubbed(growth).table().splitlines()[1]
     with pytest.raises(ExportError, match="Int8 costs too much") as error:  # with fewer than half of them in int8
-        Stubbed(dict.fromkeys("abcdefghij", 1)).choose(harm, None, None, 0.03)
+        Stubbed(dict.fromkeys("abcdefghij", 1)).choose(None, None, 0.03)
     assert "mpjpe grows from 100.00 to 105.00 mm" in error.value.why and "--max-int8-growth" in error.value.fix
+
+
+def test_harm_is_measured_one_group_at_a_time(shared_bundle, small_recovery, monkeypatch, tmp_path):
+    """What a group kept in float32 leaves in the graph, and which groups do harm, on real graphs."""
+    bundle = shutil.copytree(shared_bundle, tmp_path / "bundle")
+    manifest = Bundle.open(bundle).manifest
+    persons = SyntheticSource(small_recovery.body, small_recovery.crop, seed=1).sample(2)
+    layers = layers_of(small_recovery)
+    quantizer = Quantizer(bundle / manifest.graph.file.file, layers, persons.crops.numpy(), persons.cameras.numpy())
+    trial = Trial(bundle, manifest, quantizer)
+    assert sum(trial.share.values()) == pytest.approx(1)
+    monkeypatch.setattr(stage, "LEAST", 1)  # no group may stay in float32: it ends as soon as harm is measured
+    with pytest.raises(ExportError):
+        trial.choose(persons, small_recovery, -0.5)  # a growth below zero is kept by nobody
+    assert trial.harm.keys() == trial.share.keys() and min(trial.harm.values()) > 0
+    ratios = [moved / trial.share[group] for group, moved in trial.harm.items()]
+    assert ratios == sorted(ratios, reverse=True)
+    first = next(iter(trial.harm))
+    trial.cost([first], persons, small_recovery)
+    found = set(quantized_layers(onnx.load(bundle / "model.int8.onnx")))
+    assert found == {layer for layer in layers if not layer.startswith(f"network.{first}")} < set(layers)
 
 
 def test_a_layer_that_is_used_twice_is_in_int8_twice(tmp_path):
