@@ -3,7 +3,7 @@
 import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 RENDERED = 1024
 """Held-out crops to score on, by default."""
+
+ANSWERS = {
+    "chosen": "chosen pixel",
+    "coarse": "coarse estimate",
+    "root": "pixel at root",
+    "best": "best pixel",
+    "mean": "mean of surest",
+}
+"""Titles of the rows of ``--choices``."""
 
 
 def evaluate_command(
@@ -51,6 +60,9 @@ def evaluate_command(
     bystanders: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of rendered crops with another person.  [default: 0]")
     ] = None,
+    choices: Annotated[
+        bool, typer.Option("--choices", help="Score what a checkpoint would answer by other pixels than the chosen one.")
+    ] = False,
     pictures: Annotated[Path | None, typer.Option(help="Picture to write, of the best, median and worst crops.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -62,6 +74,10 @@ def evaluate_command(
             raise typer.BadParameter("--pictures shows rendered crops; leave --data out")
         if data is not None and bystanders is not None:
             raise typer.BadParameter("--bystanders is for rendered crops; leave --data out")
+        if choices and data is not None:
+            raise typer.BadParameter("--choices needs rendered crops; leave --data out")
+        if choices and target.is_dir():
+            raise typer.BadParameter("a bundle has no other answers; --choices is for checkpoints")
         if backend is not None and target.is_file():
             raise typer.BadParameter("a checkpoint is run by PyTorch; --backend is for bundles")
         check_installed()
@@ -73,7 +89,7 @@ def evaluate_command(
         from glnet_infer.bundle import Bundle
         from glnet_infer.image_files import check_image_path
         from glnet_render import Spread
-        from glnet_train.scores import EvaluationProtocol, evaluate, load_regressor
+        from glnet_train.scores import EvaluationProtocol, evaluate, load_regressor, score_choices
 
         if pictures is not None:
             check_image_path(pictures)
@@ -91,7 +107,8 @@ def evaluate_command(
             body = open_body(network.config.body)
             device = "cuda" if torch.cuda.is_available() else "cpu"
             # The network gets its own copy of the body on the device; the labels keep theirs on the CPU.
-            runner = TorchBackend(GLNetRecovery(network, copy.deepcopy(body)).eval().to(device))
+            recovery = GLNetRecovery(network, copy.deepcopy(body)).eval().to(device)
+            runner = TorchBackend(recovery)
             spec = network.config.crop
         if data is not None:
             gendered = {name: _actor_body(file, body) for name, file in (("male", male), ("female", female)) if file}
@@ -101,12 +118,21 @@ def evaluate_command(
         spread = Spread(bystanders=bystanders or 0.0)
         result = evaluate(runner, body, spec, crops or RENDERED, spread=spread)
         found, baseline = result.scores.summary(), result.baseline.summary()
+        others = {}
+        if choices:
+            scored = score_choices(recovery, body, crops or RENDERED, spread=spread)
+            others = {name: scores.summary() for name, scores in scored.items()}
         if as_json:
-            document = {"backend": runner.name, "spread": asdict(spread)}
-            print_json({**document, "found": found.as_dict(), "standing": baseline.as_dict()})
+            document: dict[str, Any] = {"backend": runner.name, "spread": asdict(spread)}
+            document |= {"found": found.as_dict(), "standing": baseline.as_dict()}
+            if choices:
+                document["choices"] = {name: summary.as_dict() for name, summary in others.items()}
+            print_json(document)
         else:
             print_result(f"{runner.name:<16} {found}")
             print_result(f"{'standing body':<16} {baseline}")
+            for name, summary in others.items():
+                print_result(f"{ANSWERS[name]:<16} {summary}")
             if spread.bystanders:
                 print_result(f"with --bystanders {spread.bystanders:g}")
         if pictures is not None:  # last: a path that cannot be written costs no scores

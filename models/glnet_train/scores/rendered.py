@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,9 +79,9 @@ def evaluate(
         found = recovered(backend, *arrays)
         shown.append(Shown(*arrays, found.vertices.numpy()))
         truth = body.pose(sample.rotations, sample.betas)
-        scores.add(**_errors(found.vertices, found.joints, truth), **_keypoints(found, truth, sample, crop.size))
+        scores.add(**errors(found.vertices, found.joints, truth), **_keypoints(found, truth, sample, crop.size))
         count = len(sample.crops)
-        baseline.add(**_errors(standing.vertices.expand(count, -1, -1), standing.joints.expand(count, -1, -1), truth))
+        baseline.add(**errors(standing.vertices.expand(count, -1, -1), standing.joints.expand(count, -1, -1), truth))
     return Evaluation(scores, baseline, Shown(*(np.concatenate(parts) for parts in zip(*shown, strict=True))))
 
 
@@ -92,8 +93,8 @@ def _standing(body: Body) -> DecodedBody:
     return standing
 
 
-def _errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Errors in space. Joints are SMPL's 24, rooted at the pelvis."""
+def errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Errors in space against true vertices and joints, metres. Joints are SMPL's 24, rooted at the pelvis."""
     true_vertices, true_joints = truth
     joints, true_joints = joints[:, :BODY_JOINTS], true_joints[:, :BODY_JOINTS]
     return {
@@ -103,8 +104,12 @@ def _errors(vertices: Tensor, joints: Tensor, truth: tuple[Tensor, Tensor]) -> d
     }
 
 
+def true_keypoints(truth: tuple[Tensor, Tensor], sample: SyntheticSample) -> Float[Tensor, "n 29 2"]:
+    """Places of a sample's true joints in its crops, crop sides from the middle."""
+    return project(truth[1] + sample.translation.unsqueeze(1), sample.cameras)
+
+
 def _keypoints(found: Recovery, truth: tuple[Tensor, Tensor], sample: SyntheticSample, size: int) -> dict[str, Tensor]:
-    placed = truth[1] + sample.translation.unsqueeze(1)
-    places = (project(placed, sample.cameras) + 0.5) * size
+    places = (true_keypoints(truth, sample) + 0.5) * size
     extent = places.amax(1) - places.amin(1)
     return keypoint_scores(found, places, sample.visibility, sample.visibility, COVERED * extent.prod(1))

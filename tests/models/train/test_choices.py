@@ -1,0 +1,112 @@
+"""What a network could have answered, against every pixel's answer decoded on its own and measured with NumPy."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from glnet.backend import TorchBackend
+from glnet_render import SyntheticSource
+from glnet_render.placement import project
+from glnet_train.commands.main import app
+from glnet_train.scores import evaluate, score_choices
+
+CROPS, SEED = 6, 3
+
+
+@pytest.fixture(scope="module")
+def found(small_recovery, demo_body):
+    return score_choices(small_recovery, demo_body, CROPS, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def pixels(small_recovery, demo_body):
+    """Every pixel's answer: keypoints in crop pixels and joints; confidences, true joints, keypoints and who is seen."""
+    network, decoder = small_recovery.network, small_recovery.decoder
+    sample = SyntheticSource(demo_body, small_recovery.crop, seed=SEED).sample(CROPS)
+    truth = demo_body.pose(sample.rotations, sample.betas)
+    with torch.no_grad():
+        prediction = network(sample.crops)
+        keypoints, joints = [], []
+        for pixel in range(network.config.grid**2):
+            vector = network.estimates(prediction, torch.full((CROPS, 1), pixel)).squeeze(1)
+            estimate = network.layout.split(vector)
+            keypoints.append((estimate.keypoints[:, :29].double().numpy() + 0.5) * small_recovery.crop.size)
+            joints.append(decoder(estimate, sample.cameras).joints[:, :24].double().numpy())
+    places = (project(truth.joints + sample.translation[:, None], sample.cameras) + 0.5) * small_recovery.crop.size
+    return {
+        "keypoints": np.stack(keypoints, axis=1),
+        "joints": np.stack(joints, axis=1),
+        "confidence": prediction.logits.flatten(1).numpy(),
+        "true joints": truth.joints[:, :24].double().numpy(),
+        "places": places.double().numpy(),
+        "visible": sample.visibility.numpy(),
+        "grid": network.config.grid,
+    }
+
+
+def measured(pixels, chosen):
+    """Errors of a pixel for each crop: joints in millimetres, visible keypoints in pixels."""
+    crops = np.arange(CROPS)
+    joints, truth = pixels["joints"][crops, chosen], pixels["true joints"]
+    relative = joints - joints[:, :1] - (truth - truth[:, :1])
+    off = np.linalg.norm(pixels["keypoints"][crops, chosen] - pixels["places"], axis=-1)
+    return 1000 * np.linalg.norm(relative, axis=-1).mean(1), np.average(off, axis=1, weights=pixels["visible"])
+
+
+def assert_equal(scores, expected):
+    """Float32's rounding of positions, metres from the camera, in another order of sums."""
+    np.testing.assert_allclose(scores.values("mpjpe_mm"), expected[0], atol=0.02, rtol=0)
+    np.testing.assert_allclose(scores.values("keypoint_px"), expected[1], atol=1e-3, rtol=0)
+
+
+def test_the_chosen_pixel_is_the_most_confident_one(found, pixels, small_recovery, demo_body):
+    assert_equal(found["chosen"], measured(pixels, pixels["confidence"].argmax(1)))
+    other = evaluate(TorchBackend(small_recovery), demo_body, small_recovery.crop, CROPS, seed=SEED).scores
+    for name in ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "keypoint_px"):
+        np.testing.assert_allclose(found["chosen"].values(name), other.values(name), atol=0.02, rtol=0)
+
+
+def test_the_pixel_at_the_root_is_the_one_below_the_true_joint(found, pixels):
+    stride = 4  # of the grid, in crop pixels
+    cells = np.clip(pixels["places"][:, 0] // stride, 0, pixels["grid"] - 1).astype(int)
+    assert_equal(found["root"], measured(pixels, cells[:, 1] * pixels["grid"] + cells[:, 0]))
+
+
+def test_the_best_pixel_has_the_nearest_keypoints(found, pixels):
+    errors = np.stack([measured(pixels, pixel)[1] for pixel in range(pixels["grid"] ** 2)], axis=1)
+    assert_equal(found["best"], measured(pixels, errors.argmin(1)))
+    assert (errors.argmin(1) != pixels["confidence"].argmax(1)).any()
+
+
+def test_the_mean_is_of_the_surest_pixels_keypoints(found, pixels):
+    surest = np.argsort(-pixels["confidence"], axis=1)[:, :20]
+    mean = np.take_along_axis(pixels["keypoints"], surest[..., None, None], axis=1).mean(1)
+    off = np.linalg.norm(mean - pixels["places"], axis=-1)
+    expected = np.average(off, axis=1, weights=pixels["visible"])
+    np.testing.assert_allclose(found["mean"].values("keypoint_px"), expected, atol=1e-3, rtol=0)
+
+
+def test_the_coarse_estimate_is_the_one_before_all_residuals(found, small_recovery, demo_body):
+    sample = SyntheticSource(demo_body, small_recovery.crop, seed=SEED).sample(CROPS)
+    with torch.no_grad():
+        coarse = small_recovery.network(sample.crops).coarse
+        joints = small_recovery.decoder(small_recovery.network.layout.split(coarse), sample.cameras).joints[:, :24]
+    truth = demo_body.pose(sample.rotations, sample.betas).joints[:, :24]
+    relative = (joints - joints[:, :1] - truth + truth[:, :1]).double().numpy()
+    expected = 1000 * np.linalg.norm(relative, axis=-1).mean(1)
+    np.testing.assert_allclose(found["coarse"].values("mpjpe_mm"), expected, atol=0.02, rtol=0)
+
+
+def test_the_command_scores_checkpoints_alone(small_checkpoint, shared_bundle, tmp_path):
+    arguments = ["eval", str(small_checkpoint), "--crops", "4", "--choices"]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    document = json.loads(result.stdout)
+    assert list(document["choices"]) == ["chosen", "coarse", "root", "best", "mean"]
+    assert document["choices"]["chosen"]["mpjpe_mm"] == pytest.approx(document["found"]["mpjpe_mm"], abs=0.02)
+    assert "mean of surest" in CliRunner().invoke(app, arguments).stdout
+    for refused in (["eval", str(shared_bundle), "--choices"], [*arguments, "--data", str(tmp_path / "list.json")]):
+        result = CliRunner().invoke(app, refused)
+        assert result.exit_code == 2 and "--choices" in result.output
