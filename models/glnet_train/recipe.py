@@ -69,7 +69,7 @@ class Recipe:
     synthetic: float = 1.0
     block: int = 256
     blocks: int = 16
-    refresh: int = 8
+    refresh: int = 16
     curriculum: int = 300
     seed: int = 0
 

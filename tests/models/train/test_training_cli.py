@@ -1,6 +1,7 @@
 """``glnet-train`` as it is typed: what it refuses, what it leaves behind, what it prints."""
 
 import dataclasses
+import inspect
 import json
 import os
 
@@ -16,7 +17,18 @@ from glnet_infer.contract import CropSpec
 from glnet_infer.errors import CheckpointError, InputError, OutputError
 from glnet_render import Spread, SyntheticSource
 from glnet_train.commands.main import app
+from glnet_train.commands.training import fit_command
+from glnet_train.objective.matching import Matching
 from glnet_train.recipe import Recipe
+
+
+def test_the_options_of_a_training_have_the_recipes_defaults():
+    """They are written a second time, so that help comes without torch."""
+    options = {name: each.default for name, each in inspect.signature(fit_command).parameters.items()}
+    chosen = {**dataclasses.asdict(Recipe()), **dataclasses.asdict(Matching()), "pool": Recipe().blocks}
+    shared = options.keys() & chosen.keys()
+    assert len(shared) == 14
+    assert {name: options[name] for name in shared} == {name: chosen[name] for name in shared}
 
 
 def test_compact_checkpoints_are_half_as_large_and_recover_the_same(small_checkpoint, small_recovery, tmp_path):
