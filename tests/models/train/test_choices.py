@@ -23,22 +23,25 @@ def found(small_recovery, demo_body):
 
 @pytest.fixture(scope="module")
 def pixels(small_recovery, demo_body):
-    """Every pixel's answer: keypoints in crop pixels and joints; confidences, true joints, keypoints and who is seen."""
-    network, decoder = small_recovery.network, small_recovery.decoder
+    """Every pixel's estimate and keypoints, crop pixels; confidences, true joints and keypoints, and which are seen."""
+    network = small_recovery.network
     sample = SyntheticSource(demo_body, small_recovery.crop, seed=SEED).sample(CROPS)
     truth = demo_body.pose(sample.rotations, sample.betas)
     with torch.no_grad():
         prediction = network(sample.crops)
-        keypoints, joints = [], []
+        keypoints, vectors = [], []
         for pixel in range(network.config.grid**2):
             vector = network.estimates(prediction, torch.full((CROPS, 1), pixel)).squeeze(1)
-            estimate = network.layout.split(vector)
-            keypoints.append((estimate.keypoints[:, :29].double().numpy() + 0.5) * small_recovery.crop.size)
-            joints.append(decoder(estimate, sample.cameras).joints[:, :24].double().numpy())
+            vectors.append(vector)
+            keypoints.append(
+                (network.layout.split(vector).keypoints[:, :29].double().numpy() + 0.5) * small_recovery.crop.size
+            )
     places = (project(truth.joints + sample.translation[:, None], sample.cameras) + 0.5) * small_recovery.crop.size
     return {
         "keypoints": np.stack(keypoints, axis=1),
-        "joints": np.stack(joints, axis=1),
+        "vectors": torch.stack(vectors, dim=1),
+        "recovery": small_recovery,
+        "cameras": sample.cameras,
         "confidence": prediction.logits.flatten(1).numpy(),
         "true joints": truth.joints[:, :24].double().numpy(),
         "places": places.double().numpy(),
@@ -47,13 +50,21 @@ def pixels(small_recovery, demo_body):
     }
 
 
+def keypoint_errors(pixels, chosen):
+    """Errors of a pixel for each crop: visible keypoints in pixels."""
+    off = np.linalg.norm(pixels["keypoints"][np.arange(CROPS), chosen] - pixels["places"], axis=-1)
+    return np.average(off, axis=1, weights=pixels["visible"])
+
+
 def measured(pixels, chosen):
-    """Errors of a pixel for each crop: joints in millimetres, visible keypoints in pixels."""
-    crops = np.arange(CROPS)
-    joints, truth = pixels["joints"][crops, chosen], pixels["true joints"]
+    """The same, and before them errors of joints in millimetres."""
+    recovery = pixels["recovery"]
+    estimate = recovery.network.layout.split(pixels["vectors"][np.arange(CROPS), chosen])
+    with torch.no_grad():
+        joints = recovery.decoder(estimate, pixels["cameras"]).joints[:, :24].double().numpy()
+    truth = pixels["true joints"]
     relative = joints - joints[:, :1] - (truth - truth[:, :1])
-    off = np.linalg.norm(pixels["keypoints"][crops, chosen] - pixels["places"], axis=-1)
-    return 1000 * np.linalg.norm(relative, axis=-1).mean(1), np.average(off, axis=1, weights=pixels["visible"])
+    return 1000 * np.linalg.norm(relative, axis=-1).mean(1), keypoint_errors(pixels, chosen)
 
 
 def assert_equal(scores, expected):
@@ -76,7 +87,7 @@ def test_the_pixel_at_the_root_is_the_one_below_the_true_joint(found, pixels):
 
 
 def test_the_best_pixel_has_the_nearest_keypoints(found, pixels):
-    errors = np.stack([measured(pixels, pixel)[1] for pixel in range(pixels["grid"] ** 2)], axis=1)
+    errors = np.stack([keypoint_errors(pixels, pixel) for pixel in range(pixels["grid"] ** 2)], axis=1)
     assert_equal(found["best"], measured(pixels, errors.argmin(1)))
     assert (errors.argmin(1) != pixels["confidence"].argmax(1)).any()
 
@@ -100,13 +111,13 @@ def test_the_coarse_estimate_is_the_one_before_all_residuals(found, small_recove
     np.testing.assert_allclose(found["coarse"].values("mpjpe_mm"), expected, atol=0.02, rtol=0)
 
 
-def test_the_command_scores_checkpoints_alone(small_checkpoint, shared_bundle, tmp_path):
+def test_the_command_scores_checkpoints_alone(small_checkpoint, tmp_path):
     arguments = ["eval", str(small_checkpoint), "--crops", "4", "--choices"]
     result = CliRunner().invoke(app, [*arguments, "--json"])
     document = json.loads(result.stdout)
     assert list(document["choices"]) == ["chosen", "coarse", "root", "best", "mean"]
     assert document["choices"]["chosen"]["mpjpe_mm"] == pytest.approx(document["found"]["mpjpe_mm"], abs=0.02)
     assert "mean of surest" in CliRunner().invoke(app, arguments).stdout
-    for refused in (["eval", str(shared_bundle), "--choices"], [*arguments, "--data", str(tmp_path / "list.json")]):
+    for refused in (["eval", str(tmp_path), "--choices"], [*arguments, "--data", str(tmp_path / "list.json")]):
         result = CliRunner().invoke(app, refused)
         assert result.exit_code == 2 and "--choices" in result.output
