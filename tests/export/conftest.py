@@ -48,7 +48,7 @@ def add_int8(shared_bundle, small_recovery):
     def add(path, max_growth, random=False):
         shutil.copytree(shared_bundle, path)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "TRIED", 2)
+            patch.setattr(stage, "COMPARED", 2)
             patch.setattr(stage, "MOST", 16)
             graphs = stage.Int8Graph(small_recovery, random, Int8Options(crops=32, max_growth=max_growth))
             manifest = graphs.add_graphs(path, Manifest.read(path), quietly, engines=True)
