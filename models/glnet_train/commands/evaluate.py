@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 RENDERED = 1024
 """Held-out crops to score on, by default."""
 
-ANSWERS = {
-    "chosen": "chosen pixel",
-    "coarse": "coarse estimate",
-    "root": "pixel at root",
-    "best": "best pixel",
-    "mean": "mean of surest",
-}
-"""Titles of the rows of ``--choices``."""
-
 
 def evaluate_command(
     target: Annotated[Path, typer.Argument(help="Checkpoint or bundle to score.", readable=False)],
@@ -89,7 +80,7 @@ def evaluate_command(
         from glnet_infer.bundle import Bundle
         from glnet_infer.image_files import check_image_path
         from glnet_render import Spread
-        from glnet_train.scores import EvaluationProtocol, evaluate, load_regressor, score_choices
+        from glnet_train.scores import CHOICES, EvaluationProtocol, evaluate, load_regressor, score_choices
 
         if pictures is not None:
             check_image_path(pictures)
@@ -132,7 +123,7 @@ def evaluate_command(
             print_result(f"{runner.name:<16} {found}")
             print_result(f"{'standing body':<16} {baseline}")
             for name, summary in others.items():
-                print_result(f"{ANSWERS[name]:<16} {summary}")
+                print_result(f"{CHOICES[name]:<16} {summary}")
             if spread.bystanders:
                 print_result(f"with --bystanders {spread.bystanders:g}")
         if pictures is not None:  # last: a path that cannot be written costs no scores

@@ -17,7 +17,14 @@ from glnet_train.scores.rendered import BATCH, errors, true_keypoints
 SUREST = 20
 """Pixels whose mean is scored: as many as the poster has positives."""
 
-CHOICES = ("chosen", "coarse", "root", "best", "mean")
+CHOICES = {
+    "chosen": "chosen pixel",
+    "coarse": "coarse estimate",
+    "root": "pixel at root",
+    "best": "best pixel",
+    "mean": "mean of surest",
+}
+"""What is scored, with titles."""
 
 
 def score_choices(
@@ -66,7 +73,9 @@ def _answers(
     confidence = prediction.logits.flatten(1)
     keypoints = network.all_estimates(prediction, 2 * SKELETON_JOINTS).unflatten(2, (SKELETON_JOINTS, 2))
     distances = torch.linalg.vector_norm(keypoints - places.unsqueeze(1), dim=-1)
-    nearest = (distances * visible.unsqueeze(1)).sum(2).argmin(1)
+    # Where nobody sees a joint, all of them say which pixel is best.
+    counted = visible | ~visible.any(dim=1, keepdim=True)
+    nearest = (distances * counted.unsqueeze(1)).sum(2).argmin(1)
     x, y = ((places[:, 0] + 0.5) * network.config.grid).long().clamp(0, network.config.grid - 1).unbind(1)
     surest = confidence.topk(min(SUREST, confidence.shape[1]), dim=1).indices
     pixels = {"chosen": surest[:, 0], "root": y * network.config.grid + x, "best": nearest}

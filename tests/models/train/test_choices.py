@@ -11,7 +11,7 @@ from glnet.backend import TorchBackend
 from glnet_render import SyntheticSource
 from glnet_render.placement import project
 from glnet_train.commands.main import app
-from glnet_train.scores import evaluate, score_choices
+from glnet_train.scores import choices, evaluate, score_choices
 
 CROPS, SEED = 6, 3
 
@@ -58,13 +58,17 @@ def keypoint_errors(pixels, chosen):
 
 def measured(pixels, chosen):
     """The same, and before them errors of joints in millimetres."""
-    recovery = pixels["recovery"]
-    estimate = recovery.network.layout.split(pixels["vectors"][np.arange(CROPS), chosen])
+    return joint_errors(pixels, pixels["vectors"][np.arange(CROPS), chosen]), keypoint_errors(pixels, chosen)
+
+
+def joint_errors(pixels, vectors):
+    """Errors of estimates' joints, millimetres."""
+    recovery, truth = pixels["recovery"], pixels["true joints"]
     with torch.no_grad():
-        joints = recovery.decoder(estimate, pixels["cameras"]).joints[:, :24].double().numpy()
-    truth = pixels["true joints"]
+        decoded = recovery.decoder(recovery.network.layout.split(vectors), pixels["cameras"])
+    joints = decoded.joints[:, :24].double().numpy()
     relative = joints - joints[:, :1] - (truth - truth[:, :1])
-    return 1000 * np.linalg.norm(relative, axis=-1).mean(1), keypoint_errors(pixels, chosen)
+    return 1000 * np.linalg.norm(relative, axis=-1).mean(1)
 
 
 def assert_equal(scores, expected):
@@ -92,8 +96,10 @@ def test_the_best_pixel_has_the_nearest_keypoints(found, pixels):
     assert (errors.argmin(1) != pixels["confidence"].argmax(1)).any()
 
 
-def test_the_mean_is_of_the_surest_pixels_keypoints(found, pixels):
+def test_the_mean_is_of_the_surest_pixels_estimates(found, pixels):
     surest = np.argsort(-pixels["confidence"], axis=1)[:, :20]
+    vectors = torch.stack([pixels["vectors"][crop, surest[crop]].double().mean(0) for crop in range(CROPS)]).float()
+    np.testing.assert_allclose(found["mean"].values("mpjpe_mm"), joint_errors(pixels, vectors), atol=0.02, rtol=0)
     mean = np.take_along_axis(pixels["keypoints"], surest[..., None, None], axis=1).mean(1)
     off = np.linalg.norm(mean - pixels["places"], axis=-1)
     expected = np.average(off, axis=1, weights=pixels["visible"])
@@ -109,6 +115,24 @@ def test_the_coarse_estimate_is_the_one_before_all_residuals(found, small_recove
     relative = (joints - joints[:, :1] - truth + truth[:, :1]).double().numpy()
     expected = 1000 * np.linalg.norm(relative, axis=-1).mean(1)
     np.testing.assert_allclose(found["coarse"].values("mpjpe_mm"), expected, atol=0.02, rtol=0)
+
+
+def test_a_person_of_whom_no_joint_is_seen_is_measured_by_all(small_recovery, demo_body, pixels, monkeypatch):
+    def hidden(*arguments, **options):
+        source = SyntheticSource(*arguments, **options)
+        monkeypatch.setattr(source, "sample", lambda count, draw=source.sample: _unseen(draw(count)))
+        return source
+
+    monkeypatch.setattr(choices, "SyntheticSource", hidden)
+    found = score_choices(small_recovery, demo_body, CROPS, seed=SEED)
+    off = np.linalg.norm(pixels["keypoints"] - pixels["places"][:, None], axis=-1).mean(2)
+    best = pixels["vectors"][np.arange(CROPS), off.argmin(1)]
+    np.testing.assert_allclose(found["best"].values("mpjpe_mm"), joint_errors(pixels, best), atol=0.02, rtol=0)
+    assert found["best"].values("keypoint_px").isnan().all()
+
+
+def _unseen(sample):
+    return sample._replace(visibility=torch.zeros_like(sample.visibility))
 
 
 def test_the_command_scores_checkpoints_alone(small_checkpoint, tmp_path):
