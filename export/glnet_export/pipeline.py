@@ -20,7 +20,7 @@ from glnet_export.engines.progress import Progress, Stage, StageReport, quietly,
 from glnet_export.engines.stages import ENGINE_STAGES, EngineJob, add_engine
 from glnet_export.graph import GraphFacts, check, trace
 from glnet_export.int8.options import Int8Options
-from glnet_export.int8.stage import INT8_STAGES, Int8Graph
+from glnet_export.int8.stage import INT8_STAGES, PERSONS_STAGE, Int8Graph
 from glnet_export.parity import ParityBounds, compare
 from glnet_export.publish import bundle_under_construction
 from glnet_export.skin import skin_of
@@ -47,7 +47,9 @@ STAGES = ("load", "trace", "check", "parity", "publish")
 def stages_of(*, int8: bool = False, bf16: bool = False, mixed: bool = False, engine: bool = False) -> tuple[str, ...]:
     """Names of an export's stages, in their order."""
     return (
-        *STAGES[:-1],
+        STAGES[0],
+        *((PERSONS_STAGE,) if int8 else ()),
+        *STAGES[1:-1],
         *(INT8_STAGES if int8 else ()),
         *(BF16_STAGES if bf16 else ()),
         *(MIXED_STAGES if mixed or engine else ()),
@@ -99,11 +101,14 @@ def export(
             with stage("load") as report:
                 recovery, network, body_file = _load(source, report)
                 random = network.weights == "random"
-                quantized = None if int8 is None else Int8Graph(recovery, random, int8)
                 narrow = None if bf16 is None else Bf16Graph(recovery, random, bf16)
                 mixed = None
                 if half is not None or job is not None:
                     mixed = MixedPrecision(recovery, random, half or HalfOptions())
+            quantized = None
+            if int8 is not None:
+                with stage(PERSONS_STAGE) as report:
+                    quantized = Int8Graph(recovery, random, int8, report)
             bounds = ParityBounds.of(recovery, max_vertex_error, min_pixel_agreement)
             manifest = _add_graph(directory, recovery, network, body_file, parity_crops, bounds, stage)
             if skin:

@@ -23,7 +23,7 @@ from glnet_infer.jobs.actor import MOTION_SUFFIXES, Started
 from glnet_infer.jobs.items import Item, Join, Orders, Outcome, Photographs, Survey, groups
 from glnet_infer.jobs.notes import check_boxes, check_record, is_done
 from glnet_infer.jobs.photographs import file_of
-from glnet_infer.jobs.ray_pool import RayPool
+from glnet_infer.jobs.ray_pool import RayPool, installed_ray
 from glnet_infer.jobs.run import Died, Run
 from glnet_infer.video.following import FollowOptions
 from glnet_infer.video.sources import Window, is_live, is_pattern
@@ -60,6 +60,7 @@ def photographs(job: Job, bundle: Path, actors: Actors, *, as_json: bool) -> int
     Raises:
         GlnetError: Nothing could be started.
     """
+    installed_ray()  # before anything is written
     options = FollowOptions(score=job.threshold, most=job.most, intrinsics=job.intrinsics)
     orders = _orders(bundle, actors, job.output, job.detector, job.formats, options)
     results = {path: [file_of(path, job.output, name) for name in job.formats] for path in job.images}
@@ -98,6 +99,7 @@ def videos(job: VideoJob, bundle: Path, actors: Actors, *, as_json: bool) -> int
                 why="it needs the frames once more, in order",
                 fix=f"formats of archives: {', '.join(MOTION_SUFFIXES)}",
             )
+    installed_ray()
     check_skin(job, Bundle.open(bundle).skin() is not None)
     orders = _orders(bundle, actors, job.output, job.detector, job.formats, job.options, job)
     suffixes = [MOTION_SUFFIXES[name] for name in job.formats]

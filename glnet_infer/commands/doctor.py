@@ -37,15 +37,22 @@ def doctor(
     """
     with errors_reported(as_json):
         report = examine()
+        if not as_json:
+            _print(report)  # also where the bundle is damaged
         if bundle is not None:
-            report["bundle"] = examine_bundle(bundle)
+            found = {"bundle": examine_bundle(bundle)}
+            report |= found
+            if not as_json:
+                _print(found)
         if as_json:
             print_json(report)
-            return
-        for title, content in report.items():
-            print_result(f"{title}:")
-            for line in _lines(content):
-                print_result(f"  {line}")
+
+
+def _print(report: dict[str, Any]) -> None:
+    for title, content in report.items():
+        print_result(f"{title}:")
+        for line in _lines(content):
+            print_result(f"  {line}")
 
 
 def examine() -> dict[str, Any]:
@@ -72,7 +79,7 @@ def examine_bundle(directory: Path) -> dict[str, str]:
         BundleError: One is not.
     """
     manifest = check_all_files(directory)
-    Bundle.open(directory)
+    bundle = Bundle.open(directory)
     graphs = [f"{graph.file.file} ({graph.precision}, for {graph.purpose})" for graph in manifest.graphs]
     engines = [
         f"{record.file.file} ({record.version}, sm {', '.join(record.compute_capabilities)}, {record.state})"
@@ -82,6 +89,7 @@ def examine_bundle(directory: Path) -> dict[str, str]:
         "network": f"{manifest.network.name}, weights {manifest.network.weights}, body {manifest.body.name}",
         "graphs": "; ".join(graphs),
         "engines": "; ".join(engines) or "none",
+        "backends": ", ".join(kind.name for kind in kinds().values() if not kind.address and kind.serves(bundle)),
         "files": "all as the manifest records them",
         "unknown": ", ".join(unknown_entries(directory, manifest)) or "nothing: every file is the manifest's",
     }

@@ -73,10 +73,10 @@ def _is_folder(path: Path) -> bool:
     try:
         return S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise InputError(
-            f"There is no image {path}.",
-            fix="check the path; several boxes are --boxes A --boxes B, each with its flag",
-        ) from error
+        fix = "check the path"
+        if "," in path.name:
+            fix += "; several boxes are --boxes A --boxes B, each with its flag"
+        raise InputError(f"There is no image or folder {path}.", fix=fix) from error
     except OSError as error:
         raise _unread(path, error) from error
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TextIO, cast
 
 from glnet_infer.devices import cores
-from glnet_infer.errors import BackendError, first_line
+from glnet_infer.errors import BackendError, first_line, install_hint
 from glnet_infer.jobs.actor import Worker
 from glnet_infer.jobs.items import Item, Orders
 from glnet_infer.jobs.run import Answer, Died
@@ -29,6 +29,19 @@ _REACH = 10.0
 
 _WAIT = 0.5
 """Seconds from one look at the clock to the next."""
+
+
+def installed_ray() -> Any:
+    """The module.
+
+    Raises:
+        BackendError: It is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise BackendError("Ray is not installed.", why=first_line(error), fix=install_hint("ray")) from error
+    return ray
 
 
 class RayPool:
@@ -51,13 +64,7 @@ class RayPool:
     def __init__(
         self, orders: Orders, address: str, *, actors: int, gpus: float = 0.0, worker: type[Worker] = Worker
     ) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise BackendError(
-                "Ray is not installed.", why=first_line(error), fix='pip install -c constraints.txt -e ".[ray]"'
-            ) from error
-        self._ray = ray
+        self._ray = ray = installed_ray()
         self._working: dict[Any, int] = {}
         self._actors: dict[int, Any] = {}
         self._was_running = ray.is_initialized()

@@ -26,11 +26,8 @@ CALIBRATION = (1 << 31) + 4
 INT8_CHOICE = (1 << 31) + 5
 """Seed of the crops on which layers of an int8 graph are chosen."""
 
-INT8_VERDICT = (1 << 31) + 6
-"""Seed of the crops that an int8 graph is judged on."""
-
-BF16_VERDICT = (1 << 31) + 7
-"""Seed of the crops that bfloat16 is judged on."""
+NARROW_VERDICT = (1 << 31) + 6
+"""Seed of the crops that int8 and bfloat16 are judged on."""
 
 
 def derived(seed: int, purpose: int, number: int) -> int:

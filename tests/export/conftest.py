@@ -37,7 +37,7 @@ def state_file(small_recovery, tmp_path_factory):
 def add_int8(shared_bundle, small_recovery):
     """Makes a copy of the small bundle with int8 graphs, whose layers are chosen on two crops, and the crops' graph."""
     from glnet_export.crop_graph import CROP_GRAPH_NAME, write_crop_graph
-    from glnet_export.engines.progress import quietly
+    from glnet_export.engines.progress import StageReport, quietly
     from glnet_export.int8 import stage
     from glnet_export.int8.options import Int8Options
     from glnet_infer.bundle import record_file
@@ -50,7 +50,7 @@ def add_int8(shared_bundle, small_recovery):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(stage, "COMPARED", 2)
             patch.setattr(stage, "MOST", 16)
-            graphs = stage.Int8Graph(small_recovery, random, Int8Options(crops=32, max_growth=max_growth))
+            graphs = stage.Int8Graph(small_recovery, random, Int8Options(crops=32, max_growth=max_growth), StageReport())
             manifest = graphs.add_graphs(path, Manifest.read(path), quietly, engines=True)
         opset, nodes = write_crop_graph(path / CROP_GRAPH_NAME, manifest.crop.size)
         crops = GraphRecord(record_file(path / CROP_GRAPH_NAME), CROPS, "fp32", opset, nodes, reductions=CROP_REDUCTIONS)

@@ -81,13 +81,18 @@ def test_doctor_says_whether_tensorrt_can_start(monkeypatch, gpus, cuda_core, ex
 def test_doctor_says_whether_a_bundle_is_whole(tmp_path):
     bundle_of(tmp_path / "bundle")
     said = doctor(str(tmp_path / "bundle"))
-    assert "files    all as the manifest records them" in said
+    assert "files     all as the manifest records them" in said
     assert "model.tensorrt.engine (" in said and "sm 8.9, run)" in said
+    (runners,) = [
+        line.split()[1:] for line in said.partition("bundle:")[2].splitlines() if line.split()[:1] == ["backends"]
+    ]
+    assert {"tensorrt,", "onnxruntime-cpu,"} <= set(runners) and not [name for name in runners if "int8" in name]
     for name in ("crop.tensorrt.engine", "model.tensorrt.engine", "topology.npz", "model.onnx"):
         path = tmp_path / "bundle" / name
         path.write_bytes(path.read_bytes()[:-1])
         result = CliRunner().invoke(app, [str(tmp_path / "bundle")])
         assert result.exit_code == BundleError.exit_code and name in result.stderr, name
+        assert "system:" in result.stdout and "files " not in result.stdout
 
 
 def test_doctor_finds_the_users_body_files(monkeypatch, tmp_path):

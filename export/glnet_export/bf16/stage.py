@@ -20,7 +20,7 @@ from glnet_infer.bundle.records import BF16, GraphRecord
 from glnet_infer.devices import has_bf16_products
 from glnet_infer.errors import ExportError
 from glnet_render import SyntheticSample, SyntheticSource
-from glnet_render.seeds import BF16_VERDICT
+from glnet_render.seeds import NARROW_VERDICT
 
 BF16_STAGES = ("bf16",)
 
@@ -62,7 +62,7 @@ class Bf16Graph:
             cut = cut_of(onnx.load(directory / graph.file.file), layers)
             record = GraphRecord(graph.file, BF16, "bf16", graph.opset, graph.nodes, cut=tuple(cut))
             report.say(f"{len(layers)} layers in bfloat16, cut at {len(cut)} tensors")
-            source = SyntheticSource(self._recovery.body, self._recovery.crop, seed=BF16_VERDICT)
+            source = SyntheticSource(self._recovery.body, self._recovery.crop, seed=NARROW_VERDICT)
             persons = source.sample(self._options.crops)
             replace(manifest, graphs=(*manifest.graphs, record)).write(directory)
             bundle = Bundle.open(directory)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from glnet_export.bf16.options import Bf16Options
 from glnet_export.commands.checkpoint import export_to
 from glnet_export.int8.options import Int8Options
 from glnet_infer.commands.console import errors_reported, talk
@@ -22,7 +23,11 @@ def demo_command(
         bool, typer.Option(help="Add the graphs that engines are built from, for glnet-export engine.")
     ] = True,
     int8: Annotated[
-        bool, typer.Option("--int8", help=f"Add int8 graphs; what they cost is measured on {_HELD_OUT:,} rendered crops.")
+        bool, typer.Option("--int8", help=f"Add int8 graphs; their cost is measured on {_HELD_OUT:,} rendered crops.")
+    ] = False,
+    bf16: Annotated[
+        bool,
+        typer.Option("--bf16", help=f"Add bfloat16 for CPUs; its cost is measured on {_HELD_OUT:,} rendered crops."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
 ) -> None:
@@ -42,6 +47,7 @@ def demo_command(
             Source(demo_directory() / "checkpoint.pth"),
             output,
             int8=Int8Options(crops=_HELD_OUT) if int8 else None,
+            bf16=Bf16Options(crops=_HELD_OUT) if bf16 else None,
             half=HalfOptions() if mixed else None,
             as_json=as_json,
         )

@@ -18,6 +18,7 @@ from glnet_export.engines.options import (
 )
 from glnet_export.int8.options import Int8Options
 from glnet_infer.backends.tensorrt.products import RTX, TENSORRT
+from glnet_infer.errors import InputError
 
 _Value = TypeVar("_Value")
 
@@ -184,7 +185,16 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def int8_options(asked: dict[str, Any]) -> Int8Options:
-    """What the options of int8 say, of those that were given (:func:`given`)."""
+    """What the options of int8 say, of those that were given (:func:`given`).
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    folder = asked.get("--calibration")
+    if folder is not None and not folder.is_dir():
+        raise InputError(
+            f"There is no folder {folder}.", why="--calibration takes photographs from it", fix="check the path"
+        )
     names = {"--calibration": "calibration", "--int8-crops": "crops", "--max-int8-growth": "max_growth"}
     return Int8Options(**{names[name]: value for name, value in asked.items()})
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from glnet.recovery import MeshRecovery
-from glnet_export.engines.progress import Stage
+from glnet_export.engines.progress import Stage, StageReport
 from glnet_export.int8.options import Int8Options
 from glnet_export.int8.persons import MOST, photographed
 from glnet_export.int8.quantizer import FOR_CPUS, FOR_ENGINES, Form, Quantizer, int8_layers
@@ -28,7 +28,10 @@ from glnet_infer.bundle.records import RUNTIME, GraphRecord
 from glnet_infer.devices import has_int8_dot_products
 from glnet_infer.errors import ExportError
 from glnet_render import SyntheticSample, SyntheticSource
-from glnet_render.seeds import CALIBRATION, INT8_CHOICE, INT8_VERDICT
+from glnet_render.seeds import CALIBRATION, INT8_CHOICE, NARROW_VERDICT
+
+PERSONS_STAGE = "persons"
+"""Comes before the trace: what the user's photographs lack is said at once."""
 
 INT8_STAGES = ("ranges", "int8")
 """In this order: ranges of values, and the graphs with what they cost."""
@@ -57,15 +60,21 @@ class Int8Graph:
         recovery: The module in float32.
         random: Whether its weights are random: then figures are shown and not judged.
         options: Where ranges come from, and what int8 may cost.
+        report: Told whom the ranges come from.
 
     Raises:
         InputError: The folder of photographs cannot be used.
         ExportError: There are too few persons on them.
     """
 
-    def __init__(self, recovery: MeshRecovery, random: bool, options: Int8Options) -> None:
+    def __init__(self, recovery: MeshRecovery, random: bool, options: Int8Options, report: StageReport) -> None:
         self._recovery, self._random, self._options = recovery, random, options
-        self._persons, self._skipped = _calibration(recovery, options)
+        self._persons, skipped = _calibration(recovery, options)
+        folder = options.calibration
+        origin = "rendered persons" if folder is None else f"persons in {folder}"
+        report.say(f"{len(self._persons[0])} {origin}, for ranges of int8")
+        for each in skipped:
+            report.say(f"WARNING: left out: {each}")
 
     def add_graphs(self, directory: Path, manifest: Manifest, stage: Stage, engines: bool = False) -> Manifest:
         """Put the graph for CPUs into an unfinished bundle, and the one that engines are built from.
@@ -89,16 +98,12 @@ class Int8Graph:
         bound = None if self._random else self._options.max_growth
         with stage("ranges") as report:
             quantizer = Quantizer(directory / manifest.graph.file.file, layers_of(self._recovery), *self._persons)
-            folder = self._options.calibration
-            origin = "rendered persons" if folder is None else f"persons in {folder}"
-            report.say(f"{len(quantizer.work)} convolutions, {len(self._persons[0])} {origin}")
-            for each in self._skipped:
-                report.say(f"WARNING: left out: {each}")
+            report.say(f"{len(quantizer.work)} convolutions")
         with stage("int8") as report:
             trial = Trial(directory, manifest, quantizer, report.show)
             choice, verdict = (
                 SyntheticSource(self._recovery.body, self._recovery.crop, seed=seed).sample(crops)
-                for seed, crops in ((INT8_CHOICE, COMPARED), (INT8_VERDICT, self._options.crops))
+                for seed, crops in ((INT8_CHOICE, COMPARED), (NARROW_VERDICT, self._options.crops))
             )
             records = []
             for form in (FOR_CPUS, FOR_ENGINES) if engines else (FOR_CPUS,):

@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+from glnet_export.bf16.options import Bf16Options
 from glnet_export.commands.main import app
 from glnet_export.int8 import stage
 from glnet_export.int8.options import Int8Options
@@ -157,9 +158,11 @@ def test_the_command_asks_for_it(monkeypatch, tmp_path):
     CliRunner().invoke(app, [*arguments, "--max-int8-growth", "0.01", "--calibration", str(tmp_path)])
     assert asked["int8"] == Int8Options(tmp_path, 64, 0.01)
     CliRunner().invoke(app, ["demo", "--int8", "-o", str(tmp_path / "b")])  # as many as its model card tells of
-    assert asked["int8"] == Int8Options(crops=1024) and asked["half"] is not None
-    CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "b")])
-    assert asked["int8"] is None
+    assert asked["int8"] == Int8Options(crops=1024) and asked["half"] is not None and asked["bf16"] is None
+    CliRunner().invoke(app, ["demo", "--bf16", "-o", str(tmp_path / "b")])
+    assert asked["int8"] is None and asked["bf16"] == Bf16Options(crops=1024)
+    missing = CliRunner().invoke(app, ["--random-init", "demo", "--int8", "--calibration", str(tmp_path / "photos")])
+    assert missing.exit_code == 3 and "There is no folder" in missing.output and "load" not in missing.output
     refused = CliRunner().invoke(app, ["--random-init", "demo", "--int8-crops", "64"])
     assert refused.exit_code == 2 and "add --int8" in refused.output
 

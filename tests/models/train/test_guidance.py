@@ -1,11 +1,14 @@
 """Guidance by each kind of label: whom its gradient reaches, what it asks for, and that nothing of it is exported."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import torch
 
 from glnet.checkpoint import layout_of
+from glnet.decoding import GLNetRecovery
+from glnet_export.graph import trace
 from glnet_infer.errors import InputError
 from glnet_infer.skeleton import BODY_JOINTS
 from glnet_render.charts import Charts
@@ -136,3 +139,18 @@ def test_no_guidance_leaves_a_trace_in_the_checkpoint(config, demo_body):
     first = found.pop("keypoints").state
     for other in found.values():
         assert any(not torch.equal(value, first[name]) for name, value in other.state.items())  # it was trained otherwise
+
+
+def test_the_graph_is_the_same_whatever_guided_the_training(config, demo_body, tmp_path):
+    """Networks that were guided by each kind, given the weights of one of them, are traced to the same bytes."""
+    config = dataclasses.replace(config, local_encoding=True)
+    weights, digests = None, set()
+    for kind in ("keypoints", "segmentation", "iuv", "none"):
+        training = Trainer(config, dataclasses.replace(RECIPE, guidance=kind), demo_body)
+        next(training.run(1))
+        network = training.checkpoint().network()
+        weights = weights or network.state_dict()
+        network.load_state_dict(weights)
+        trace(GLNetRecovery(network, demo_body).eval(), tmp_path / "model.onnx")
+        digests.add(hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest())
+    assert len(digests) == 1

@@ -1,6 +1,7 @@
 """glnet-infer --ray on real inputs, its actors in this process: what goes on, and what is not mixed."""
 
 import json
+import sys
 from dataclasses import replace
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from command_runs import failed
 from detector_graphs import FLOAT, constant_graph
 
-from glnet_infer import BundleError, InputError
+from glnet_infer import BackendError, BundleError, InputError
 from glnet_infer.commands import archives
 from glnet_infer.jobs.actor import Started, Worker
 from glnet_infer.jobs.items import Join
@@ -51,6 +52,7 @@ class PoolHere:
 def archive(infer, monkeypatch):
     """Runs glnet-infer --ray; gives the items that were done."""
     monkeypatch.setattr(archives, "RayPool", PoolHere)
+    monkeypatch.setattr(archives, "installed_ray", lambda: None)
     monkeypatch.setattr(PoolHere, "refuses", staticmethod(lambda item: None))
 
     def run(*arguments, **named):
@@ -120,6 +122,14 @@ def test_a_run_without_ray_is_refused_where_an_archive_lies(archive, infer, phot
     failed(infer(photographs, "--detector", "none"), InputError, "results of an archive", "--ray")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.npz")} and len(before) == 2
     assert infer(photographs, "--detector", "none", output=tmp_path / "other").exit_code == 0
+
+
+def test_where_ray_is_not_installed_nothing_is_written(infer, monkeypatch, photographs, rendered_clip, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for source in (photographs, rendered_clip / "clip.mp4"):
+        result = infer(source, "--detector", "none", "-f", "npz", "--ray", "local")
+        failed(result, BackendError, "Ray is not installed", ".[ray]")
+        assert "Starting" not in result.stderr and not list((tmp_path / "out").rglob("*"))
 
 
 def test_a_directory_of_other_results_stays_as_it_is(archive, infer, photographs, tmp_path):
