@@ -19,6 +19,7 @@ from glnet_export.engines.options import (
 from glnet_export.int8.options import Int8Options
 from glnet_infer.backends.tensorrt.products import RTX, TENSORRT
 from glnet_infer.errors import InputError
+from glnet_infer.files import is_directory
 
 _Value = TypeVar("_Value")
 
@@ -191,7 +192,7 @@ def int8_options(asked: dict[str, Any]) -> Int8Options:
         InputError: There is no such folder.
     """
     folder = asked.get("--calibration")
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not is_directory(folder):
         raise InputError(
             f"There is no folder {folder}.", why="--calibration takes photographs from it", fix="check the path"
         )
