@@ -5,7 +5,8 @@ all others negative. Costs come from the current predictions, and no gradient pa
 
 Dynamic matching alone makes the best of all pixels better, and the chosen one worse: pixels come to answer differently
 where a crop has several readings, and no score can say which one is true. So a training begins with static matching, and
-the confidence weighs in the cost. In MPJPE that equals static matching, in keypoints it does not quite. The measurements: ``benchmarks/results/notebook.md``.
+the confidence weighs in the cost. In MPJPE that equals static matching, in keypoints it does not quite. The measurements:
+``benchmarks/results/notebook.md``.
 """
 
 from dataclasses import dataclass
