@@ -81,7 +81,7 @@ class Int8Graph:
 
         The layers are those that mixed precision halves: backbone and local encoding. Where errors grow by more than
         three quarters of the bound with all of them, each group is tried alone. Those that do most harm for their work
-        stay in float32, one more at a time, until less is left. Then other persons are judged by the whole bound.
+        stay in float32, one more at a time, until they grow by less. Then other persons are judged by the whole bound.
 
         Args:
             directory: The bundle's folder, with its float32 graph and manifest.
@@ -216,7 +216,7 @@ class Trial:
     def _by_harm(self, persons: SyntheticSample) -> list[str]:
         """The groups, those first that move vertices farthest for their work where they alone are in int8."""
         few = SyntheticSample(*(each[:TRIED] for each in persons))
-        reference = self._float32(few)
+        reference = self._run(RUNTIME, few)
         harm = {group: vertex_shift(self._answers(self.share.keys() - {group}, few), reference) for group in self.share}
         order = sorted(harm, key=lambda group: harm[group] / self.share[group], reverse=True)
         rows = [f"{'in int8 alone':<40}{'moves vertices':>16}{'of the work':>14}"]
